@@ -1,0 +1,42 @@
+"""What run.py, train.py and scripts/live.py share: wrong input ends in one line that says what to do."""
+
+import functools
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import CompactHydraException, InstantiationException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from streamllm.experiment import USER_ERRORS
+
+
+def explained(main: Callable[[DictConfig], float]) -> Callable[[DictConfig], float]:
+    """Decorate a Hydra entry point: one line for what users do wrong, the whole stack with ``debug=true``."""
+
+    @functools.wraps(main)
+    def wrapped(cfg: DictConfig) -> float:
+        try:
+            return main(cfg)
+        except KeyboardInterrupt:
+            sys.exit(130)
+        except (*USER_ERRORS, InstantiationException, OmegaConfBaseException) as error:
+            if cfg.debug:
+                raise error.__cause__ or error from None
+            # Hydra wraps what constructors raise, and OmegaConf adds lines of its own.
+            cause = error.__cause__ if isinstance(error.__cause__, USER_ERRORS) else error
+            message = " ".join(str(cause).split("\n    object_type")[0].split())
+            if HydraConfig.get().mode == RunMode.RUN:
+                sys.exit(f"error: {message} (debug=true shows the stack)")
+            print(f"error: {message}", file=sys.stderr)
+            raise CompactHydraException(message) from error  # a sweep goes on, and fails at its end
+
+    return wrapped
+
+
+def resolved(cfg: DictConfig) -> dict[str, Any]:
+    """The whole configuration as plain values; a missing one is an error."""
+    return OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[return-value]

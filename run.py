@@ -1,0 +1,25 @@
+"""Translate a data set while reading it: python run.py policy=waitk k=3 (all keys: python run.py --cfg job)."""
+
+import streamllm  # noqa: F401, I001  first: it loads a BLAS, which must come before mlx
+
+import hydra
+from omegaconf import DictConfig
+
+from entry import explained, resolved
+from streamllm.experiment import run_experiment
+
+PARTS = ("model", "prompt", "policy", "dataset", "tracker", "limits")
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="run")
+@explained
+def main(cfg: DictConfig) -> float:
+    """Run one configuration; returns BLEU, which sweepers maximise."""
+    config = resolved(cfg)
+    parts = {key: hydra.utils.instantiate(cfg[key], _convert_="all") for key in PARTS}
+    rest = {"name": cfg.name, "root": cfg.output.root, "seed": cfg.seed, "batch_size": cfg.batch_size}
+    return float(run_experiment(config=config, **rest, **parts)["bleu"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""Translate words from standard input as they arrive, a line a sentence.
+
+    echo "a man is riding a bicycle" | python scripts/live.py k=2
+    python scripts/live.py k=3 +show_source=true        # type; every word is read when you press space
+
+Model, policy and prompt are those of run.py's configuration, with the same keys.
+"""
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+
+import hydra
+from omegaconf import DictConfig
+
+import streamllm  # noqa: F401  first: it loads a BLAS, which must come before mlx
+from streamllm.experiment import USER_ERRORS
+from streamllm.live import translate_live
+
+
+@contextlib.contextmanager
+def characters_at_once() -> Iterator[None]:
+    """Take a terminal's characters as they are typed, not by the line."""
+    if not sys.stdin.isatty():
+        yield
+        return
+    import termios
+
+    before = termios.tcgetattr(0)
+    without_lines = list(before)
+    without_lines[3] &= ~termios.ICANON
+    termios.tcsetattr(0, termios.TCSADRAIN, without_lines)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(0, termios.TCSADRAIN, before)
+
+
+def read_some() -> bytes:
+    some = os.read(0, 4096)
+    return b"" if some == b"\x04" else some  # Ctrl-D, which a terminal by characters hands on
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="run")
+def main(cfg: DictConfig) -> None:
+    try:
+        parts = {key: hydra.utils.instantiate(cfg[key], _convert_="all") for key in ("model", "prompt", "policy")}
+        dataset = hydra.utils.instantiate(cfg.dataset)  # for its languages' units
+        limits = hydra.utils.instantiate(cfg.limits)
+        model = parts["model"].load(parts["prompt"], dataset.source_unit, dataset.target_unit)
+        show_source = cfg.get("show_source", False) or sys.stdin.isatty()
+        with characters_at_once():
+            translate_live(model, parts["policy"], read_some, limits=limits, show_source=show_source)
+    except (KeyboardInterrupt, BrokenPipeError):
+        sys.exit(130)
+    except (*USER_ERRORS, hydra.errors.InstantiationException) as error:
+        cause = error.__cause__ if isinstance(error.__cause__, USER_ERRORS) else error
+        sys.exit(f"error: {cause}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,379 @@
+"""Key/value cache of one attention layer with two streams, source and target.
+
+Both streams live in one buffer laid out ``[source | target | slack]``, so that what a target token attends
+to is a slice of it. Invariant: rows ``[0, source_offset + target_offset)`` hold exactly the fed tokens.
+"""
+
+from typing import Any, Self
+
+import mlx.core as mx
+from mlx_lm.models import cache as mlx_lm_cache
+from mlx_lm.models.base import create_causal_mask
+
+KV = tuple[mx.array, mx.array]
+
+
+class DualStreamingCache:
+    """Keys and values of a source and a target stream, each with positions of its own.
+
+    ``cache.source`` and ``cache.target`` are the two faces that mlx-lm's models see in place of a
+    ``KVCache``; the methods are for use without a model. Keys arrive with RoPE applied, so their
+    order in memory carries no meaning for attention.
+
+    Args:
+        target_start: position of the first target token (φ of Tong et al. 2025, arXiv 2505.16983).
+        step: tokens by which the buffer grows. 1 leaves no slack, for training, where a stream comes in one piece.
+
+    Arrays have the shape (B, H_kv, L, D); D of keys and values may differ (MLA), B, H_kv and D may not
+    change after the first update.
+    """
+
+    step = 256
+    _keys: mx.array | None
+    _values: mx.array | None
+    _source_length: int
+    _target_length: int
+    _merged: bool
+
+    def __init__(self, target_start: int = 0, step: int = step):
+        if target_start < 0:
+            raise ValueError(f"target_start is {target_start}; a position is 0 or more")
+        self.target_start = target_start
+        self.step = step
+        self._make_views()
+        self.reset()
+
+    def _make_views(self) -> None:
+        self.source = SourceView(self)
+        self.target = TargetView(self)
+
+    # Updates
+
+    def update_source(self, keys: mx.array, values: mx.array) -> KV:
+        """Append source tokens (B, H_kv, L, D); return all source keys and values, in order.
+
+        Raises:
+            RuntimeError: the streams are merged.
+            ValueError: the shapes or dtypes do not fit what the cache holds.
+        """
+        old, new = self._source_length, self._source_length + keys.shape[2]
+        self._append("source", old, keys, values)
+        self._source_length = new
+        return self._slice(0, new)
+
+    def update_target(self, keys: mx.array, values: mx.array) -> KV:
+        """Append target tokens (B, H_kv, L, D); return all target keys and values, in order.
+
+        Raises: as `update_source`.
+        """
+        self._append_target(keys, values)
+        return self._slice(self._source_length, self.offset)
+
+    def _append_target(self, keys: mx.array, values: mx.array) -> None:
+        self._append("target", self.offset, keys, values)
+        self._target_length += keys.shape[2]
+
+    def _append(self, stream: str, at: int, keys: mx.array, values: mx.array) -> None:
+        if self._merged:
+            raise RuntimeError(
+                f"cannot update the {stream} while the streams are merged: call separate_source_target() first"
+            )
+        self._check(keys, values)
+        end = self.offset  # tokens behind `at` make room: a splice, on a read that comes after a write
+        if at < end:
+            assert self._keys is not None and self._values is not None
+            keys = mx.concatenate([keys, self._keys[..., at:end, :]], axis=2)
+            values = mx.concatenate([values, self._values[..., at:end, :]], axis=2)
+        self._keys = self._store(self._keys, keys, at)
+        self._values = self._store(self._values, values, at)
+
+    def _store(self, buffer: mx.array | None, new: mx.array, at: int) -> mx.array:
+        """Write `new` at row `at`, growing the buffer by whole steps."""
+        end = at + new.shape[2]
+        if buffer is None or end > buffer.shape[2]:
+            rows = -(-new.shape[2] // self.step) * self.step - new.shape[2]
+            slack = [mx.zeros((*new.shape[:2], rows, new.shape[3]), new.dtype)] if rows else []
+            kept = [] if buffer is None else [buffer[..., :at, :]]
+            parts = [*kept, new, *slack]
+            return mx.concatenate(parts, axis=2) if len(parts) > 1 else new[...]
+        buffer[..., at:end, :] = new
+        return buffer
+
+    def _check(self, keys: mx.array, values: mx.array) -> None:
+        if keys.ndim != 4 or values.ndim != 4 or keys.shape[:3] != values.shape[:3]:
+            raise ValueError(
+                f"keys {keys.shape} and values {values.shape} do not fit together: "
+                "both are (B, H_kv, L, D) and only D may differ"
+            )
+        if self._keys is None or self._values is None:
+            return
+        for name, held, new in (("keys", self._keys, keys), ("values", self._values, values)):
+            if (*held.shape[:2], held.shape[3], held.dtype) != (*new.shape[:2], new.shape[3], new.dtype):
+                raise ValueError(
+                    f"{name} of shape {new.shape} and {new.dtype} do not fit the cache, which holds "
+                    f"(B, H_kv, *, D) = {(*held.shape[:2], '*', held.shape[3])} of {held.dtype}: "
+                    "use a cache of its own for each batch, or call reset() first"
+                )
+
+    def _slice(self, start: int, end: int) -> KV:
+        """Rows of the buffer. Always new array objects, even of the whole: the buffer's own are written in place."""
+        assert self._keys is not None and self._values is not None
+        return self._keys[..., start:end, :], self._values[..., start:end, :]
+
+    # Merging
+
+    def merge_source_target(self) -> None:
+        """Make both streams available as one through `get_merged`. Idempotent; copies nothing."""
+        self._merged = True
+
+    def separate_source_target(self) -> None:
+        """Undo `merge_source_target`, so that the streams can be updated again. Idempotent."""
+        self._merged = False
+
+    def get_merged(self) -> KV | tuple[None, None]:
+        """All keys and values, source then target: a slice of the buffer. (None, None) when empty.
+
+        Raises:
+            RuntimeError: the streams are not merged.
+        """
+        if not self._merged:
+            raise RuntimeError("the streams are not merged: call merge_source_target() first")
+        return self._slice(0, self.offset) if self.offset else (None, None)
+
+    @property
+    def is_merged(self) -> bool:
+        return self._merged
+
+    # Reading
+
+    def get_source(self) -> KV | tuple[None, None]:
+        """Keys and values of the source, (None, None) when there are none."""
+        return self._slice(0, self._source_length) if self._source_length else (None, None)
+
+    def get_target(self) -> KV | tuple[None, None]:
+        """Keys and values of the target, (None, None) when there are none."""
+        return self._slice(self._source_length, self.offset) if self._target_length else (None, None)
+
+    @property
+    def source_offset(self) -> int:
+        """Number of source tokens held."""
+        return self._source_length
+
+    @property
+    def target_offset(self) -> int:
+        """Number of target tokens held."""
+        return self._target_length
+
+    @property
+    def offset(self) -> int:
+        """Number of tokens held, source and target."""
+        return self._source_length + self._target_length
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the buffer, slack included."""
+        return sum(array.nbytes for array in self.buffers)
+
+    @property
+    def buffers(self) -> list[mx.array]:
+        """The arrays that hold everything, slack included: what to evaluate after an update."""
+        return [array for array in (self._keys, self._values) if array is not None]
+
+    def empty(self) -> bool:
+        return self.offset == 0
+
+    # Rolling back
+
+    def reset(self) -> None:
+        """Forget everything; the streams are separate again. ``target_start`` stays."""
+        self._keys = None
+        self._values = None
+        self._source_length = 0
+        self._target_length = 0
+        self._merged = False
+        self.target.visible = None
+
+    def reset_target(self) -> None:
+        """Forget the target and keep the source; the streams are separate again."""
+        self._target_length = 0
+        self._merged = False
+
+    def is_trimmable(self) -> bool:
+        return True
+
+    def trim_target(self, n: int) -> int:
+        """Forget the last ``n`` target tokens (at most all); return how many were forgotten.
+
+        Raises:
+            RuntimeError: the streams are merged.
+            ValueError: n is negative.
+        """
+        n = self._trimmed("target", n, self._target_length)
+        self._target_length -= n
+        return n
+
+    def trim_source(self, n: int) -> int:
+        """Forget the last ``n`` source tokens (at most all); return how many were forgotten.
+
+        The target stays, although it was computed with the forgotten tokens in view.
+
+        Raises: as `trim_target`.
+        """
+        n = self._trimmed("source", n, self._source_length)
+        if n and self._target_length:
+            at, end = self._source_length, self.offset
+            assert self._keys is not None and self._values is not None
+            self._keys[..., at - n : end - n, :] = mx.contiguous(self._keys[..., at:end, :])
+            self._values[..., at - n : end - n, :] = mx.contiguous(self._values[..., at:end, :])
+        self._source_length -= n
+        return n
+
+    def _trimmed(self, stream: str, n: int, length: int) -> int:
+        if self._merged:
+            raise RuntimeError(
+                f"cannot trim the {stream} while the streams are merged: call separate_source_target() first"
+            )
+        if n < 0:
+            raise ValueError(f"cannot trim {n} tokens: the number is 0 or more")
+        return min(n, length)
+
+    # State
+
+    @property
+    def state(self) -> tuple[mx.array, mx.array, int, int, int, int]:
+        """(keys, values, source_offset, target_offset, target_start, is_merged): arrays and ints only.
+
+        Keys and values are in the order source, target, without slack; arrays of size 0 when empty.
+        """
+        keys, values = self._slice(0, self.offset) if self.offset else (mx.zeros((0,)), mx.zeros((0,)))
+        return keys, values, self._source_length, self._target_length, self.target_start, int(self._merged)
+
+    @state.setter
+    def state(self, state: Any) -> None:
+        keys, values, source_length, target_length, target_start, merged = state
+        held = keys.shape[2] if keys.ndim == 4 else 0
+        if held != source_length + target_length:
+            raise ValueError(
+                f"the state holds {held} tokens but counts {source_length} source and {target_length} target tokens"
+            )
+        self._keys, self._values = (keys[...], values[...]) if held else (None, None)
+        self._source_length, self._target_length = int(source_length), int(target_length)
+        self.target_start, self._merged = int(target_start), bool(merged)
+
+    @classmethod
+    def from_state(cls, state: Any) -> Self:
+        """A new cache with this `state` (what ``mlx_lm.models.cache.load_prompt_cache`` calls)."""
+        cache = cls()
+        cache.state = state
+        return cache
+
+    def __repr__(self) -> str:
+        return (
+            f"DualStreamingCache(source_offset={self.source_offset}, target_offset={self.target_offset}, "
+            f"is_merged={self.is_merged})"
+        )
+
+
+# The views define no __len__, __bool__ or `bits`: mlx-lm tests caches for truth, and takes `bits` for a
+# quantised cache.
+
+
+class SourceView:
+    """What a model sees while it reads: appends to the source, attends to the source only."""
+
+    def __init__(self, cache: DualStreamingCache):
+        self._cache = cache
+
+    @property
+    def offset(self) -> int:
+        """Position of the next source token."""
+        return self._cache.source_offset
+
+    def update_and_fetch(self, keys: mx.array, values: mx.array) -> KV:
+        return self._cache.update_source(keys, values)
+
+    def keys_and_values(self) -> KV:
+        """What the last update gave, for layers that share the keys of another one (gemma3n)."""
+        return self._cache._slice(0, self._cache.source_offset)
+
+    def make_mask(self, N: int, return_array: bool = False, window_size: int | None = None) -> mx.array | str | None:
+        """Mask of ``N`` new source tokens over old and new ones: None, "causal" or bool (N, S + N)."""
+        return _causal_mask(N, self.offset, return_array, window_size)
+
+    def is_trimmable(self) -> bool:
+        return True
+
+    def trim(self, n: int) -> int:
+        return self._cache.trim_source(n)
+
+
+class TargetView:
+    """What a model sees while it writes: appends to the target, attends to source and target.
+
+    ``visible``, a bool array (B, N, S) or None, limits which source tokens each of the next ``N`` target
+    tokens sees (None: all that have been read). Training sets it; at inference the source that has not been
+    read is not there.
+    """
+
+    visible: mx.array | None = None
+
+    def __init__(self, cache: DualStreamingCache):
+        self._cache = cache
+
+    @property
+    def offset(self) -> int:
+        """Position of the next target token."""
+        return self._cache.target_start + self._cache.target_offset
+
+    def update_and_fetch(self, keys: mx.array, values: mx.array) -> KV:
+        self._cache._append_target(keys, values)
+        return self.keys_and_values()
+
+    def keys_and_values(self) -> KV:
+        """What the last update gave, for layers that share the keys of another one (gemma3n)."""
+        return self._cache._slice(0, self._cache.offset)
+
+    def make_mask(self, N: int, return_array: bool = False, window_size: int | None = None) -> mx.array | str | None:
+        """Mask of ``N`` new target tokens over source, old and new target tokens.
+
+        A sliding window of w applies within each stream: a target token sees the last w tokens of the
+        source it may see, and the last w of the target, itself included.
+
+        Returns: None, "causal" (lower-right aligned), or bool (N, S + T + N) or (B, 1, N, S + T + N).
+        """
+        source, target = self._cache.source_offset, self._cache.target_offset
+        if self.visible is not None:
+            sees = self.visible[:, None]  # (B, 1, N, S)
+            if window_size is not None and source > window_size:
+                from_end = mx.cumsum(sees.astype(mx.int32), axis=-1, reverse=True)
+                sees = sees & (from_end <= window_size)
+            own = create_causal_mask(N, target, window_size=window_size)  # (N, T + N)
+            own = mx.broadcast_to(own, (*sees.shape[:3], target + N))
+            return mx.concatenate([sees, own], axis=-1)
+        if window_size is None or max(source, target + N) <= window_size:
+            return _causal_mask(N, source + target, return_array, None)
+        sees = mx.broadcast_to(mx.arange(source) >= source - window_size, (N, source))
+        return mx.concatenate([sees, create_causal_mask(N, target, window_size=window_size)], axis=-1)
+
+    def is_trimmable(self) -> bool:
+        return True
+
+    def trim(self, n: int) -> int:
+        return self._cache.trim_target(n)
+
+
+def _causal_mask(N: int, offset: int, return_array: bool, window_size: int | None) -> mx.array | str | None:
+    left_window = window_size is not None and offset + N > window_size
+    if left_window or return_array:
+        mask: mx.array = create_causal_mask(N, offset, window_size=window_size if left_window else None)
+        return mask
+    return None if N == 1 else "causal"
+
+
+def make_caches(model: Any, target_start: int = 0, step: int = DualStreamingCache.step) -> list[DualStreamingCache]:
+    """One cache for each that ``model`` asks for: some families share one between layers, or have layers without."""
+    return [DualStreamingCache(target_start, step) for _ in mlx_lm_cache.make_prompt_cache(model)]
+
+
+# mlx-lm's load_prompt_cache looks classes up by name in its own module.
+mlx_lm_cache.DualStreamingCache = DualStreamingCache  # type: ignore[attr-defined]

@@ -1,0 +1,99 @@
+"""Which model types of mlx-lm can stream: those that tests/test_conformance.py has proven, and no others.
+
+``scripts/check_families.py`` writes what it measured to docs/families.md.
+"""
+
+# fmt: off
+SUPPORTED: frozenset[str] = frozenset(
+    (
+        "Klear", "afmoe", "apertus", "bailing_moe", "cohere", "cohere2", "dbrx", "deepseek", "deepseek_v2",
+        "deepseek_v3", "dots1", "ernie4_5", "ernie4_5_moe", "exaone", "exaone4", "exaone_moe", "gemma",
+        "gemma2", "gemma3", "gemma3_text", "gemma3n", "gemma4", "gemma4_text", "glm", "glm4", "glm4_moe",
+        "glm4_moe_lite", "gpt2", "gpt_bigcode", "gpt_neox", "gpt_oss", "gptj", "granite", "granitemoe",
+        "helium", "hunyuan", "hunyuan_v1_dense", "internlm2", "internlm3", "iquestloopcoder", "kimi_k25",
+        "kimi_vl", "laguna", "lille-130m", "llama", "llama4_text", "mellum", "mimo", "mimo_v2_flash", "minicpm",
+        "minicpm3", "minimax", "ministral3", "mistral3", "mistral4", "mixtral", "muse_glimmer", "nanbeige",
+        "nanochat", "nemotron", "nemotron-nas", "olmo2", "olmo3", "olmoe", "openelm", "phi", "phi3", "phimoe",
+        "phixtral", "pixtral", "plamo", "plamo3", "qwen", "qwen2", "qwen2_moe", "qwen2_vl", "qwen3",
+        "qwen3_moe", "qwen3_vl", "qwen3_vl_moe", "seed_oss", "smollm3", "solar_open", "spark2_5", "stablelm",
+        "starcoder2", "step3p5", "talkie", "telechat3", "youtu_llm",
+    )
+)
+# fmt: on
+
+_RECURRENT = "it keeps a recurrent state, which cannot hold a source and a target apart"
+_CACHE_LIST = "its layers keep several caches each (CacheList)"
+_METAL = "its kernels need Metal, so it could not be proven"
+
+REFUSED: dict[str, str] = {
+    **dict.fromkeys(
+        (
+            "baichuan_m1",
+            "bailing_hybrid",
+            "bailing_moe_linear",
+            "falcon_h1",
+            "granitemoehybrid",
+            "jamba",
+            "kimi_linear",
+            "lfm2",
+            "lfm2_moe",
+            "mamba",
+            "mamba2",
+            "nemotron_h",
+            "plamo2",
+            "qwen3_5",
+            "qwen3_5_moe",
+            "qwen3_next",
+            "recurrent_gemma",
+            "rwkv7",
+        ),
+        _RECURRENT,
+    ),
+    **dict.fromkeys(("deepseek_v32", "glm_moe_dsa", "longcat_flash", "minimax_m3_vl"), _CACHE_LIST),
+    **dict.fromkeys(("bitnet", "muse_spark"), _METAL),
+    "afm7": "it takes positions from the number of keys, which here counts both streams",
+    "llama4": "it attends in chunks of positions (ChunkedKVCache), which two streams do not share",
+    "olmo": "mlx-lm loads it only with the package ai2-olmo, so it could not be proven",
+    "phi3small": "its block-sparse attention goes by the place of a key in memory, where both streams lie",
+}
+"""Why some well-known model types are not supported."""
+
+NO_BATCHED_MASK: dict[str, str] = {
+    "gemma2": "it computes attention itself, with query groups as an axis of its own, so that a mask with a "
+    "batch axis falls on the wrong one",
+}
+"""Supported model types that cannot be trained in batches: ``TargetView.visible`` would be silently misread."""
+
+_EXAMPLES = ("qwen2", "qwen3", "llama", "mistral", "gemma3_text", "phi3", "qwen3_moe", "deepseek_v3")
+
+
+def resolve(model_type: str) -> str:
+    """The model type whose file mlx-lm loads (mistral is llama, qwen2_5_vl is qwen2_vl, …)."""
+    from mlx_lm.utils import MODEL_REMAPPING
+
+    return str(MODEL_REMAPPING.get(model_type, model_type))
+
+
+def check_supported(model_type: str) -> None:
+    """Raises: ValueError: models of this type (``model_type`` of config.json) have not been proven to stream."""
+    resolved = resolve(model_type)
+    if resolved in SUPPORTED:
+        return
+    loaded_as = "" if resolved == model_type else f" (loaded as {resolved!r})"
+    why = REFUSED.get(resolved, "it has not been proven")
+    raise ValueError(
+        f"model_type {model_type!r}{loaded_as} is not supported: {why}. Accepted are the {len(SUPPORTED)} types "
+        f"listed in docs/families.md, among them {', '.join(_EXAMPLES)}. Choose a model of one of these, or add a "
+        "tiny configuration of this type to tests/families.py and run scripts/check_families.py to see whether "
+        "it streams exactly."
+    )
+
+
+def check_trainable(model_type: str) -> None:
+    """Raises: ValueError: models of this type cannot stream, or not be trained in batches."""
+    check_supported(model_type)
+    if reason := NO_BATCHED_MASK.get(resolve(model_type)):
+        raise ValueError(
+            f"model_type {model_type!r} can stream but not be trained in batches: {reason}. "
+            "Train a model of another type of docs/families.md."
+        )

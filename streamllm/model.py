@@ -1,0 +1,250 @@
+"""Any mlx-lm decoder as a streaming model: loading it from the bundle, a folder or the hub, with clear
+errors, and opening sessions on it. mlx-lm's model files are used as they are."""
+
+import json
+import os
+import zlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+from mlx.utils import tree_flatten, tree_map
+
+from streamllm.families import check_supported
+from streamllm.prompt import Prompt, PromptTokens
+from streamllm.segment import Unit
+from streamllm.session import Sampler, Session
+
+ASSETS = Path(__file__).parent / "assets"
+BUNDLED = "bundled:"
+TOKENIZER_FILES = ("tokenizer.json", "*.model", "*.tiktoken", "vocab.*")
+SETTINGS = "streamllm.json"  # in a model folder that was trained to stream: its prompt and target_start
+
+
+class ModelError(ValueError):
+    """A model that cannot be loaded or cannot stream; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Which model to load, and how it writes.
+
+    Args:
+        path: ``bundled:NAME``, a local folder, or a hub id (``organisation/name``).
+        adapter_path: folder of a LoRA adapter in mlx-lm's format.
+        target_start: position of the first target token (φ); None takes the model's own, else 0.
+        dtype: "float32", "bfloat16" or "float16"; None keeps the dtype on a GPU and takes float32 on a CPU,
+            where everything else is 10 to 20 times slower (quantised weights are unpacked for the same reason).
+        temperature, top_p: of sampling; temperature 0 is greedy.
+    """
+
+    path: str
+    adapter_path: str | None = None
+    target_start: int | None = None
+    dtype: str | None = None
+    temperature: float = 0.0
+    top_p: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.dtype not in (None, "float32", "bfloat16", "float16"):
+            raise ModelError(f"model.dtype is {self.dtype!r}; accepted are float32, bfloat16, float16 and null")
+        if self.temperature < 0:
+            raise ModelError(f"model.temperature is {self.temperature}; accepted is at least 0 (0 is greedy)")
+        if not 0 < self.top_p <= 1:
+            raise ModelError(f"model.top_p is {self.top_p}; accepted is above 0 and at most 1")
+        if self.target_start is not None and self.target_start < 0:
+            raise ModelError(f"model.target_start is {self.target_start}; accepted is a position of at least 0")
+
+    def load(
+        self, prompt: Prompt | None = None, source_unit: Unit = "word", target_unit: Unit = "word"
+    ) -> "StreamingModel":
+        """Load the model.
+
+        Args:
+            prompt: None takes the model folder's own prompt, else its chat template.
+
+        Raises:
+            ModelError: it is not there, is broken, is of a family that cannot stream, or has no prompt.
+        """
+        folder = find_model(self.path)
+        config = _read_json(folder / "config.json")
+        if "model_type" not in config:
+            raise ModelError(f"{folder / 'config.json'} has no model_type: mlx-lm cannot load it")
+        try:
+            check_supported(config["model_type"])
+        except ValueError as error:
+            raise ModelError(str(error)) from error
+        settings = _read_json(folder / SETTINGS) if (folder / SETTINGS).exists() else {}
+        try:
+            prompt = prompt or (Prompt(**settings["prompt"]) if "prompt" in settings else Prompt(chat=True))
+        except (TypeError, ValueError) as error:
+            raise ModelError(f"{folder / SETTINGS} does not hold a prompt: {_first_line(error)}") from error
+        model, tokenizer = _load(folder, self.adapter_path)
+        try:
+            tokens = PromptTokens(prompt, tokenizer, source_unit, target_unit)
+        except ValueError as error:
+            raise ModelError(str(error)) from error
+        target_start = self.target_start if self.target_start is not None else settings.get("target_start", 0)
+        return StreamingModel(
+            _in_dtype(model, self.dtype),
+            tokens,
+            tokenizer,
+            target_start=target_start,
+            temperature=self.temperature,
+            top_p=self.top_p,
+        )
+
+
+class StreamingModel:
+    """A model, its tokenizer and its prompt: everything that sentences have in common.
+
+    Args:
+        model: an mlx-lm model of a supported family.
+        tokenizer: mlx-lm's TokenizerWrapper.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        prompt: PromptTokens,
+        tokenizer: Any,
+        target_start: int = 0,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+    ):
+        self.model, self.prompt, self.tokenizer = model, prompt, tokenizer
+        self.target_start = target_start
+        self._temperature, self._top_p = temperature, top_p
+
+    def session(self, seed: int = 0, name: str = "") -> Session:
+        """A new sentence. Sampling is seeded by (seed, name), so that its order in a run does not matter."""
+        key = mx.random.key(zlib.crc32(f"{seed}/{name}".encode()))
+        sampler = self._sampler(key) if self._temperature > 0 else None
+        return Session(self.model, self.prompt, self.target_start, sampler)
+
+    def _sampler(self, key: mx.array) -> Sampler:
+        """A sampler with random numbers of its own: other sentences may be under way at the same time."""
+        from mlx_lm.sample_utils import apply_top_p
+
+        def sample(logprobs: mx.array) -> mx.array:
+            nonlocal key
+            key, now = mx.random.split(key)
+            if self._top_p < 1:
+                logprobs = apply_top_p(logprobs, self._top_p)
+            return mx.random.categorical(logprobs / self._temperature, key=now)
+
+        return sample
+
+    def save(self, folder: Path, dtype: mx.Dtype | None = None) -> None:
+        """Write a folder that `ModelConfig` and ``mlx_lm.load`` open: weights and `SETTINGS` beside the
+        config and tokenizer that are already there."""
+        weights = dict(tree_flatten(self.model.parameters()))
+        if dtype is not None:
+            weights = {name: value.astype(dtype) for name, value in weights.items()}
+        part = folder / "part-model.safetensors"
+        mx.save_safetensors(str(part), weights, {"format": "mlx"})
+        os.replace(part, folder / "model.safetensors")
+        settings = {"prompt": asdict(self.prompt.text), "target_start": self.target_start}
+        (folder / SETTINGS).write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
+
+
+def find_model(path: str) -> Path:
+    """The folder of a model, downloaded if ``path`` is a hub id."""
+    if path.startswith(BUNDLED):
+        folder = ASSETS / path.removeprefix(BUNDLED)
+        names = sorted(child.parent.name for child in ASSETS.glob("*/config.json"))
+        if folder.name not in names:
+            raise ModelError(f"no model {path!r} is bundled; there is: {', '.join(BUNDLED + name for name in names)}")
+        return folder
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").exists():
+            raise ModelError(f"{path!r} has no config.json: model.path is a folder that mlx_lm.load opens")
+        return folder
+    is_hub_id = path.count("/") == 1 and not path.startswith((".", "/", "~")) and not path.endswith("/")
+    if not is_hub_id:
+        raise ModelError(
+            f"model.path is {path!r}, and there is no such folder: give a model folder, a hub id "
+            f"(organisation/name) or {BUNDLED}tiny-en-de"
+        )
+    return _download(path)
+
+
+def _download(hub_id: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    wanted = ["*.json", "*.safetensors", "*.model", "*.tiktoken", "*.txt", "*.jinja"]
+    try:
+        return Path(snapshot_download(hub_id, allow_patterns=wanted))
+    except Exception as error:  # the hub client raises errors of several libraries
+        raise ModelError(
+            f"cannot get {hub_id!r} from the hub ({type(error).__name__}: {_first_line(error)}). If the name is "
+            "right, this machine may be offline: give model.path a local folder"
+        ) from error
+
+
+def _load(folder: Path, adapter_path: str | None) -> tuple[Any, Any]:
+    from mlx_lm import load
+    from mlx_lm.utils import load_adapters
+
+    if adapter_path is not None and not (Path(adapter_path) / "adapter_config.json").exists():
+        raise ModelError(
+            f"model.adapter_path is {adapter_path!r}, which has no adapter_config.json: give a folder that "
+            "mlx_lm.lora or train.py wrote"
+        )
+    if not any(any(folder.glob(pattern)) for pattern in TOKENIZER_FILES):
+        raise ModelError(f"{folder} is not a whole model: it has no tokenizer ({', '.join(TOKENIZER_FILES)})")
+    try:
+        model, tokenizer = load(str(folder))[:2]
+    except FileNotFoundError as error:
+        raise ModelError(f"{folder} is not a whole model: {_first_line(error)}") from error
+    except (ValueError, RuntimeError, OSError, KeyError, TypeError) as error:
+        raise ModelError(
+            f"cannot load {folder}: {_first_line(error)}. If its weights were cut off while copying or "
+            "downloading, fetch them again"
+        ) from error
+    if adapter_path is not None:
+        try:
+            model = load_adapters(model, adapter_path)
+        except (ValueError, RuntimeError, OSError, KeyError, TypeError, AttributeError) as error:
+            raise ModelError(
+                f"cannot apply the adapter {adapter_path!r}: {_first_line(error)}. It must have been trained on "
+                "this model"
+            ) from error
+        model.eval()
+    return model, tokenizer
+
+
+def _in_dtype(model: Any, dtype: str | None) -> Any:
+    on_cpu = mx.default_device() == mx.Device(mx.cpu)
+    if dtype is None and not on_cpu:
+        return model
+    if on_cpu:
+        from mlx_lm.utils import dequantize_model
+
+        model = dequantize_model(model)
+    wanted = getattr(mx, dtype or "float32")
+
+    def cast(array: mx.array) -> mx.array:
+        return array.astype(wanted) if mx.issubdtype(array.dtype, mx.floating) else array
+
+    model.update(tree_map(cast, model.parameters()))
+    mx.eval(model.parameters())
+    return model
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ModelError(f"{path.parent} has no {path.name}: it is not a model folder") from error
+    except ValueError as error:
+        raise ModelError(f"{path} is not JSON: {_first_line(error)}") from error
+    if not isinstance(content, dict):
+        raise ModelError(f"{path} holds {content!r:.40}; a JSON object is needed, as mlx_lm.load reads (model_type …)")
+    return content
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n")[0] or type(error).__name__

@@ -1,0 +1,97 @@
+"""What the parts of the project say to each other: plain frozen records. Imports nothing of ours.
+
+A *unit* is a word (a character for Chinese and Japanese); every count and delay is in units.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True)
+class Example:
+    """One sentence pair of a dataset."""
+
+    id: str
+    source: str
+    reference: str
+
+
+@dataclass(frozen=True)
+class State:
+    """What a policy decides on.
+
+    ``read`` and ``written`` count units so far; ``source_done`` is true once a READ has found nothing,
+    which is when the footer has been fed.
+    """
+
+    read: int
+    written: int
+    source_done: bool
+
+
+@dataclass(frozen=True)
+class Read:
+    """Action: take one more source unit."""
+
+
+@dataclass(frozen=True)
+class Write:
+    """Action: produce one more target unit."""
+
+
+Action = Read | Write
+READ, WRITE = Read(), Write()
+Decide = Callable[[State], Action]
+
+
+class Policy(Protocol):
+    """A read/write policy: says, for each sentence anew, how to decide.
+
+    What a sentence needs to remember lives in what ``start`` returns, so that many sentences can be under
+    way at once with one policy.
+    """
+
+    def start(self, example: Example) -> Decide: ...
+
+
+@dataclass(frozen=True)
+class Emission:
+    """What one write gave: a target unit, or None when the end token came instead."""
+
+    unit: str | None
+    tokens: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Event:
+    """One step of a trace.
+
+    ``kind`` is "read" (a source unit), "end" (a READ that found the source at its end), "write" (a target
+    unit), "forced_read" (the end token came while source remained, so one more unit was read) or "stop"
+    (why the sentence ended: "end_token", "early_stop" or "max_units", in ``text``).
+    """
+
+    kind: str
+    text: str = ""
+    seconds: float = 0.0  # since the start of the sentence
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Everything that happened in one example.
+
+    ``delays[t]`` is the number of source units read when target unit t was written, ``elapsed[t]`` the
+    seconds since the sentence began; both have one entry for each unit of ``units``.
+    """
+
+    id: str
+    source: str
+    reference: str
+    units: tuple[str, ...]
+    delays: tuple[int, ...]
+    elapsed: tuple[float, ...]
+    events: tuple[Event, ...]
+    source_units: int
+    prediction: str
+    stats: dict[str, Any] = field(default_factory=dict)  # forward passes, fed tokens, seconds

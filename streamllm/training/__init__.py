@@ -1,0 +1,1 @@
+"""Training of streaming models: data, the wait-k mask, the loop."""

@@ -1,0 +1,179 @@
+"""Sentence pairs to training batches. Everything random follows from (seed, epoch), so that a position
+in the data is two numbers, the epoch and the batch."""
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from streamllm.prompt import PromptTokens
+from streamllm.records import Example
+from streamllm.segment import split
+from streamllm.training.segmentation import BPEDropout
+
+FULL = "full"
+PADDING = 2**30  # unit index of padding: beyond every k, so never visible
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One sentence pair in tokens, and the unit that each token belongs to.
+
+    ``source_units``: -1 for the header, then 0, 1, …, |x| - 1, and |x| for the footer.
+    ``target_units[j]`` is the target unit of the token that target token j predicts; 0 in the header.
+    """
+
+    source: list[int]
+    source_units: list[int]
+    target: list[int]
+    target_units: list[int]
+    labels: list[int]  # -1 where nothing is learned (the header)
+    k: int
+
+    def __len__(self) -> int:
+        return len(self.source) + len(self.target)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Right-padded arrays: source (B, S), the others (B, T), k (B,)."""
+
+    source: np.ndarray
+    source_units: np.ndarray
+    target: np.ndarray
+    target_units: np.ndarray
+    labels: np.ndarray
+    k: np.ndarray
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """How sentence pairs become batches.
+
+    Args:
+        k: values of k that are drawn from, one for each example; "full" is the whole source with its footer.
+        batch_tokens: tokens of a batch (source and target, padding included) in one process.
+        max_tokens: pairs with a longer stream are left out (and counted).
+        bpe_dropout: probability of leaving out a merge in the training data.
+        source_mask: probability that a source word is replaced by a random word of the batch's own sentence.
+    """
+
+    k: Sequence[int | str] = (1, 2, 3, 4, 5, 7, 9, FULL)
+    batch_tokens: int = 2048
+    max_tokens: int = 256
+    bpe_dropout: float = 0.0
+    source_mask: float = 0.0
+
+    def __post_init__(self) -> None:
+        wrong = [k for k in self.k if k != FULL and not (isinstance(k, int) and k >= 1)]
+        if wrong or not self.k:
+            raise ValueError(f"data.k is {list(self.k)}; each is an integer of at least 1 or {FULL!r}")
+
+
+class TrainingData:
+    """Batches of sentence pairs, the same for every process of a distributed run up to its own rows."""
+
+    def __init__(
+        self,
+        examples: Sequence[Example],
+        prompt: PromptTokens,
+        config: DataConfig,
+        seed: int,
+        dropout: BPEDropout | None = None,
+    ):
+        self.examples = examples
+        self.prompt = prompt
+        self.config = config
+        self.seed = seed
+        self.dropout = dropout
+        self.left_out = 0
+
+    def encode(self, example: Example, k: int | str, rng: random.Random | None = None) -> Encoded:
+        """One pair in tokens; with ``rng``, regularised."""
+        prompt = self.prompt
+        source = split(example.source, prompt.source_unit)
+        target = split(example.reference, prompt.target_unit)
+        words = source
+        if rng is not None and self.config.source_mask:
+            words = [rng.choice(source) if rng.random() < self.config.source_mask else word for word in source]
+        tokens, units = list(prompt.source_header), [-1] * len(prompt.source_header)
+        for i, word in enumerate(words):
+            piece = self._tokens(prompt.spaced(word, i == 0, prompt.source_unit), rng)
+            tokens += piece
+            units += [i] * len(piece)
+        tokens += prompt.source_footer
+        units += [len(source)] * len(prompt.source_footer)
+
+        output, output_units = list(prompt.target_header), [0] * len(prompt.target_header)
+        for i, word in enumerate(target):
+            piece = self._tokens(prompt.spaced(word, i == 0, prompt.target_unit), rng)
+            output += piece
+            output_units += [i] * len(piece)
+        output.append(prompt.end_token)
+        output_units.append(len(target))
+        header = len(prompt.target_header)
+        labels = [-1] * (header - 1) + output[header:]
+        return Encoded(tokens, units, output[:-1], output_units[1:], labels, len(source) + 1 if k == FULL else int(k))
+
+    def _tokens(self, text: str, rng: random.Random | None) -> list[int]:
+        if self.dropout is None or rng is None:
+            return self.prompt.encode(text)
+        return self.dropout.tokens(text, rng)
+
+    def epoch(self, epoch: int, rank: int = 0, world: int = 1) -> list[tuple[Batch, int]]:
+        """This process's batches of an epoch, in order: shuffled, each of pairs of similar length.
+
+        All processes cut the same global batches of ``world * batch_tokens`` and take every world-th row;
+        the number beside a batch counts the labels in all processes' rows.
+        """
+        rng = random.Random(f"{self.seed}/{epoch}")
+        encoded = [self.encode(example, rng.choice(self.config.k), rng) for example in self.examples]
+        kept = [e for e in encoded if max(len(e.source), len(e.target)) <= self.config.max_tokens]
+        self.left_out = len(encoded) - len(kept)
+        # Jittered lengths mix the pairs of a batch anew in every epoch.
+        kept.sort(key=lambda e: ((len(e.source) + rng.randrange(3)) // 3, len(e.target) + rng.random()))
+        groups = list(self._cut(kept, world))
+        rng.shuffle(groups)
+        return [
+            (pad(group[rank::world]), sum(label >= 0 for pair in group for label in pair.labels))
+            for group in groups
+            if len(group) >= world
+        ]
+
+    def fixed(self, k: int | str) -> Iterator[Batch]:
+        """The data once, in order of length, without regularisation: for validation."""
+        encoded = sorted((self.encode(example, k) for example in self.examples), key=len)
+        return (pad(group) for group in self._cut(encoded, 1))
+
+    def _cut(self, encoded: list[Encoded], world: int) -> Iterator[list[Encoded]]:
+        group: list[Encoded] = []
+        longest = 0
+        for item in encoded:
+            longest_now = max(longest, len(item.source) + len(item.target))
+            if group and longest_now * (len(group) + 1) > self.config.batch_tokens * world:
+                yield group
+                group, longest_now = [], len(item.source) + len(item.target)
+            group.append(item)
+            longest = longest_now
+        if group:
+            yield group
+
+
+def pad(group: Sequence[Encoded]) -> Batch:
+    """Right-pad some pairs to arrays."""
+
+    def stack(rows: list[list[int]], fill: int) -> np.ndarray:
+        out = np.full((len(rows), max(map(len, rows))), fill, dtype=np.int32)
+        for i, row in enumerate(rows):
+            out[i, : len(row)] = row
+        return out
+
+    return Batch(
+        source=stack([e.source for e in group], 0),
+        source_units=stack([e.source_units for e in group], PADDING),
+        target=stack([e.target for e in group], 0),
+        target_units=stack([e.target_units for e in group], 0),
+        labels=stack([e.labels for e in group], -1),
+        k=np.array([e.k for e in group], dtype=np.int32),
+    )

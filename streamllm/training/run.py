@@ -1,0 +1,159 @@
+"""One training from data to a model folder, free of Hydra. What it leaves is ``model/`` in the run folder:
+a folder that ``run.py model.path=…`` takes as it is."""
+
+import json
+import logging
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from streamllm.families import check_trainable
+from streamllm.metrics.summary import summarise
+from streamllm.model import ModelConfig, StreamingModel, find_model
+from streamllm.policies import WaitK
+from streamllm.records import Example
+from streamllm.runs import CONFIG, ENVIRONMENT, METRICS, RunFolder, environment, write_atomically
+from streamllm.segment import Unit
+from streamllm.tracking import Guarded, NullTracker, RunInfo, Tracker
+from streamllm.training.data import DataConfig, TrainingData
+from streamllm.training.fresh import FreshModel
+from streamllm.training.loop import Trainer, TrainingConfig
+from streamllm.training.segmentation import BPEDropout
+from streamllm.translate import Limits, translate
+
+log = logging.getLogger(__name__)
+
+START = "start"  # a fresh model before its first step, in the run folder
+
+
+class Corpus(Protocol):
+    """What `train` needs of a data set of `streamllm.corpora`."""
+
+    source_unit: Unit
+    target_unit: Unit
+    target_language: str
+
+    def load(self) -> list[Example]: ...
+
+
+@dataclass(frozen=True)
+class ValidationConfig:
+    """What training is judged by.
+
+    Args:
+        k: of the validation loss and of the wait-k translations that are scored.
+        sentences: how many of the validation set are translated for a score; 0 for none.
+    """
+
+    k: int = 5
+    sentences: int = 100
+
+
+def train(
+    config: Mapping[str, Any],
+    name: str,
+    model: ModelConfig | FreshModel,
+    corpus: Corpus,
+    validation_corpus: Corpus,
+    data: DataConfig,
+    training: TrainingConfig,
+    validation: ValidationConfig,
+    tracker: Tracker,
+    seed: int = 0,
+    root: Path = Path("outputs"),
+) -> dict[str, Any]:
+    """Train, or resume, and return the scores; a finished training only returns them.
+
+    Args:
+        config: the resolved configuration; it names the run folder.
+
+    Raises:
+        ValueError, FileNotFoundError: the data or the model cannot be had, before anything is computed.
+    """
+    group = mx.distributed.init()
+    run = RunFolder.of(config, name, root)
+    if run.finished:
+        log.info("%s has finished already", run.path)
+        return run.metrics()
+    examples, validation_examples = corpus.load(), validation_corpus.load()
+    with run if group.rank() == 0 else nullcontext():
+        if group.rank() == 0:
+            _begin(run, config)
+            _prepare(run.path / START, model, examples)
+        mx.eval(mx.distributed.all_sum(mx.array(1), group=group))  # the others wait for the folder
+        start = str(run.path / START) if isinstance(model, FreshModel) else model.path
+        loading = ModelConfig(start) if isinstance(model, FreshModel) else model
+        streaming = loading.load(None, corpus.source_unit, corpus.target_unit)
+        check_trainable(streaming.model.model_type)
+        guarded = Guarded(tracker if group.rank() == 0 else NullTracker())
+        guarded.start(RunInfo(run.digest, run.path.name, run.path, config, job_type="train"))
+        dropout = BPEDropout(find_model(start) / "tokenizer.json", data.bpe_dropout, seed) if data.bpe_dropout else None
+        held_out = TrainingData(validation_examples, streaming.prompt, replace(data, bpe_dropout=0.0), seed)
+
+        def score(_: nn.Module) -> dict[str, float]:  # the trainer changes the model of `streaming` in place
+            return _score(streaming, validation_examples[: validation.sentences], corpus, validation.k)
+
+        trainer = Trainer(
+            streaming.model,
+            TrainingData(examples, streaming.prompt, data, seed, dropout),
+            list(held_out.fixed(validation.k)),
+            training,
+            run.path,
+            score=score if validation.sentences else None,
+            track=lambda line: guarded.log(line, step=int(line["step"])),
+            target_start=streaming.target_start,
+        )
+        best = trainer.run()
+        scores: dict[str, Any] = {"steps": trainer.step, "epochs": trainer.epoch}
+        scores |= {f"best_{name}": value for name, value in best.items()}
+        if group.rank() == 0:
+            if validation.sentences:
+                scores |= score(streaming.model)
+            _export(streaming, find_model(start), run.path / "model")
+            write_atomically(run.path / METRICS, json.dumps(scores, indent=2) + "\n")
+        guarded.summary(scores)
+        guarded.finish()
+    return scores
+
+
+def _begin(run: RunFolder, config: Mapping[str, Any]) -> None:
+    import yaml
+
+    if not (run.path / CONFIG).exists():
+        write_atomically(run.path / CONFIG, yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
+        write_atomically(run.path / ENVIRONMENT, json.dumps(environment(), indent=2) + "\n")
+
+
+def _prepare(folder: Path, model: ModelConfig | FreshModel, examples: Sequence[Example]) -> None:
+    """Make the folder of a fresh model; whole or not at all."""
+    if not isinstance(model, FreshModel) or folder.exists():
+        return
+    part = folder.with_name("part-start")
+    shutil.rmtree(part, ignore_errors=True)
+    model.create(part, (text for example in examples for text in (example.source, example.reference)))
+    part.rename(folder)
+
+
+def _score(streaming: StreamingModel, examples: Sequence[Example], corpus: Corpus, k: int) -> dict[str, float]:
+    """BLEU and AL of wait-k translations."""
+    units = (corpus.source_unit, corpus.target_unit)
+    traces = [translate(streaming.session(), example, WaitK(k), Limits(), *units) for example in examples]
+    summary = summarise(traces, corpus.target_language, corpus.target_unit)
+    return {name: summary[name] for name in ("bleu", "al")}  # type: ignore[misc]
+
+
+def _export(streaming: StreamingModel, start: Path, folder: Path) -> None:
+    """Write the trained model as float16, with the config and tokenizer of the model it started from."""
+    folder.mkdir(exist_ok=True)
+    for file in start.iterdir():
+        if file.suffix in (".json", ".model", ".txt", ".jinja") and not file.name.endswith(".index.json"):
+            shutil.copy(file, folder / file.name)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"torch_dtype": "float16"}, indent=2) + "\n")
+    streaming.save(folder, mx.float16)

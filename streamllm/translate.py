@@ -1,0 +1,150 @@
+"""The policy loop: alternates READ and WRITE over one sentence and records what happened.
+
+Invariant: the policy alone decides, except where the end token or the length limit leaves one way only;
+each such step is recorded under a kind of its own.
+"""
+
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from streamllm.records import Action, Decide, Emission, Event, Example, Policy, Read, State, Trace, Write
+from streamllm.segment import Unit, join, split
+
+EarlyStop = Literal["read", "stop"]
+
+
+class Stream(Protocol):
+    """What the loop needs of a `streamllm.session.Session`."""
+
+    forward_passes: int
+    source_tokens: int
+    target_tokens: int
+
+    def read(self, unit: str) -> None: ...
+
+    def end_source(self) -> None: ...
+
+    def write(self) -> Emission: ...
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When a sentence is cut.
+
+    Args:
+        early_stop: what an end token does while source remains: "read" one more unit, or "stop".
+        length_ratio, length_extra: at most ``length_ratio * read + length_extra`` units are written. At the
+            limit, the loop reads on, and stops when the source has ended.
+    """
+
+    early_stop: EarlyStop = "read"
+    length_ratio: float = 2.0
+    length_extra: int = 20
+
+    def __post_init__(self) -> None:
+        if self.early_stop not in ("read", "stop"):
+            raise ValueError(f"early_stop is {self.early_stop!r}; accepted are 'read' and 'stop'")
+        if self.length_ratio < 0 or self.length_extra < 1:
+            raise ValueError(
+                f"length_ratio is {self.length_ratio} and length_extra {self.length_extra}; "
+                "accepted are a ratio of at least 0 and an extra of at least 1"
+            )
+
+    def reached(self, state: State) -> bool:
+        return state.written >= self.length_ratio * state.read + self.length_extra
+
+
+def stream(
+    session: Stream, source: Iterable[str], decide: Decide, limits: Limits = Limits()
+) -> Iterator[tuple[Event, State]]:
+    """Translate one sentence, yielding each event as it happens with the state after it.
+
+    ``source`` may block until a unit arrives (live input): READ waits, whatever the policy. A unit is a
+    word or a character; kinds of events are listed at `records.Event`.
+    """
+    units = iter(source)
+    read = written = 0
+    source_done = False
+    started = time.perf_counter()
+
+    def event(kind: str, text: str = "") -> tuple[Event, State]:
+        return Event(kind, text, time.perf_counter() - started), State(read, written, source_done)
+
+    def take(kind: str) -> tuple[Event, State]:
+        nonlocal read, source_done
+        unit = next(units, None)
+        if unit is None:
+            session.end_source()
+            source_done = True
+            return event("end")
+        session.read(unit)
+        read += 1
+        return event(kind, unit)
+
+    while True:
+        state = State(read, written, source_done)
+        if limits.reached(state):
+            if source_done:
+                yield event("stop", "max_units")
+                return
+            yield take("forced_read")
+        elif not source_done and _reads(decide(state)):
+            yield take("read")
+        else:
+            unit = session.write().unit
+            if unit is not None:
+                written += 1
+                yield event("write", unit)
+            elif source_done:
+                yield event("stop", "end_token")
+                return
+            elif limits.early_stop == "stop":
+                yield event("stop", "early_stop")
+                return
+            else:
+                yield take("forced_read")
+
+
+def _reads(action: Action) -> bool:
+    if not isinstance(action, Read | Write):
+        raise TypeError(f"a policy decided {action!r}; accepted are records.READ or records.WRITE")
+    return isinstance(action, Read)
+
+
+def translate(
+    session: Stream,
+    example: Example,
+    policy: Policy,
+    limits: Limits = Limits(),
+    source_unit: Unit = "word",
+    target_unit: Unit = "word",
+) -> Trace:
+    """Translate one example and return its trace; delays are in source units, times in seconds."""
+    source = split(example.source, source_unit)
+    events: list[Event] = []
+    delays: list[int] = []
+    for happened, state in stream(session, source, policy.start(example), limits):
+        events.append(happened)
+        if happened.kind == "write":
+            delays.append(state.read)
+    written = [happened for happened in events if happened.kind == "write"]
+    units = tuple(happened.text for happened in written)
+    return Trace(
+        id=example.id,
+        source=example.source,
+        reference=example.reference,
+        units=units,
+        delays=tuple(delays),
+        elapsed=tuple(happened.seconds for happened in written),
+        events=tuple(events),
+        source_units=len(source),
+        prediction=join(units, target_unit),
+        stats={
+            "seconds": events[-1].seconds,
+            "forward_passes": session.forward_passes,
+            "source_tokens": session.source_tokens,
+            "target_tokens": session.target_tokens,
+        },
+    )

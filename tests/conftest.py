@@ -1,0 +1,18 @@
+"""Fixtures of all tests. Tests that need ../shared skip, with a reason, where it is absent."""
+
+from pathlib import Path
+
+import pytest
+
+pytest_plugins = ["tiny_fixtures"]
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder beside the project with recorded reference values and real data."""
+    folder = ROOT.parent / "shared"
+    if not folder.is_dir():
+        pytest.skip(f"reference values are not here: {folder} is absent")
+    return folder

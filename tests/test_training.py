@@ -1,0 +1,294 @@
+"""Training as streaming sees it: the two forwards agree, and a training can be cut and split exactly."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mlx.utils import tree_flatten
+
+from streamllm.cache import DualStreamingCache
+from streamllm.model import ModelConfig, StreamingModel
+from streamllm.records import Example
+from streamllm.training.data import FULL, DataConfig, TrainingData, pad
+from streamllm.training.dropout import add_dropout
+from streamllm.training.fresh import FreshModel
+from streamllm.training.objective import cross_entropy, forward, visible
+from streamllm.training.segmentation import BPEDropout
+
+PAIRS = [
+    Example("1", "a small dog runs over the green grass", "ein kleiner Hund rennt über die grüne Wiese"),
+    Example("2", "two children are playing", "zwei Kinder spielen"),
+    Example("3", "the woman who reads a book smiles", "die Frau, die ein Buch liest, lächelt"),
+    Example("4", "a man waits", "ein Mann wartet an der Straße auf den Bus"),
+    Example("5", "birds", "Vögel"),
+    Example("6", "a girl in a red dress is holding a yellow balloon", "ein Mädchen hält einen gelben Ballon"),
+]
+ARCHITECTURE = {
+    "model_type": "qwen2",
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "intermediate_size": 48,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "rms_norm_eps": 1e-6,
+    "tie_word_embeddings": True,
+}
+
+
+def fresh(folder: Path) -> StreamingModel:
+    texts = [text for pair in PAIRS for text in (pair.source, pair.reference)]
+    FreshModel(ARCHITECTURE, vocab_size=300, seed=3).create(folder, texts)
+    return ModelConfig(str(folder)).load()
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> StreamingModel:
+    return fresh(tmp_path / "model")
+
+
+def streamed_logits(model: StreamingModel, example: Example, k: int | str) -> tuple[list[list[float]], list[int]]:
+    """Logits that predict each learned token, by streaming wait-k with the reference forced as output: reads
+    one word at a time, re-feeds the last token after a read; and the labels."""
+    prompt, units = model.prompt, example.source.split()
+    target = [prompt.encode(prompt.spaced(word, i == 0, "word")) for i, word in enumerate(example.reference.split())]
+    caches = [DualStreamingCache(model.target_start) for _ in model.model.layers]
+    sources, targets = [c.source for c in caches], [c.target for c in caches]
+    lag = len(units) + 1 if k == FULL else int(k)
+
+    def feed(tokens: list[int], views: list) -> mx.array:
+        return model.model(mx.array([tokens]), cache=views)
+
+    read, done, logits, labels = 0, False, [], []
+    feed(prompt.source_header, sources)
+    fed = list(prompt.target_header)
+    for i, word in enumerate([*target, [prompt.end_token]]):
+        stale = i > 0
+        while read < min(lag + i, len(units)):
+            feed(prompt.source_tokens(units[read], read == 0), sources)
+            read += 1
+        if lag + i > len(units) and not done:
+            feed(prompt.source_footer, sources)
+            done = True
+        if stale:
+            for cache in caches:
+                cache.trim_target(1)
+            fed = fed[-1:]
+        for token in word:
+            logits.append(feed(fed, targets)[0, -1])
+            labels.append(token)
+            fed = [token]
+        if i < len(target):  # the last token of a word is fed once here and again after the reads
+            feed(fed, targets)
+    return logits, labels
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 9, FULL])
+@pytest.mark.parametrize("target_start", [0, 5])
+def test_streamed_and_trained_forward_agree(model: StreamingModel, k: int | str, target_start: int) -> None:
+    model.target_start = target_start
+    data = TrainingData(PAIRS, model.prompt, DataConfig(), seed=0)
+    pairs = [data.encode(example, k) for example in PAIRS]
+    trained = forward(model.model, pad(pairs), target_start)
+    for i, (example, one) in enumerate(zip(PAIRS, pairs, strict=True)):
+        streamed, labels = streamed_logits(model, example, k)
+        rows = [row for row, label in enumerate(one.labels) if label >= 0]
+        assert labels == [one.labels[row] for row in rows]
+        np.testing.assert_allclose(np.array(trained[i])[rows], np.array(mx.stack(streamed)), atol=2e-5)
+
+
+@pytest.mark.parametrize("k", [1, 3, FULL])
+def test_gradients_of_streamed_and_trained_forward_agree(model: StreamingModel, k: int | str) -> None:
+    data = TrainingData(PAIRS, model.prompt, DataConfig(), seed=0)
+    batch = pad([data.encode(example, k) for example in PAIRS])
+
+    def trained(_: nn.Module) -> mx.array:
+        logits = forward(model.model, batch)
+        labels = mx.array(batch.labels)
+        each = nn.losses.cross_entropy(logits, mx.maximum(labels, 0))
+        return mx.where(labels >= 0, each, 0).sum()
+
+    def streamed(_: nn.Module) -> mx.array:
+        total = mx.array(0.0)
+        for example in PAIRS:
+            logits, labels = streamed_logits(model, example, k)
+            total = total + nn.losses.cross_entropy(mx.stack(logits), mx.array(labels)).sum()
+        return total
+
+    expected = tree_flatten(nn.value_and_grad(model.model, streamed)(model.model)[1])
+    found = dict(tree_flatten(nn.value_and_grad(model.model, trained)(model.model)[1]))
+    for name, gradient in expected:
+        np.testing.assert_allclose(np.array(found[name]), np.array(gradient), atol=2e-4, rtol=1e-3, err_msg=name)
+
+
+@given(st.integers(1, 9), st.integers(1, 12), st.integers(0, 6), st.integers(0, 2), st.integers(0, 2))
+def test_visible_is_the_rule_of_wait_k(k: int, words: int, unit: int, header: int, footer: int) -> None:
+    source_units = [-1] * header + list(range(words)) + [words] * footer
+    sees = np.array(visible(mx.array([source_units]), mx.array([[unit]]), mx.array([k])))[0, 0]
+    shown = min(k + unit, words)
+    expected = [True] * header + [i < shown for i in range(words)] + [unit + k > words] * footer
+    assert sees.tolist() == expected
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([0.0, 0.1, 0.3]))
+def test_cross_entropy_and_its_gradient_are_mlx_s(seed: int, smoothing: float) -> None:
+    rng = np.random.default_rng(seed)
+    logits = mx.array(rng.normal(size=(5, 7)).astype(np.float32) * 10)
+    labels = mx.array(rng.integers(-1, 7, size=5))
+
+    def reference(x: mx.array) -> mx.array:
+        each = nn.losses.cross_entropy(x, mx.maximum(labels, 0), label_smoothing=smoothing)
+        return mx.where(labels >= 0, each, 0).sum() * 1.5
+
+    def ours(x: mx.array) -> mx.array:
+        return cross_entropy(x, labels, smoothing) * 1.5
+
+    value, gradient = mx.value_and_grad(reference)(logits)
+    own_value, own_gradient = mx.value_and_grad(ours)(logits)
+    np.testing.assert_allclose(own_value.item(), value.item(), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(np.array(own_gradient), np.array(gradient), atol=1e-5)
+
+
+def test_bpe_dropout_of_zero_is_the_tokenizer(model: StreamingModel, tmp_path: Path) -> None:
+    dropout = BPEDropout(tmp_path / "model" / "tokenizer.json", 0.0, seed=1)
+    for pair in PAIRS:
+        for word in f"{pair.source} {pair.reference}".split():
+            assert dropout.tokens(f" {word}", random.Random(0)) == model.prompt.encode(f" {word}")
+
+
+def test_bpe_dropout_varies_the_segmentation_and_keeps_the_text(model: StreamingModel, tmp_path: Path) -> None:
+    path = tmp_path / "model" / "tokenizer.json"
+    dropout, again = BPEDropout(path, 0.6, seed=1), BPEDropout(path, 0.6, seed=1)
+    seen = set()
+    for i in range(20):
+        tokens = dropout.tokens(" children", random.Random(i))
+        assert tokens == again.tokens(" children", random.Random(i))
+        assert model.prompt.decode(tokens).strip() == "children"
+        seen.add(tuple(tokens))
+    assert len(seen) > 2
+
+
+def test_an_epoch_holds_every_pair_once_and_depends_on_its_seed_only(model: StreamingModel) -> None:
+    config = DataConfig(k=(1, 3, FULL), batch_tokens=60)
+
+    def epoch(seed: int, number: int) -> list[list[int]]:
+        batches = TrainingData(PAIRS, model.prompt, config, seed).epoch(number)
+        return [row.tolist() for batch, _ in batches for row in batch.source]
+
+    assert epoch(1, 0) == epoch(1, 0)
+    assert epoch(1, 0) != epoch(1, 1)
+    assert len(epoch(1, 0)) == len(PAIRS)
+
+
+def test_processes_share_the_rows_of_each_batch(model: StreamingModel) -> None:
+    config = DataConfig(k=(2,), batch_tokens=60)
+    data = TrainingData(PAIRS, model.prompt, config, seed=1)
+    parts = [data.epoch(0, rank, 2) for rank in range(2)]
+    for (first, labels), (second, same) in zip(*parts, strict=True):
+        assert labels == same == int((first.labels >= 0).sum() + (second.labels >= 0).sum())
+
+
+def test_dropout_acts_in_training_only_and_keeps_the_parameters(model: StreamingModel) -> None:
+    tokens = mx.array([[5, 6, 7]])
+    before = np.array(model.model(tokens))
+    names = [name for name, _ in tree_flatten(model.model.parameters())]
+    add_dropout(model.model, 0.5)
+    assert [name for name, _ in tree_flatten(model.model.parameters())] == names
+    np.testing.assert_array_equal(np.array(model.model(tokens)), before)
+    model.model.train()
+    assert not np.allclose(np.array(model.model(tokens)), before)
+
+
+SCRIPT = """
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from test_training import *
+folder = Path(sys.argv[1])
+model = ModelConfig(str(folder.parent / "model")).load()
+data = TrainingData(PAIRS, model.prompt, DataConfig(k=(1, 3, FULL), batch_tokens=70, source_mask=0.1), 5)
+held_out = list(TrainingData(PAIRS[:2], model.prompt, DataConfig(), 5).fixed(3))
+config = TrainingConfig(epochs=6, dropout=0.1, warmup_steps=5, log_every=1, checkpoint_every=1, average=2)
+trainer = Trainer(model.model, data, held_out, config, folder)
+if len(sys.argv) > 2:
+    def kill(line):
+        if line["step"] == int(sys.argv[2]):
+            os.kill(os.getpid(), signal.SIGKILL)
+    trainer.track = kill
+trainer.run()
+"""
+
+
+def train_in_process(folder: Path, kill_at: int | None = None, **env: str) -> int:
+    script = SCRIPT.format(tests=str(Path(__file__).parent))
+    command = [sys.executable, "-c", script, str(folder), *([str(kill_at)] if kill_at else [])]
+    return subprocess.run(command, env=os.environ | env, capture_output=True).returncode
+
+
+def loss_curve(folder: Path) -> list[dict]:
+    lines = [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k != "tokens_per_second"} for line in lines]
+
+
+def test_a_killed_training_goes_on_bit_for_bit(model: StreamingModel, tmp_path: Path) -> None:
+    assert train_in_process(tmp_path / "straight") == 0
+    for step in (7, 12):
+        assert train_in_process(tmp_path / "killed", kill_at=step) == -signal.SIGKILL
+    assert train_in_process(tmp_path / "killed") == 0
+    assert loss_curve(tmp_path / "killed") == loss_curve(tmp_path / "straight")
+    last = "epoch-006.safetensors"
+    straight, killed = (mx.load(str(tmp_path / name / last)) for name in ("straight", "killed"))
+    assert all(mx.array_equal(straight[name], killed[name]).item() for name in straight)
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_learns_from_the_double_batch(tmp_path: Path) -> None:
+    """Gradients of two processes, by MLX's ring on this machine, against one process with all rows."""
+    fresh(tmp_path / "model")
+    script = tmp_path / "gradients.py"
+    tests = str(Path(__file__).parent)
+    script.write_text(
+        textwrap.dedent(f"""
+        import sys
+        from pathlib import Path
+        sys.path.insert(0, {tests!r})
+        from test_training import *
+        folder = Path({str(tmp_path)!r})
+        group = mx.distributed.init()
+        model = ModelConfig(str(folder / "model")).load()
+        data = TrainingData(PAIRS, model.prompt, DataConfig(k=(3,), batch_tokens=200 // group.size()), 5)
+        config = TrainingConfig(epochs=3, dropout=0.0, warmup_steps=1, average=1)
+        held_out = list(TrainingData(PAIRS[:2], model.prompt, DataConfig(), 5).fixed(3))
+        trainer = Trainer(model.model, data, held_out, config, folder / f"world-{{group.size()}}", group=group)
+        trainer.run()
+        """)
+    )
+    assert subprocess.run([sys.executable, script], capture_output=True).returncode == 0
+    port = 30000 + os.getpid() % 20000
+    hosts = tmp_path / "hosts.json"
+    hosts.write_text(json.dumps([[f"127.0.0.1:{port}"], [f"127.0.0.1:{port + 1}"]]))
+    processes = [
+        subprocess.Popen(
+            [sys.executable, script],
+            env=os.environ | {"MLX_RANK": str(rank), "MLX_HOSTFILE": str(hosts)},
+            stderr=subprocess.PIPE,
+        )
+        for rank in range(2)
+    ]
+    for process in processes:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors.decode()
+    one, two = (mx.load(str(tmp_path / f"world-{n}" / "epoch-003.safetensors")) for n in (1, 2))
+    for name, weights in one.items():
+        np.testing.assert_allclose(np.array(two[name]), np.array(weights), atol=1e-4, err_msg=name)

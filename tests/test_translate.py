@@ -1,0 +1,241 @@
+"""The policy loop of DESIGN.md, told on sessions without a model."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny_fixtures import Answer, FakeSession
+
+from streamllm.policies import Full, WaitK
+from streamllm.records import READ, WRITE, Action, Decide, Example, State, Trace
+from streamllm.translate import Limits, stream, translate
+
+
+class Decided:
+    """A policy that follows a rule given as a function."""
+
+    def __init__(self, rule: Decide):
+        self._rule = rule
+
+    def start(self, example: Example) -> Decide:
+        return self._rule
+
+
+def sentence(n: int) -> Example:
+    return Example("7", " ".join(f"s{i}" for i in range(1, n + 1)), "reference")
+
+
+def writes(n: int) -> Answer:
+    """A model that writes t1 … tn and then the end token, whatever it has read."""
+    return lambda read, written, ended: f"t{written + 1}" if written < n else None
+
+
+def ends_until(source_units: int, n: int) -> Answer:
+    """A model that gives the end token until it has seen ``source_units`` units, then writes n units."""
+    return lambda read, written, ended: f"t{written + 1}" if read >= source_units and written < n else None
+
+
+def kinds(trace: Trace) -> list[str]:
+    return [event.kind for event in trace.events]
+
+
+def test_each_written_unit_has_one_delay_and_one_time() -> None:
+    trace = translate(FakeSession(writes(4)), sentence(3), WaitK(2))
+    assert trace.units == ("t1", "t2", "t3", "t4")
+    assert trace.delays == (2, 3, 3, 3)
+    assert len(trace.elapsed) == 4
+    assert list(trace.elapsed) == sorted(trace.elapsed)
+    assert trace.elapsed == tuple(event.seconds for event in trace.events if event.kind == "write")
+    assert kinds(trace) == ["read", "read", "write", "read", "write", "end", "write", "write", "stop"]
+
+
+def test_the_trace_says_what_was_translated() -> None:
+    trace = translate(FakeSession(writes(2)), sentence(3), Full())
+    assert (trace.id, trace.source, trace.reference) == ("7", "s1 s2 s3", "reference")
+    assert (trace.source_units, trace.prediction) == (3, "t1 t2")
+    assert trace.stats["seconds"] == trace.events[-1].seconds
+
+
+def test_a_read_that_finds_nothing_feeds_the_footer_and_ends_the_source() -> None:
+    session = FakeSession(writes(2))
+    states = [state for _, state in stream(session, ["s1"], WaitK(1).start(sentence(1)))]
+    assert session.calls[:3] == [("read", "s1"), ("write", "t1"), ("end_source", None)]
+    assert [state.source_done for state in states] == [False, False, True, True, True]
+
+
+def test_the_end_of_the_source_is_not_known_before_a_read_finds_it() -> None:
+    """With wait-k the footer is first seen by word i with i + k > |x|, as in training."""
+    for x in range(1, 5):
+        for k in range(1, 6):
+            session = FakeSession(writes(6))
+            translate(session, sentence(x), WaitK(k))
+            before_footer = session.calls[: session.calls.index(("end_source", None))]
+            assert sum(name == "write" for name, _ in before_footer) == max(0, x - k + 1)
+
+
+def test_a_k_beyond_the_sentence_gives_no_delay_beyond_it() -> None:
+    assert translate(FakeSession(writes(3)), sentence(2), WaitK(100)).delays == (2, 2, 2)
+
+
+def test_an_end_token_while_source_remains_is_a_forced_read() -> None:
+    trace = translate(FakeSession(ends_until(3, 2)), sentence(4), WaitK(1))
+    assert kinds(trace) == ["read", *["forced_read"] * 2, "write", "write", "forced_read", "end", "stop"]
+    assert [event.text for event in trace.events if event.kind == "forced_read"] == ["s2", "s3", "s4"]
+    assert trace.delays == (3, 3)
+
+
+def test_a_forced_read_may_find_the_end_of_the_source() -> None:
+    session = FakeSession(lambda read, written, ended: "t" if ended and not written else None)
+    trace = translate(session, sentence(1), WaitK(1))
+    assert kinds(trace) == ["read", "end", "write", "stop"]
+    assert trace.delays == (1,)
+
+
+def test_early_stop_ends_the_sentence_at_an_end_token() -> None:
+    trace = translate(FakeSession(ends_until(3, 2)), sentence(4), WaitK(1), Limits(early_stop="stop"))
+    assert kinds(trace) == ["read", "stop"]
+    assert trace.events[-1].text == "early_stop"
+    assert (trace.units, trace.delays) == ((), ())
+    assert trace.source_units == 4
+
+
+def test_after_the_source_has_ended_the_rest_is_written() -> None:
+    """Whatever the policy says: it is not asked any more."""
+    asked: list[State] = []
+
+    def always_read(state: State) -> Action:
+        asked.append(state)
+        return READ
+
+    trace = translate(FakeSession(writes(5)), sentence(2), Decided(always_read))
+    assert kinds(trace) == ["read", "read", "end", *["write"] * 5, "stop"]
+    assert trace.events[-1].text == "end_token"
+    assert not any(state.source_done for state in asked)
+
+
+def test_an_empty_source_is_translated_from_header_and_footer() -> None:
+    session = FakeSession(writes(2))
+    trace = translate(session, Example("1", " \n", ""), WaitK(3))
+    assert session.calls[0] == ("end_source", None)
+    assert (trace.delays, trace.source_units) == ((0, 0), 0)
+
+
+def test_an_empty_translation_is_a_trace_too() -> None:
+    trace = translate(FakeSession(writes(0)), sentence(2), WaitK(1))
+    assert (trace.units, trace.delays, trace.elapsed, trace.prediction) == ((), (), (), "")
+    assert kinds(trace) == ["read", "forced_read", "end", "stop"]
+
+
+def test_the_length_limit_counts_the_source_read_so_far() -> None:
+    """Before the end of the source the loop reads on; after it, it stops."""
+    session = FakeSession(writes(1000))
+    trace = translate(session, sentence(2), Decided(lambda state: WRITE), Limits(length_ratio=2, length_extra=3))
+    assert kinds(trace) == [*["write"] * 3, "forced_read", *["write"] * 2, "forced_read", *["write"] * 2, "end", "stop"]
+    assert trace.events[-1].text == "max_units"
+    assert trace.delays == (0, 0, 0, 1, 1, 2, 2)
+
+
+def test_the_length_limit_holds_after_the_end_of_the_source() -> None:
+    trace = translate(FakeSession(writes(1000)), sentence(3), Full(), Limits(length_ratio=1.5, length_extra=1))
+    assert len(trace.units) == math.ceil(1.5 * 3 + 1)
+    assert trace.events[-1].text == "max_units"
+
+
+@pytest.mark.parametrize(
+    "settings", [{"early_stop": "never"}, {"length_ratio": -1}, {"length_extra": 0}, {"early_stop": True}]
+)
+def test_limits_that_make_no_sense_are_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="accepted are") as error:
+        Limits(**settings)
+    assert str(next(iter(settings.values()))) in str(error.value)
+
+
+def test_an_action_that_is_none_is_refused() -> None:
+    """A policy that forgets to return, or returns the class, would otherwise read or write for ever."""
+    with pytest.raises(TypeError, match=r"records\.READ or records\.WRITE"):
+        translate(FakeSession(writes(1)), sentence(1), Decided(lambda state: None))  # type: ignore[arg-type, return-value]
+
+
+def test_a_read_waits_for_a_source_that_is_late() -> None:
+    """Between asking for a unit and getting it nothing is written, and no unit is asked for ahead of time."""
+    log: list[str] = []
+
+    class Logged(FakeSession):
+        def read(self, unit: str) -> None:
+            log.append(f"read {unit}")
+            super().read(unit)
+
+        def write(self) -> Any:
+            log.append("write")
+            return super().write()
+
+    def late() -> Iterator[str]:
+        for unit in ("s1", "s2"):
+            log.append(f"waiting for {unit}")
+            yield unit
+        log.append("waiting for the end")
+
+    for event, _ in stream(Logged(writes(3)), late(), WaitK(1).start(sentence(2))):
+        log.append(f"saw {event.kind}")
+    assert log == [
+        *("waiting for s1", "read s1", "saw read", "write", "saw write"),
+        *("waiting for s2", "read s2", "saw read", "write", "saw write"),
+        *("waiting for the end", "saw end", "write", "saw write", "write", "saw stop"),
+    ]
+
+
+def test_characters_are_units_of_both_sides() -> None:
+    session = FakeSession(lambda read, written, ended: "你好吗"[written] if written < 3 else None)
+    trace = translate(session, Example("1", "ab c", ""), WaitK(2), source_unit="character", target_unit="character")
+    assert (trace.source_units, trace.delays, trace.prediction) == (3, (2, 3, 3), "你好吗")
+
+
+@given(
+    source=st.integers(0, 6),
+    actions=st.lists(st.booleans(), min_size=1, max_size=12),
+    answers=st.lists(st.booleans(), min_size=1, max_size=12),
+    extra=st.integers(1, 6),
+    ratio=st.sampled_from([0.0, 0.5, 1.0, 2.0]),
+    early_stop=st.sampled_from(["read", "stop"]),
+)
+def test_every_trace_is_consistent(
+    source: int, actions: list[bool], answers: list[bool], extra: int, ratio: float, early_stop: Any
+) -> None:
+    """Whatever policy and model do."""
+    steps = iter(range(10**6))
+    rule = Decided(lambda state: WRITE if actions[next(steps) % len(actions)] else READ)
+    tries = iter(range(10**6))
+    session = FakeSession(lambda read, written, ended: f"t{written}" if answers[next(tries) % len(answers)] else None)
+    limits = Limits(early_stop, length_ratio=ratio, length_extra=extra)
+    trace = translate(session, sentence(source), rule, limits)
+
+    events = kinds(trace)
+    read = [event.text for event in trace.events if event.kind in ("read", "forced_read")]
+    assert len(trace.units) == len(trace.delays) == len(trace.elapsed) == events.count("write")
+    assert trace.prediction.split() == list(trace.units)
+    assert trace.units == tuple(f"t{i}" for i in range(len(trace.units)))
+    assert read == trace.source.split()[: len(read)]  # each once, in order
+    assert events.count("end") <= 1
+    assert events.count("stop") == 1 and events[-1] == "stop"
+    if trace.events[-1].text != "early_stop":
+        assert events.count("end") == 1 and len(read) == source
+    if "end" in events:
+        assert set(events[events.index("end") + 1 :]) <= {"write", "stop"}
+    if early_stop == "read":
+        assert trace.events[-1].text in ("end_token", "max_units")
+    assert list(trace.delays) == sorted(trace.delays)
+    assert all(0 <= delay <= source for delay in trace.delays)
+    count, delays = 0, []
+    for event in trace.events:
+        count += event.kind in ("read", "forced_read")
+        delays += [count] if event.kind == "write" else []
+    assert trace.delays == tuple(delays)
+    assert len(trace.units) <= math.ceil(ratio * len(read) + extra)
+    assert [event.seconds for event in trace.events] == sorted(event.seconds for event in trace.events)
+    # What the session was asked to do is what the trace says.
+    assert [unit for name, unit in session.calls if name == "read"] == read
+    assert tuple(unit for name, unit in session.calls if name == "write" and unit) == trace.units
+    assert session.count("end_source") == events.count("end")

@@ -1,0 +1,34 @@
+"""Train a model to stream: python train.py experiment=tiny_en_de (all keys: python train.py --cfg job).
+
+Several processes on one machine, or more: mlx.launch -n 2 python train.py experiment=tiny_en_de
+"""
+
+import streamllm  # noqa: F401, I001  first: it loads a BLAS, which must come before mlx
+
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig
+
+from entry import explained, resolved
+from streamllm.training.run import train
+
+PARTS = {"dataset": "corpus", "validation": "validation_corpus", "score": "validation"}
+PARTS |= {name: name for name in ("data", "training", "tracker")}
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="train")
+@explained
+def main(cfg: DictConfig) -> float:
+    """Train one configuration; returns validation BLEU, which sweepers maximise."""
+    config = resolved(cfg)
+    if (cfg.model is None) == (cfg.fresh is None):
+        raise ValueError("give one of model=… (to go on from) and fresh=… (to make); see conf/model and conf/fresh")
+    parts = {argument: hydra.utils.instantiate(cfg[key], _convert_="all") for key, argument in PARTS.items()}
+    model = hydra.utils.instantiate(cfg.model or cfg.fresh, _convert_="all")
+    scores = train(config, cfg.name, model, seed=cfg.seed, root=Path(cfg.output.root), **parts)
+    return float(scores.get("bleu", 0.0))
+
+
+if __name__ == "__main__":
+    main()
