@@ -85,6 +85,10 @@ def translate_live(
                 out.write(f"{event.text:>20} |\n")
             elif show_source and event.kind == "write":
                 out.write(f"{'':>20} | {event.text}\n")
+            elif show_source and event.kind == "extend":
+                out.write(f"{'':>20} |  …{event.text}\n")
+            elif event.kind == "extend":
+                out.write(event.text)
             elif event.kind == "write":
                 out.write(event.text if first else space + event.text)
                 first = False

@@ -14,7 +14,7 @@ from mlx.utils import tree_flatten, tree_map
 from streamllm.families import check_supported
 from streamllm.prompt import Prompt, PromptTokens
 from streamllm.segment import Unit
-from streamllm.session import Sampler, Session
+from streamllm.session import Sampler, Session, TargetStart
 
 ASSETS = Path(__file__).parent / "assets"
 BUNDLED = "bundled:"
@@ -33,7 +33,8 @@ class ModelConfig:
     Args:
         path: ``bundled:NAME``, a local folder, or a hub id (``organisation/name``).
         adapter_path: folder of a LoRA adapter in mlx-lm's format.
-        target_start: position of the first target token (φ); None takes the model's own, else 0.
+        target_start: position of the first target token (φ), or "after_source" (see `Session`). None takes what
+            the model was trained with, and "after_source" for a model that was not trained to stream.
         dtype: "float32", "bfloat16" or "float16"; None keeps the dtype on a GPU and takes float32 on a CPU,
             where everything else is 10 to 20 times slower (quantised weights are unpacked for the same reason).
         temperature, top_p: of sampling; temperature 0 is greedy.
@@ -41,7 +42,7 @@ class ModelConfig:
 
     path: str
     adapter_path: str | None = None
-    target_start: int | None = None
+    target_start: TargetStart | None = None
     dtype: str | None = None
     temperature: float = 0.0
     top_p: float = 1.0
@@ -53,8 +54,11 @@ class ModelConfig:
             raise ModelError(f"model.temperature is {self.temperature}; accepted is at least 0 (0 is greedy)")
         if not 0 < self.top_p <= 1:
             raise ModelError(f"model.top_p is {self.top_p}; accepted is above 0 and at most 1")
-        if self.target_start is not None and self.target_start < 0:
-            raise ModelError(f"model.target_start is {self.target_start}; accepted is a position of at least 0")
+        start = self.target_start
+        if start not in (None, "after_source") and not (isinstance(start, int) and start >= 0):
+            raise ModelError(
+                f"model.target_start is {start!r}; accepted are a position of at least 0, after_source and null"
+            )
 
     def load(
         self, prompt: Prompt | None = None, source_unit: Unit = "word", target_unit: Unit = "word"
@@ -85,7 +89,7 @@ class ModelConfig:
             tokens = PromptTokens(prompt, tokenizer, source_unit, target_unit)
         except ValueError as error:
             raise ModelError(str(error)) from error
-        target_start = self.target_start if self.target_start is not None else settings.get("target_start", 0)
+        target_start = self.target_start if self.target_start is not None else settings.get("target_start", "after_source")
         return StreamingModel(
             _in_dtype(model, self.dtype),
             tokens,
@@ -109,7 +113,7 @@ class StreamingModel:
         model: Any,
         prompt: PromptTokens,
         tokenizer: Any,
-        target_start: int = 0,
+        target_start: TargetStart = 0,
         temperature: float = 0.0,
         top_p: float = 1.0,
     ):

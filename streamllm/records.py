@@ -57,10 +57,15 @@ class Policy(Protocol):
 
 @dataclass(frozen=True)
 class Emission:
-    """What one write gave: a target unit, or None when the end token came instead."""
+    """What one write gave: a target unit, or None when the end token came instead.
+
+    ``extends``: no unit of its own but the rest of the one before, such as a comma after it. That unit had ended
+    by a prediction from less source.
+    """
 
     unit: str | None
     tokens: tuple[int, ...] = ()
+    extends: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,8 +73,9 @@ class Event:
     """One step of a trace.
 
     ``kind`` is "read" (a source unit), "end" (a READ that found the source at its end), "write" (a target
-    unit), "forced_read" (the end token came while source remained, so one more unit was read) or "stop"
-    (why the sentence ended: "end_token", "early_stop" or "max_units", in ``text``).
+    unit), "extend" (more of the last target unit, no space between), "forced_read" (one more unit was read
+    because the end token came while source remained, or at the length limit) or "stop" (why the sentence
+    ended: "end_token", "early_stop" or "max_units", in ``text``).
     """
 
     kind: str
@@ -81,8 +87,8 @@ class Event:
 class Trace:
     """Everything that happened in one example.
 
-    ``delays[t]`` is the number of source units read when target unit t was written, ``elapsed[t]`` the
-    seconds since the sentence began; both have one entry for each unit of ``units``.
+    ``delays[t]`` is the number of source units read when target unit t was written to its end, ``elapsed[t]``
+    the seconds since the sentence began; both have one entry for each unit of ``units``.
     """
 
     id: str

@@ -7,7 +7,7 @@ header; a prediction is used only if no source was read since it was made.
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import mlx.core as mx
 
@@ -16,6 +16,7 @@ from streamllm.prompt import PromptTokens
 from streamllm.records import Emission
 from streamllm.segment import split
 
+TargetStart = int | Literal["after_source"]
 Sampler = Callable[[mx.array], mx.array]  # log-probabilities (1, V) -> token (1,)
 
 
@@ -30,6 +31,8 @@ class Mark:
     queue: tuple[str, ...]
     reads: int
     tail_written: bool
+    has_unit: bool
+    boundary_is_stale: bool
 
 
 class Session:
@@ -38,7 +41,8 @@ class Session:
     Args:
         model: an mlx-lm model.
         prompt: headers, footer and facts about tokens.
-        target_start: position of the first target token (φ).
+        target_start: position of the first target token (φ). "after_source" goes on where the source stands at
+            the first write; with the whole source read, that is what a model not trained to stream expects.
         sampler: picks a token; None is greedy.
         max_unit_tokens: tokens after which a unit ends even though no new one has begun; if they are all white
             space, this counts as the end token.
@@ -48,13 +52,14 @@ class Session:
         self,
         model: Any,
         prompt: PromptTokens,
-        target_start: int = 0,
+        target_start: TargetStart = 0,
         sampler: Sampler | None = None,
         max_unit_tokens: int = 64,
     ):
         self._model, self.prompt, self._sampler = model, prompt, sampler
         self._max_unit_tokens = max_unit_tokens
-        self.caches = make_caches(model, target_start)
+        self._after_source = target_start == "after_source"
+        self.caches = make_caches(model, 0 if target_start == "after_source" else target_start)
         self._sources = [cache.source for cache in self.caches]
         self._targets = [cache.target for cache in self.caches]
         self._open = list(prompt.target_header)  # to be fed before the next prediction
@@ -64,6 +69,8 @@ class Session:
         self._reads = 0
         self._source_ended = False
         self._tail_written = False  # what stood before the stop text in its token
+        self._has_unit = False
+        self._boundary_is_stale = False  # the last unit ended by a prediction that a read has made obsolete
         self.forward_passes = 0
         self.source_tokens = 0
         self.target_tokens = 0
@@ -96,6 +103,7 @@ class Session:
         """Make the next write predict anew: what was predicted did not know what is about to be read."""
         if self._prediction is None:
             return
+        self._boundary_is_stale = self._has_unit
         for cache in self.caches:
             cache.trim_target(1)
         self._open = [self._last]
@@ -106,6 +114,8 @@ class Session:
     def predict(self) -> int:
         """The token that comes next in the target, from all source read so far. It is not fed yet."""
         if self._prediction is None:
+            if self._after_source:
+                self._start_after_source()
             logits = self._model(mx.array([self._open]), cache=self._targets)[:, -1, :]
             self._last = self._open[-1]
             self._open = []
@@ -116,6 +126,11 @@ class Session:
             self._prediction = int(token.item())  # type: ignore[arg-type]
             self.forward_passes += 1
         return self._prediction
+
+    def _start_after_source(self) -> None:
+        self._after_source = False
+        for cache in self.caches:
+            cache.target_start = cache.source_offset
 
     def write(self) -> Emission:
         """Write one whole unit, or learn that the end token comes next (it is not fed).
@@ -143,11 +158,18 @@ class Session:
             if self.prompt.target_unit == "character" and self._is_whole_characters(tokens):
                 break
         self.target_tokens += len(tokens)
-        units = split(self.prompt.decode(tokens) + tail, self.prompt.target_unit)
+        text = self.prompt.decode(tokens) + tail
+        units = split(text, self.prompt.target_unit)
         if not units:
             return Emission(None)
+        # A word that goes on after a read, against the earlier prediction, is still one word.
+        extends = self._boundary_is_stale and self.prompt.target_unit == "word" and not self._starts_unit(tokens)
+        self._has_unit, self._boundary_is_stale = True, False
         self._queue.extend(units[1:])
-        return Emission(units[0], tuple(tokens))
+        return Emission(units[0], tuple(tokens), extends)
+
+    def _starts_unit(self, tokens: list[int]) -> bool:
+        return bool(tokens) and (self.prompt.starts_unit(tokens[0]) or not self.prompt.decode(tokens[:1]))
 
     def _is_whole(self, tokens: list[int], following: int) -> bool:
         """Whether ``tokens`` are a whole unit, given the token that would follow."""
@@ -176,6 +198,8 @@ class Session:
             tuple(self._queue),
             self._reads,
             self._tail_written,
+            self._has_unit,
+            self._boundary_is_stale,
         )
 
     def rewind(self, mark: Mark) -> None:
@@ -197,3 +221,4 @@ class Session:
         self._open, self._prediction = list(mark.open_tokens), mark.prediction
         self._last, self._queue = mark.last, deque(mark.queue)
         self._tail_written = mark.tail_written
+        self._has_unit, self._boundary_is_stale = mark.has_unit, mark.boundary_is_stale

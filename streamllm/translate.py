@@ -93,10 +93,10 @@ def stream(
         elif not source_done and _reads(decide(state)):
             yield take("read")
         else:
-            unit = session.write().unit
-            if unit is not None:
-                written += 1
-                yield event("write", unit)
+            emission = session.write()
+            if emission.unit is not None:
+                written += not emission.extends
+                yield event("extend" if emission.extends else "write", emission.unit)
             elif source_done:
                 yield event("stop", "end_token")
                 return
@@ -124,20 +124,25 @@ def translate(
     """Translate one example and return its trace; delays are in source units, times in seconds."""
     source = split(example.source, source_unit)
     events: list[Event] = []
+    units: list[str] = []
     delays: list[int] = []
+    elapsed: list[float] = []
     for happened, state in stream(session, source, policy.start(example), limits):
         events.append(happened)
-        if happened.kind == "write":
+        if happened.kind == "extend":  # the unit is whole only now
+            units[-1] += happened.text
+            delays[-1], elapsed[-1] = state.read, happened.seconds
+        elif happened.kind == "write":
+            units.append(happened.text)
             delays.append(state.read)
-    written = [happened for happened in events if happened.kind == "write"]
-    units = tuple(happened.text for happened in written)
+            elapsed.append(happened.seconds)
     return Trace(
         id=example.id,
         source=example.source,
         reference=example.reference,
-        units=units,
+        units=tuple(units),
         delays=tuple(delays),
-        elapsed=tuple(happened.seconds for happened in written),
+        elapsed=tuple(elapsed),
         events=tuple(events),
         source_units=len(source),
         prediction=join(units, target_unit),

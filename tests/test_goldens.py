@@ -31,7 +31,7 @@ def model(goldens: Path) -> StreamingModel:
         source_footer=pieces["end_Instruct"],
         target_header=pieces["assistant_Instruct"],
     )
-    return ModelConfig(str(goldens / "tiny-trained")).load(prompt)
+    return ModelConfig(str(goldens / "tiny-trained"), target_start=0).load(prompt)
 
 
 @pytest.fixture(scope="module")

@@ -185,10 +185,12 @@ def test_an_unknown_dtype(dtype: str) -> None:
     refused("any", repr(dtype), "float32, bfloat16, float16", dtype=dtype)
 
 
-@pytest.mark.parametrize("settings", [{"temperature": -0.1}, {"top_p": 0.0}, {"top_p": 1.5}, {"target_start": -1}])
-def test_settings_out_of_range(settings: dict[str, float]) -> None:
+@pytest.mark.parametrize(
+    "settings", [{"temperature": -0.1}, {"top_p": 0.0}, {"top_p": 1.5}, {"target_start": -1}, {"target_start": "after"}]
+)
+def test_settings_out_of_range(settings: dict[str, Any]) -> None:
     (name, value), *_ = settings.items()
-    refused("any", f"model.{name} is {value}; accepted is", **settings)
+    refused("any", f"model.{name} is {value!r}; accepted", **settings)
 
 
 def test_a_tokenizer_without_chat_template(tmp_path: Path) -> None:
@@ -376,8 +378,13 @@ def test_what_is_asked_for_goes_before_what_the_folder_says(folder: Path) -> Non
     assert (model.prompt.text, model.target_start) == (other, 0)
 
 
-def test_target_start_is_zero_by_default(model_folder: Path) -> None:
-    assert ModelConfig(str(model_folder)).load(PLAIN).target_start == 0
+def test_a_model_that_was_not_trained_to_stream_starts_its_target_after_its_source(model_folder: Path) -> None:
+    assert ModelConfig(str(model_folder)).load(PLAIN).target_start == "after_source"
+
+
+def test_a_target_after_the_source_is_remembered(folder: Path) -> None:
+    ModelConfig(str(folder)).load(PLAIN).save(folder)
+    assert ModelConfig(str(folder)).load().target_start == "after_source"
 
 
 def test_sessions_get_the_target_start(model_folder: Path) -> None:

@@ -69,7 +69,7 @@ class Oracle:
     It knows the vocabulary as bytes and nothing of streamllm.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, prompt: Prompt, unit: str, phi: int, ends: set[int], longest: int):
+    def __init__(self, model: Any, tokenizer: Any, prompt: Prompt, unit: str, phi: Any, ends: set[int], longest: int):
         self._model, self._tokenizer, self._prompt = model, tokenizer, prompt
         self._unit, self._phi, self._ends, self._longest = unit, phi, ends, longest
         self._bytes = tiny.token_bytes(tokenizer)
@@ -80,6 +80,8 @@ class Oracle:
         self.logits: list[np.ndarray] = []
         self.forward_passes = 0
         self._stopped = False
+        self._wrote = self._stale = False  # whether the last unit's end was predicted from less source
+        self.extends = False
 
     def _encode(self, text: str) -> list[int]:
         return list(self._tokenizer.encode(text, add_special_tokens=False)) if text else []
@@ -90,11 +92,15 @@ class Oracle:
     def read(self, text: str) -> None:
         self.source += self._encode(text)
         self.forward_passes += bool(text)
+        if text and not self._pending:
+            self._stale = self._wrote
 
     def next_token(self) -> int:
         seen = len(self.source)
         if not self._pending and self._predicted and self._predicted[1:] == (seen, len(self.target)):
             return self._predicted[0]
+        if self._phi == "after_source":
+            self._phi = seen
         self.target += [(token, seen) for token in self._pending]
         if not self._pending:  # source has come since the last token was fed
             self.target[-1] = (self.target[-1][0], seen)
@@ -139,7 +145,14 @@ class Oracle:
             if self._unit == "character" and text.strip() and not text.endswith("\ufffd"):
                 break
         text = self.text(unit) + tail
-        return (text.split() if self._unit == "word" else [c for c in text if not c.isspace()]) or None
+        units = text.split() if self._unit == "word" else [c for c in text if not c.isspace()]
+        if not units:
+            return None
+        first = self._bytes[unit[0]] if unit else b"."
+        begins = not first or first.startswith((b" ", b"\n", b"\r", b"\t"))
+        self.extends = self._stale and self._unit == "word" and not begins
+        self._wrote, self._stale = True, False
+        return units
 
     def _divides(self, unit: list[int], following: int) -> bool:
         space = (b" ", b"\n", b"\r", b"\t")
@@ -163,10 +176,12 @@ def oracle_events(
         take = "forced_read" if full else "read"
         write = not full and (done or decide(State(read, written, done)) == WRITE)
         if write:
-            ready = ready or oracle.write(done) or []
+            fresh = [] if ready else oracle.write(done) or []
+            extends = bool(fresh) and oracle.extends
+            ready = ready or fresh
             if ready:
-                events.append(("write", ready.pop(0)))
-                written += 1
+                events.append(("extend" if extends else "write", ready.pop(0)))
+                written += not extends
                 continue
             if done:
                 return [*events, ("stop", "end_token")]
@@ -193,7 +208,7 @@ def compare_with_oracle(
     source: str,
     prompt: Prompt = PROMPT,
     unit: Any = "word",
-    phi: int = 0,
+    phi: Any = 0,
     longest: int = 8,
 ) -> tuple[list[tuple[str, str]], bool]:
     """Translate with a session and with the oracle; returns the events, and whether all could be compared."""
@@ -242,7 +257,7 @@ def test_sentences_are_those_of_a_forward_from_scratch(random_models: list[Any],
     # The sentences were varied, else the comparison would prove little.
     events = [event for events, _ in outcomes for event in events]
     units = [text for kind, text in events if kind == "write"]
-    assert {kind for kind, _ in events} == {"read", "forced_read", "end", "write", "stop"}
+    assert {kind for kind, _ in events} == {"read", "forced_read", "end", "write", "extend", "stop"}
     assert {text for kind, text in events if kind == "stop"} == {"end_token", "max_units"}
     assert any(len(tokenizer.encode(unit, add_special_tokens=False)) > 2 for unit in units)
     assert any(not unit[-1].isalnum() for unit in units)
@@ -256,11 +271,11 @@ def test_sentences_are_those_of_a_forward_from_scratch(random_models: list[Any],
     chance=st.floats(0.1, 0.9),
     end=st.floats(0, 7),
     unit=st.sampled_from(["word", "character"]),
-    phi=st.sampled_from([0, 7]),
+    phi=st.sampled_from([0, 7, "after_source"]),
     stop=st.sampled_from([None, None, "."]),
 )
 def test_any_model_any_interleaving(
-    tokenizer: Any, seed: int, words: list[str], chance: float, end: float, unit: str, phi: int, stop: str | None
+    tokenizer: Any, seed: int, words: list[str], chance: float, end: float, unit: str, phi: Any, stop: str | None
 ) -> None:
     bias = np.array(tiny.sentence_bias(tokenizer, end))
     if unit == "character":  # characters of several tokens, whole and broken
@@ -280,6 +295,41 @@ def test_target_positions_start_at_target_start(random_models: list[Any], tokeni
     """The same sentence comes out otherwise when they do not."""
     events = [compare_with_oracle(random_models[2], tokenizer, WaitK(2), SOURCES[0], phi=phi)[0] for phi in (0, 7)]
     assert events[0] != events[1]
+
+
+def test_a_target_after_the_source_goes_on_where_the_source_stood_at_the_first_write(tokenizer: Any) -> None:
+    session = scripted(tokenizer, sentence(" dog", " cat"), target_start="after_source")
+    for word in ("the", "dog"):
+        session.read(word)
+    start = session.caches[0].source_offset
+    session.write()
+    assert session.caches[0].target.offset == start + session.caches[0].target_offset
+    session.read("runs")
+    session.write()
+    assert session.caches[0].target.offset == start + session.caches[0].target_offset
+
+
+def test_an_offline_sentence_after_its_source_is_that_of_one_stream(random_models: list[Any], tokenizer: Any) -> None:
+    """The logits are those of mlx-lm's own cache, fed source and target in a row."""
+    from mlx_lm.models.cache import KVCache
+
+    model = random_models[2]
+    seen: list[np.ndarray] = []
+
+    def greedy(logprobs: mx.array) -> mx.array:
+        seen.append(np.array(logprobs[0]))
+        return mx.argmax(logprobs, axis=-1)
+
+    session = Session(model, PromptTokens(PROMPT, tokenizer), "after_source", greedy)
+    for word in ("the", "dog"):
+        session.read(word)
+    session.end_source()
+    tokens = [token for _ in range(3) for token in session.write().tokens]
+    source = tokenizer.encode("a <the dog =>", add_special_tokens=False)
+    row = [*source, *tokenizer.encode("German:", add_special_tokens=False), *tokens]
+    logits = np.array(model(mx.array([row]), cache=[KVCache() for _ in model.layers])[0, -1 - len(tokens) :])
+    expected = logits - np.logaddexp.reduce(logits, axis=-1, keepdims=True)
+    np.testing.assert_allclose(np.array(seen[: len(expected)]), expected, atol=2e-4, rtol=1e-4)
 
 
 def test_an_empty_footer_and_header_are_fed_as_nothing(random_models: list[Any], tokenizer: Any) -> None:
@@ -379,6 +429,23 @@ def test_a_prediction_from_stale_context_is_never_used(tokenizer: Any) -> None:
     assert units == ["cat", "the", "a"]
 
 
+def test_a_word_that_goes_on_after_a_read_is_one_word(tokenizer: Any) -> None:
+    """ " dog" ended because " cat" was to follow; with more source, "," follows: no space, so no new word."""
+
+    def say(source: str, target: str) -> str:
+        if "dog" not in target:
+            return " dog"
+        return " cat" if source.count("x") < 2 or "," in target else ","
+
+    trace = translate(
+        scripted(tokenizer, say), Example("1", "x x x", ""), WaitK(1), Limits(length_extra=1, length_ratio=1)
+    )
+    assert trace.units[:2] == ("dog,", "cat")
+    assert trace.delays[:2] == (2, 2)
+    assert [event.kind for event in trace.events][:5] == ["read", "write", "read", "extend", "write"]
+    assert len(trace.delays) == len(trace.units) == len(trace.elapsed)
+
+
 def test_a_write_may_come_before_any_read(tokenizer: Any) -> None:
     session = scripted(tokenizer, lambda source, target: " cat" if source else " dog")
     assert [session.write().unit, session.write().unit] == ["dog", "dog"]
@@ -456,6 +523,14 @@ def test_white_space_is_no_unit(tokenizer: Any) -> None:
 def test_a_non_breaking_space_is_white_space(tokenizer: Any) -> None:
     session = scripted(tokenizer, sentence("\u00a0", " dog", "\u00a0", "cat", " a"))
     assert units_of(session) == ["dog", "cat", "a"]
+
+
+def test_a_word_may_bring_the_space_after_it(tokenizer: Any) -> None:
+    """The word that follows without a space is not written, nor fed, before its turn."""
+    session = scripted(tokenizer, sentence(" the ", "cat", " a"))
+    assert session.write().unit == "the"
+    assert fed(session) == ["<mark>", " the "]
+    assert units_of(session) == ["cat", "a"]
 
 
 def test_white_space_before_the_end_is_no_unit(tokenizer: Any) -> None:

@@ -214,7 +214,8 @@ SCRIPT = """
 import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-from test_training import *
+from test_training import FULL, PAIRS, DataConfig, ModelConfig, TrainingData
+from streamllm.training.loop import Trainer, TrainingConfig
 folder = Path(sys.argv[1])
 model = ModelConfig(str(folder.parent / "model")).load()
 data = TrainingData(PAIRS, model.prompt, DataConfig(k=(1, 3, FULL), batch_tokens=70, source_mask=0.1), 5)
@@ -263,7 +264,9 @@ def test_two_processes_learn_what_one_learns_from_the_double_batch(tmp_path: Pat
         import sys
         from pathlib import Path
         sys.path.insert(0, {tests!r})
-        from test_training import *
+        import mlx.core as mx
+        from test_training import PAIRS, DataConfig, ModelConfig, TrainingData
+        from streamllm.training.loop import Trainer, TrainingConfig
         folder = Path({str(tmp_path)!r})
         group = mx.distributed.init()
         model = ModelConfig(str(folder / "model")).load()

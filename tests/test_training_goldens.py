@@ -46,7 +46,7 @@ def model(goldens: Path, recorded: dict[str, Any]) -> StreamingModel:
         source_footer=pieces["end_Instruct"],
         target_header=pieces["assistant_Instruct"],
     )
-    return ModelConfig(str(goldens / "tiny-trained")).load(prompt)
+    return ModelConfig(str(goldens / "tiny-trained"), target_start=0).load(prompt)
 
 
 def encoded(model: StreamingModel, case: dict[str, Any]) -> list[Encoded]:

@@ -18,7 +18,7 @@ WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 PIECES = (
-    ".\n", " end.\n", "  ", " of the", "你好", "好", " the", " a", " dog", " cat", " run", "ing", "er", " jump",
+    ".\n", " end.\n", "  ", " of the", "你好", "好", " the ", " a", " dog", " cat", " run", "ing", "er", " jump",
     " Haus", " sch", "ön", " <", "German", ":", "\u00a0", "dog", "cat",
 )  # fmt: skip
 CHAT = (

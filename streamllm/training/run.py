@@ -91,6 +91,8 @@ def train(
         loading = ModelConfig(start) if isinstance(model, FreshModel) else model
         streaming = loading.load(None, corpus.source_unit, corpus.target_unit)
         check_trainable(streaming.model.model_type)
+        if streaming.target_start == "after_source":  # not trained to stream so far
+            streaming.target_start = 0
         guarded = Guarded(tracker if group.rank() == 0 else NullTracker())
         guarded.start(RunInfo(run.digest, run.path.name, run.path, config, job_type="train"))
         dropout = BPEDropout(find_model(start) / "tokenizer.json", data.bpe_dropout, seed) if data.bpe_dropout else None
