@@ -24,10 +24,12 @@ def explained(main: Callable[[DictConfig], float]) -> Callable[[DictConfig], flo
         except KeyboardInterrupt:
             sys.exit(130)
         except (*USER_ERRORS, InstantiationException, OmegaConfBaseException) as error:
+            cause: BaseException = error
+            if isinstance(error, InstantiationException) and isinstance(error.__cause__, USER_ERRORS):
+                cause = error.__cause__  # what the constructor itself raised
             if cfg.debug:
-                raise error.__cause__ or error from None
-            # Hydra wraps what constructors raise, and OmegaConf adds lines of its own.
-            cause = error.__cause__ if isinstance(error.__cause__, USER_ERRORS) else error
+                raise cause from cause.__cause__
+            # OmegaConf adds lines of its own.
             message = " ".join(str(cause).split("\n    object_type")[0].split())
             if HydraConfig.get().mode == RunMode.RUN:
                 sys.exit(f"error: {message} (debug=true shows the stack)")

@@ -22,11 +22,12 @@ PARTS |= {name: name for name in ("data", "training", "tracker")}
 def main(cfg: DictConfig) -> float:
     """Train one configuration; returns validation BLEU, which sweepers maximise."""
     config = resolved(cfg)
-    if (cfg.model is None) == (cfg.fresh is None):
+    model, fresh = cfg.get("model"), cfg.get("fresh")
+    if (model is None) == (fresh is None):
         raise ValueError("give one of model=… (to go on from) and fresh=… (to make); see conf/model and conf/fresh")
     parts = {argument: hydra.utils.instantiate(cfg[key], _convert_="all") for key, argument in PARTS.items()}
-    model = hydra.utils.instantiate(cfg.model or cfg.fresh, _convert_="all")
-    scores = train(config, cfg.name, model, seed=cfg.seed, root=Path(cfg.output.root), **parts)
+    start = hydra.utils.instantiate(model or fresh, _convert_="all")
+    scores = train(config, cfg.name, start, seed=cfg.seed, root=Path(cfg.output.root), **parts)
     return float(scores.get("bleu", 0.0))
 
 

@@ -55,8 +55,8 @@ def main(cfg: DictConfig) -> None:
     except (KeyboardInterrupt, BrokenPipeError):
         sys.exit(130)
     except (*USER_ERRORS, hydra.errors.InstantiationException) as error:
-        cause = error.__cause__ if isinstance(error.__cause__, USER_ERRORS) else error
-        sys.exit(f"error: {cause}")
+        wrapped_one = not isinstance(error, USER_ERRORS) and isinstance(error.__cause__, USER_ERRORS)
+        sys.exit(f"error: {error.__cause__ if wrapped_one else error}")
 
 
 if __name__ == "__main__":

@@ -89,7 +89,9 @@ class ModelConfig:
             tokens = PromptTokens(prompt, tokenizer, source_unit, target_unit)
         except ValueError as error:
             raise ModelError(str(error)) from error
-        target_start = self.target_start if self.target_start is not None else settings.get("target_start", "after_source")
+        target_start = (
+            self.target_start if self.target_start is not None else settings.get("target_start", "after_source")
+        )
         return StreamingModel(
             _in_dtype(model, self.dtype),
             tokens,

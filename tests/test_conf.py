@@ -215,3 +215,12 @@ def test_preset_sweeps_over_k_and_gives_way_to_the_command_line(desk: Path):
     assert len(list((desk / "work" / "outputs").glob(f"sample-waitk-*/{METRICS}"))) == 2
     listed = yaml.safe_load((CONF / "experiment" / "waitk_curve.yaml").read_text("utf-8"))
     assert listed["hydra"]["sweeper"]["params"] == {"k": "1,3,5,7,9"}
+
+
+def test_hub_id_while_offline_gets_the_message_that_says_what_to_do(tmp_path: Path):
+    command = [sys.executable, "run.py", "model=qwen2.5-0.5b", "prompt=chat", "tracker=none", f"output.root={tmp_path}"]
+    offline = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    done = subprocess.run(command, cwd=ROOT, env=offline, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: cannot get 'Qwen/Qwen2.5-0.5B-Instruct' from the hub")
+    assert "give model.path a local folder" in done.stderr

@@ -1,0 +1,86 @@
+"""train.py from the command line: a small model from nothing, and what it leaves is a model for run.py."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+from hydra import compose, initialize_config_dir
+from hydra.utils import get_class, instantiate
+from test_training import PAIRS
+
+SMALL = [
+    "fresh=tiny",
+    "fresh.vocab_size=300",
+    "fresh.architecture={model_type: qwen2, hidden_size: 32, num_hidden_layers: 1, intermediate_size: 32, "
+    "num_attention_heads: 2, num_key_value_heads: 2, rms_norm_eps: 1.0e-6, tie_word_embeddings: true}",
+    "training.epochs=2",
+    "training.warmup_steps=2",
+    "score.sentences=2",
+    "tracker=none",
+    "name=small",
+]
+
+
+def train(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
+    files = [f"{key}.{side}={folder / f'pairs.{code}'}" for key in ("dataset", "validation")
+             for side, code in (("source", "en"), ("target", "de"))]  # fmt: skip
+    command = [sys.executable, "train.py", "dataset=files", "dataset@validation=files", *files, *SMALL]
+    command += [f"output.root={folder / 'outputs'}", *overrides]
+    return subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "pairs.en").write_text("".join(f"{pair.source}\n" for pair in PAIRS), encoding="utf-8")
+    (tmp_path / "pairs.de").write_text("".join(f"{pair.reference}\n" for pair in PAIRS), encoding="utf-8")
+    return tmp_path
+
+
+def test_a_new_model_is_trained_and_can_be_run(folder: Path) -> None:
+    done = train(folder)
+    assert done.returncode == 0, done.stderr
+    (run,) = (folder / "outputs").glob("small-*")
+    assert json.loads((run / "metrics.json").read_text())["epochs"] == 2
+    again = train(folder)
+    assert "finished" in again.stderr + again.stdout
+    command = [
+        sys.executable,
+        "run.py",
+        "model=folder",
+        f"model.path={run / 'model'}",
+        "dataset.limit=2",
+        "tracker=none",
+    ]
+    ran = subprocess.run([*command, f"output.root={folder}"], cwd=ROOT, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    assert "BLEU" in ran.stdout
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (["model=tiny-en-de"], "give one of model"),
+        (["data.k=[0]"], "data.k"),
+        (["training.epochs=0"], "training.epochs"),
+        (["training.dropout=1.5"], "dropout"),
+    ],
+)
+def test_wrong_input_gets_one_line(folder: Path, overrides: list[str], says: str) -> None:
+    done = train(folder, *overrides)
+    assert done.returncode != 0
+    assert done.stderr.strip().splitlines()[-1].startswith("error: ")
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("name", [path.stem for path in sorted((ROOT / "conf" / "experiment").glob("*.yaml"))
+                                  if "python train.py" in path.read_text(encoding="utf-8")])  # fmt: skip
+def test_every_training_preset_composes_and_makes_what_it_names(name: str) -> None:
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose("train", [f"experiment={name}"])
+    for key in ("fresh", "data", "training", "score"):
+        assert isinstance(instantiate(cfg[key], _convert_="all"), get_class(cfg[key]._target_))
