@@ -9,6 +9,7 @@ import ctypes.util
 import logging
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 log = logging.getLogger(__name__)
@@ -20,15 +21,16 @@ def load(threads: int | None = None) -> str | None:
     ``threads`` defaults to ``$STREAMLLM_THREADS``, else 1: a step waits for its slowest thread, so two
     threads on a machine with one busy core are ten times slower than one; set it where cores are idle.
     """
-    if sys.platform != "linux" or "mlx.core" in sys.modules:
+    if sys.platform != "linux":
         return None
-    threads = threads or int(os.environ.get("STREAMLLM_THREADS", "1"))
+    if "mlx.core" in sys.modules:
+        log.warning("mlx was imported before streamllm and computes with its slow BLAS: import streamllm first")
+        return None
+    threads = threads or _threads()
     os.environ.setdefault("MKL_THREADING_LAYER", "SEQUENTIAL" if threads == 1 else "INTEL")
     for variable in ("MKL_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(variable, str(threads))
-    candidates = [str(path) for path in sorted(Path(sys.prefix, "lib").glob("libmkl_rt.so*"))]
-    candidates += [name for name in (ctypes.util.find_library("openblas"),) if name]
-    for candidate in candidates:
+    for candidate in _candidates():
         try:
             if hasattr(ctypes.CDLL(candidate, ctypes.RTLD_GLOBAL), "cblas_sgemm"):
                 return Path(candidate).name
@@ -36,3 +38,16 @@ def load(threads: int | None = None) -> str | None:
             log.warning("cannot load %s: %s", candidate, error)
     log.warning("no fast BLAS found, products run about 20 times slower: pip install mkl (or libopenblas)")
     return None
+
+
+def _candidates() -> Iterator[str]:
+    yield from map(str, sorted(Path(sys.prefix, "lib").glob("libmkl_rt.so*")))
+    if name := ctypes.util.find_library("openblas"):  # slow: asks other programs
+        yield name
+
+
+def _threads() -> int:
+    value = os.environ.get("STREAMLLM_THREADS", "1")
+    if not value.isdecimal() or int(value) < 1:
+        raise ValueError(f"STREAMLLM_THREADS is {value!r}; it is a number of threads, at least 1")
+    return int(value)

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+import streamllm  # noqa: F401  before any test imports mlx: it loads the BLAS
+
 pytest_plugins = ["tiny_fixtures"]
 
 ROOT = Path(__file__).parent.parent

@@ -1,0 +1,64 @@
+"""A fast BLAS takes the place of mlx's before mlx is loaded; where there is none, one line says so."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+GFLOPS = """
+import time
+{first}
+import mlx.core as mx
+a = mx.random.normal((512, 512)); mx.eval(a)
+mx.eval(a @ a)
+start = time.perf_counter()
+for _ in range(5): mx.eval(a @ a)
+print(5 * 2 * 512**3 / (time.perf_counter() - start) / 1e9)
+"""
+
+
+def python(code: str, **env: str) -> subprocess.CompletedProcess[str]:
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("MKL_", "OMP_", "OPENBLAS_"))}
+    return subprocess.run([sys.executable, "-c", code], env=inherited | env, capture_output=True, text=True)
+
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere mlx brings a fast BLAS")
+
+
+@linux
+def test_products_are_several_times_faster() -> None:
+    import streamllm
+
+    if streamllm.BLAS is None:
+        pytest.skip("no fast BLAS is installed")
+    shipped = float(python(GFLOPS.format(first="")).stdout)
+    loaded = float(python(GFLOPS.format(first="import streamllm")).stdout)
+    assert loaded > 3 * shipped
+
+
+@linux
+def test_one_line_says_what_to_install() -> None:
+    code = "import sys; sys.prefix = '/nowhere'\nimport ctypes.util\nctypes.util.find_library = lambda name: None\n"
+    done = python(code + "import streamllm; print(streamllm.BLAS)")
+    assert done.stdout == "None\n"
+    assert len(done.stderr.splitlines()) == 1
+    assert "pip install mkl" in done.stderr
+
+
+@linux
+def test_one_line_says_that_mlx_came_first() -> None:
+    done = python("import mlx.core\nimport streamllm")
+    assert "import streamllm first" in done.stderr
+
+
+@linux
+def test_one_thread_unless_asked_for_more() -> None:
+    show = "import os, streamllm; print(os.environ['MKL_NUM_THREADS'], os.environ['MKL_THREADING_LAYER'])"
+    assert python(show).stdout.split() == ["1", "SEQUENTIAL"]
+    assert python(show, STREAMLLM_THREADS="2").stdout.split() == ["2", "INTEL"]
+
+
+@linux
+def test_a_wrong_number_of_threads_is_named() -> None:
+    assert "STREAMLLM_THREADS is 'many'" in python("import streamllm", STREAMLLM_THREADS="many").stderr
