@@ -1,5 +1,6 @@
 """Fixtures of all tests. Tests that need ../shared skip, with a reason, where it is absent."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,9 @@ import streamllm  # noqa: F401  before any test imports mlx: it loads the BLAS
 pytest_plugins = ["tiny_fixtures"]
 
 ROOT = Path(__file__).parent.parent
+
+# A job that was started in the background ignores SIGINT, and so would the processes that tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
