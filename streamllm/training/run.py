@@ -111,7 +111,12 @@ def train(
             track=lambda line: guarded.log(line, step=int(line["step"])),
             target_start=streaming.target_start,
         )
-        best = trainer.run()
+        log.info("%d sentence pairs, %d for validation; %s", len(examples), len(validation_examples), run.path)
+        try:
+            best = trainer.run()
+        except KeyboardInterrupt:
+            log.info("interrupted at step %d; the same command goes on from the last checkpoint", trainer.step)
+            raise
         scores: dict[str, Any] = {"steps": trainer.step, "epochs": trainer.epoch}
         scores |= {f"best_{name}": value for name, value in best.items()}
         if group.rank() == 0:
