@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from streamllm.environment import environment
 from streamllm.metrics.latency import latency
 from streamllm.metrics.quality import RunningBLEU, sentence_bleu
 from streamllm.metrics.summary import summarise
 from streamllm.records import Example, Policy, Trace
-from streamllm.runs import LOG, RunFolder, RunInUse, environment
+from streamllm.runs import LOG, RunFolder, RunInUse
 from streamllm.segment import Unit
 from streamllm.tracking import Guarded, NullTracker, RunInfo, Tracker
 from streamllm.translate import Limits, translate

@@ -8,13 +8,8 @@ import fcntl
 import hashlib
 import json
 import os
-import platform
 import re
-import shlex
-import subprocess
-import sys
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Self
@@ -332,55 +327,6 @@ def _matching(prediction: Mapping[str, Any], timing: Mapping[str, Any] | None) -
     if timing is None or len(timing["events"]) != len(prediction["events"]):
         return None
     return timing if len(timing["elapsed"]) == len(prediction["elapsed"]) else None
-
-
-# --- the environment
-
-
-def environment() -> dict[str, Any]:
-    """What a run was made with: code, versions, device and command. Imports mlx."""
-    import importlib.metadata
-
-    import mlx.core as mx
-
-    import streamllm
-
-    versions = {"python": platform.python_version(), "streamllm": streamllm.__version__}
-    for package in ("mlx", "mlx-lm", "transformers", "tokenizers", "datasets", "sacrebleu"):
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package] = "not installed"
-    device = mx.default_device()
-    details = mx.device_info() if hasattr(mx, "device_info") else {}
-    return {
-        **_commit(Path(streamllm.__file__).parents[1]),
-        "versions": versions,
-        "device": "gpu" if device == mx.Device(mx.gpu) else "cpu",
-        "device_name": str(details.get("device_name") or platform.processor() or platform.machine()),
-        "platform": platform.platform(),
-        "blas": streamllm.BLAS,
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-
-
-def _commit(project: Path) -> dict[str, Any]:
-    """Commit of the checkout and whether tracked files differ from it; None for an installed package."""
-    unknown: dict[str, Any] = {"commit": None, "dirty": None}
-    if not (project / ".git").exists():
-        return unknown
-    try:
-        commit = _git(project, "rev-parse", "HEAD")
-        changed = _git(project, "status", "--porcelain", "--untracked-files=no")
-    except (OSError, subprocess.SubprocessError):
-        return unknown
-    return {"commit": commit, "dirty": bool(changed)}
-
-
-def _git(project: Path, *arguments: str) -> str:
-    command = ["git", "-C", str(project), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
 
 
 # --- reading runs back

@@ -12,6 +12,7 @@ from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streamllm.environment import environment
 from streamllm.records import Event, Trace
 from streamllm.runs import (
     PREDICTIONS,
@@ -20,7 +21,6 @@ from streamllm.runs import (
     RunFolder,
     RunInUse,
     digest,
-    environment,
     flatten,
     from_lines,
     load_runs,

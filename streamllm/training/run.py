@@ -13,12 +13,13 @@ from typing import Any, Protocol
 import mlx.core as mx
 import mlx.nn as nn
 
+from streamllm.environment import environment
 from streamllm.families import check_trainable
 from streamllm.metrics.summary import summarise
 from streamllm.model import ModelConfig, StreamingModel, find_model
 from streamllm.policies import WaitK
 from streamllm.records import Example
-from streamllm.runs import CONFIG, ENVIRONMENT, METRICS, RunFolder, environment, write_atomically
+from streamllm.runs import CONFIG, ENVIRONMENT, METRICS, RunFolder, write_atomically
 from streamllm.segment import Unit
 from streamllm.tracking import Guarded, NullTracker, RunInfo, Tracker
 from streamllm.training.data import DataConfig, TrainingData
