@@ -295,3 +295,19 @@ def test_two_processes_learn_what_one_learns_from_the_double_batch(tmp_path: Pat
     one, two = (mx.load(str(tmp_path / f"world-{n}" / "epoch-003.safetensors")) for n in (1, 2))
     for name, weights in one.items():
         np.testing.assert_allclose(np.array(two[name]), np.array(weights), atol=1e-4, err_msg=name)
+
+
+def test_early_stopping_ends_with_the_best_weights(model: StreamingModel, tmp_path: Path) -> None:
+    """Scores fall after the second epoch: training stops at the fourth, and the second's weights are taken."""
+    from streamllm.training.loop import Trainer, TrainingConfig
+
+    data = TrainingData(PAIRS, model.prompt, DataConfig(k=(3,)), seed=5)
+    held_out = list(TrainingData(PAIRS[:2], model.prompt, DataConfig(), 5).fixed(3))
+    config = TrainingConfig(epochs=9, dropout=0.0, score_every=1, patience=2, average=1, warmup_steps=1)
+    scores = iter([10.0, 20.0, 15.0, 19.0, 30.0])
+    trainer = Trainer(model.model, data, held_out, config, tmp_path / "run", score=lambda _: {"bleu": next(scores)})
+    best = trainer.run()
+    assert (trainer.epoch, best["epoch"], best["bleu"]) == (4, 2, 20.0)
+    second = mx.load(str(tmp_path / "run" / "epoch-002.safetensors"))
+    for name, weights in tree_flatten(model.model.parameters()):
+        assert mx.array_equal(weights, second[name]).item(), name

@@ -41,7 +41,8 @@ class TrainingConfig:
         checkpoint_every, log_every: in steps.
         score_every: in epochs; a validation loss is computed after each epoch.
         patience: scores in a row without a new best before training ends early; 0 for never.
-        average: how many of the last epochs' weights are averaged at the end.
+        average: how many of the last epochs' weights are averaged at the end (of those up to the best score, if
+            there is patience).
     """
 
     epochs: int = 20
@@ -211,8 +212,9 @@ class Trainer:
         return 0 < self.config.patience <= self.since_best
 
     def _average(self) -> None:
-        """Give the model the mean of the last epochs' weights."""
-        paths = sorted(self.folder.glob("epoch-*.safetensors"))[-self.config.average :]
+        """Give the model the mean of the last epochs' weights; with early stopping, of those up to the best."""
+        last = int(self.best["epoch"]) if self.config.patience and self.best else self.epoch
+        paths = sorted(self.folder.glob("epoch-*.safetensors"))[:last][-self.config.average :]
         every: list[Any] = [mx.load(str(path)) for path in paths]
         mean = {name: sum(w[name] for w in every) / len(every) for name in every[0]}
         self.model.load_weights(list(mean.items()), strict=False)
