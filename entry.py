@@ -11,7 +11,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from streamllm.experiment import USER_ERRORS
+from streamllm.experiment import USER_ERRORS, user_error
 
 
 def explained(main: Callable[[DictConfig], float]) -> Callable[[DictConfig], float]:
@@ -24,9 +24,7 @@ def explained(main: Callable[[DictConfig], float]) -> Callable[[DictConfig], flo
         except KeyboardInterrupt:
             sys.exit(130)
         except (*USER_ERRORS, InstantiationException, OmegaConfBaseException) as error:
-            cause: BaseException = error
-            if isinstance(error, InstantiationException) and isinstance(error.__cause__, USER_ERRORS):
-                cause = error.__cause__  # what the constructor itself raised
+            cause = user_error(error)
             if cfg.debug:
                 raise cause from cause.__cause__
             # OmegaConf adds lines of its own.

@@ -15,7 +15,7 @@ import hydra
 from omegaconf import DictConfig
 
 import streamllm  # noqa: F401  first: it loads a BLAS, which must come before mlx
-from streamllm.experiment import USER_ERRORS
+from streamllm.experiment import USER_ERRORS, user_error
 from streamllm.live import translate_live
 
 
@@ -55,8 +55,7 @@ def main(cfg: DictConfig) -> None:
     except (KeyboardInterrupt, BrokenPipeError):
         sys.exit(130)
     except (*USER_ERRORS, hydra.errors.InstantiationException) as error:
-        wrapped_one = not isinstance(error, USER_ERRORS) and isinstance(error.__cause__, USER_ERRORS)
-        sys.exit(f"error: {error.__cause__ if wrapped_one else error}")
+        sys.exit(f"error: {user_error(error)}")
 
 
 if __name__ == "__main__":

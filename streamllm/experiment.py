@@ -31,6 +31,12 @@ USER_ERRORS = (ValueError, OSError, ImportError, RunInUse)
 """What wrong input raises: the message is enough, no stack trace is needed."""
 
 
+def user_error(error: BaseException) -> BaseException:
+    """What the user did wrong: ``error`` itself, or what it wraps (Hydra wraps what constructors raise)."""
+    cause = error.__cause__
+    return cause if isinstance(cause, USER_ERRORS) and not isinstance(error, USER_ERRORS) else error
+
+
 class Dataset(Protocol):
     """What the runner needs of a data set (see `streamllm.corpora`). Units are "word" or "character"."""
 

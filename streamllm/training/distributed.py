@@ -13,9 +13,9 @@ import numpy as np
 class Barrier:
     """All processes of a group leave `wait` only when each has entered it.
 
-    MLX's ring waits for data in a busy loop, which takes time from a slower process on
-    the same cores (measured: up to 1.5 times slower on two). So processes of one machine meet here first, asleep,
-    and then exchange. Across machines `wait` returns at once: there the loop disturbs nobody.
+    MLX's ring waits for data in a busy loop, which takes time from a slower process on the same cores
+    (measured: up to 1.5 times slower on two). So processes of one machine meet here first, asleep, and then
+    exchange. Across machines `wait` returns at once: there the loop disturbs nobody.
     """
 
     def __init__(self, group: mx.distributed.Group, folder: Path):

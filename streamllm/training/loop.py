@@ -20,6 +20,7 @@ import mlx.optimizers as optim
 from mlx.nn.utils import average_gradients
 from mlx.utils import tree_flatten, tree_unflatten
 
+from streamllm.runs import write_atomically
 from streamllm.training.data import Batch, TrainingData
 from streamllm.training.distributed import Barrier
 from streamllm.training.dropout import add_dropout
@@ -257,9 +258,7 @@ class Trainer:
         lines = self.folder / "train.jsonl"
         if self.rank == 0 and lines.exists():  # forget what was logged after the checkpoint
             kept = [line for line in lines.read_text().splitlines() if _logged_step(line) <= self.step]
-            part = lines.with_name(f"part-{lines.name}")
-            part.write_text("".join(f"{line}\n" for line in kept))
-            os.replace(part, lines)
+            write_atomically(lines, "".join(f"{line}\n" for line in kept))
 
     def _log(self, **line: Any) -> None:
         if self.rank:

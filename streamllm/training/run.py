@@ -88,15 +88,16 @@ def train(
             _begin(run, config)
             _prepare(run.path / START, model, examples)
         mx.eval(mx.distributed.all_sum(mx.array(1), group=group))  # the others wait for the folder
-        start = str(run.path / START) if isinstance(model, FreshModel) else model.path
-        loading = ModelConfig(start) if isinstance(model, FreshModel) else model
-        streaming = loading.load(None, corpus.source_unit, corpus.target_unit)
+        if isinstance(model, FreshModel):
+            model = ModelConfig(str(run.path / START))
+        start = find_model(model.path)  # once: a hub id asks the hub
+        streaming = replace(model, path=str(start)).load(None, corpus.source_unit, corpus.target_unit)
         check_trainable(streaming.model.model_type)
         if streaming.target_start == "after_source":  # not trained to stream so far
             streaming.target_start = 0
         guarded = Guarded(tracker if group.rank() == 0 else NullTracker())
         guarded.start(RunInfo(run.digest, run.path.name, run.path, config, job_type="train"))
-        dropout = BPEDropout(find_model(start) / "tokenizer.json", data.bpe_dropout, seed) if data.bpe_dropout else None
+        dropout = BPEDropout(start / "tokenizer.json", data.bpe_dropout, seed) if data.bpe_dropout else None
         held_out = TrainingData(validation_examples, streaming.prompt, replace(data, bpe_dropout=0.0), seed)
 
         def score(_: nn.Module) -> dict[str, float]:  # the trainer changes the model of `streaming` in place
@@ -123,7 +124,7 @@ def train(
         if group.rank() == 0:
             if validation.sentences:
                 scores |= score(streaming.model)
-            _export(streaming, find_model(start), run.path / "model")
+            _export(streaming, start, run.path / "model")
             write_atomically(run.path / METRICS, json.dumps(scores, indent=2) + "\n")
         guarded.summary(scores)
         guarded.finish()
