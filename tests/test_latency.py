@@ -1,4 +1,5 @@
-"""AL, LAAL, AP and DAL: equal to the values recorded from SimulEval 1.1.4, and the relations between them."""
+"""Latency metrics: equal to the values recorded from SimulEval 1.1.4, OmniSTEval 0.1.10 and pysimt, and the
+relations between them."""
 
 import json
 import math
@@ -14,14 +15,20 @@ from streamllm.metrics.latency import (
     METRICS,
     average_lagging,
     average_proportion,
+    average_token_delay,
+    consecutive_waits,
     corpus_latency,
     differentiable_average_lagging,
     latency,
     length_adaptive_average_lagging,
+    max_consecutive_wait,
+    mean_consecutive_wait,
     reference_length,
+    yet_another_average_lagging,
 )
 
 UNITS = {"word": "word", "char": "character"}  # SimulEval's name -> ours
+SIMULEVAL = ("al", "laal", "ap", "dal")  # its scorers that know nothing of the kind of input
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +38,7 @@ def goldens(shared: Path) -> dict[str, Any]:
 
 
 def recorded(cases: list[dict[str, Any]], field: str) -> dict[str, float]:
-    return {f"{case['id']} {name}": case[field][name.upper()] for case in cases for name in METRICS}
+    return {f"{case['id']} {name}": case[field][name.upper()] for case in cases for name in SIMULEVAL}
 
 
 def computed(cases: list[dict[str, Any]], times: str = "delays", use_reference: bool = True) -> dict[str, float]:
@@ -43,6 +50,7 @@ def computed(cases: list[dict[str, Any]], times: str = "delays", use_reference: 
             case["source_length"],
             case["reference"] if use_reference else None,
             UNITS[case["unit"]],
+            {name: METRICS[name] for name in SIMULEVAL},
         ).items()
     }
 
@@ -64,6 +72,37 @@ def test_times_in_place_of_delays_give_the_computation_aware_scores(goldens: dic
     assert speech
     expected = pytest.approx(recorded(speech, "scores_computation_aware"), rel=0, abs=1e-9)
     assert computed(speech, times="elapsed") == expected
+
+
+def test_average_token_delay_of_text_equals_simuleval(goldens: dict[str, Any]) -> None:
+    text = [case for case in goldens["cases"] if case["mode"] == "text"]
+    text += goldens["errors"]  # an empty source is none to this metric
+    expected = {case["id"]: case["scores"]["ATD"] for case in text}
+    assert {case["id"]: average_token_delay(case["delays"]) for case in text} == pytest.approx(
+        expected, rel=0, abs=1e-9
+    )
+    assert any(case["scores_from_log"]["ATD"] != case["scores"]["ATD"] for case in text if "scores_from_log" in case)
+
+
+@pytest.mark.parametrize(("times", "field"), [("delays", "YAAL"), ("elapsed", "YAAL_CA")])
+def test_yet_another_average_lagging_equals_omnisteval(goldens: dict[str, Any], times: str, field: str) -> None:
+    cases = [case for case in goldens["cases"] if field in case["omnisteval"]]
+    assert any(case["omnisteval"][field] is None for case in cases)
+    skipped = {case["id"]: case["omnisteval"][field] for case in cases}
+    expected = {name: math.nan if value is None else value for name, value in skipped.items()}
+    yaal = {
+        case["id"]: yet_another_average_lagging(case[times], case["source_length"], case["reference_length"])
+        for case in cases
+    }
+    assert yaal == pytest.approx(expected, rel=0, abs=1e-9, nan_ok=True)
+
+
+def test_consecutive_waits_equal_pysimt(goldens: dict[str, Any]) -> None:
+    cases = [case for case in goldens["cases"] if case.get("pysimt")]
+    assert cases
+    for case in cases:
+        assert mean_consecutive_wait(case["delays"]) == pytest.approx(case["pysimt"]["CW_mean"], rel=0, abs=1e-9)
+        assert max_consecutive_wait(case["delays"]) == case["pysimt"]["CW_max"]
 
 
 def test_reference_length_is_counted_as_simuleval_does(goldens: dict[str, Any]) -> None:
@@ -154,6 +193,51 @@ def test_a_sentence_without_output_has_no_latency(metric: Any) -> None:
     assert math.isnan(metric([], 3, 3))
 
 
+def test_the_lagging_of_simultaneous_units_leaves_out_the_first_that_saw_the_whole_source() -> None:
+    assert yet_another_average_lagging([1, 2, 4, 4], 4, 4) == (1 + (2 - 1)) / 2
+
+
+def test_the_lagging_of_simultaneous_units_knows_the_hypothesis_length() -> None:
+    assert yet_another_average_lagging([1, 1, 2, 2, 3, 3], 4, 2) == yet_another_average_lagging(
+        [1, 1, 2, 2, 3, 3], 4, 6
+    )
+    assert yet_another_average_lagging([1, 1], 4, 8) == (1 + 1 - 4 / 8) / 2
+
+
+@pytest.mark.parametrize("delays", [[4, 4], [5, 6]], ids=["at the end", "past it"])
+def test_a_sentence_that_starts_with_the_whole_source_has_no_lagging_of_simultaneous_units(delays: list[int]) -> None:
+    assert math.isnan(yet_another_average_lagging(delays, 4, 2))
+
+
+@pytest.mark.parametrize(
+    ("delays", "recorded"),  # from SimulEval 1.1.4 with instances of TextToTextInstance
+    [
+        ([0, 0, 1, 1, 1, 1, 2, 3, 3, 4, 4, 5, 6, 6, 6, 6], 5.4375),
+        ([1, 1, 1, 2, 2, 3, 3, 4, 4, 4, 5, 6, 8, 9], 4.785714285714286),
+        ([0, 0, 0, 0, 1, 2, 3, 3, 3, 4, 4, 4], 4.5),
+        ([0, 0], 1.5),
+    ],
+)
+def test_average_token_delay_of_long_chunks_equals_simuleval(delays: list[int], recorded: float) -> None:
+    assert average_token_delay(delays) == pytest.approx(recorded, rel=0, abs=1e-9)
+
+
+def test_average_token_delay_counts_how_late_the_translation_ends() -> None:
+    assert average_token_delay([4, 4, 4, 4]) == 4
+    assert average_token_delay([4] * 8) == (4 * 4 + 5 + 6 + 7 + 8) / 8
+    assert average_lagging([4] * 8, 4, 8) == average_lagging([4] * 4, 4, 4)
+
+
+def test_a_wait_is_what_was_read_before_a_unit_since_the_one_before() -> None:
+    assert consecutive_waits([2, 3, 3, 7, 7, 8]) == [2, 1, 4, 1]
+    assert mean_consecutive_wait([2, 3, 3, 7, 7, 8]) == 2
+    assert max_consecutive_wait([2, 3, 3, 7, 7, 8]) == 4
+
+
+def test_a_sentence_written_before_anything_was_read_has_no_wait() -> None:
+    assert math.isnan(mean_consecutive_wait([0, 0])) and math.isnan(max_consecutive_wait([0, 0]))
+
+
 def test_a_further_metric_is_one_more_function() -> None:
     def start_offset(delays: Sequence[float], source_length: float, target_length: float) -> float:
         return delays[0]
@@ -168,12 +252,13 @@ def test_corpus_latency_is_the_mean_over_sentences_with_output() -> None:
     corpus = corpus_latency(sentences)
     assert corpus.means["al"] == (4 + (2 + (4 - 2)) / 2) / 2
     assert corpus.means["ap"] == (8 / 8 + 6 / 8) / 2
-    assert corpus.counted == dict.fromkeys(METRICS, 2)
+    assert corpus.counted == dict.fromkeys(METRICS, 2) | {"yaal": 1}  # the first starts with the whole source
+    assert corpus.means["yaal"] == 2
 
 
 def test_corpus_latency_counts_each_metric_by_itself() -> None:
     corpus = corpus_latency([latency([1, 2], 2, "", "character"), latency([2], 2, "x", "character")])
-    assert corpus.counted == {"al": 1, "laal": 2, "ap": 1, "dal": 2}
+    assert {name: corpus.counted[name] for name in SIMULEVAL} == {"al": 1, "laal": 2, "ap": 1, "dal": 2}
     assert corpus.means["al"] == 2
 
 
@@ -240,5 +325,32 @@ def test_laggings_scale_with_the_measure_of_the_source_and_proportion_does_not(s
     delays, source, reference = sentence
     scaled = ([delay * scale for delay in delays], source * scale, reference)
     for name, metric in METRICS.items():
+        if name == "atd":  # in units only
+            continue
         factor = 1 if name == "ap" else scale
-        assert metric(*scaled) == pytest.approx(factor * metric(*sentence), abs=1e-6)
+        assert metric(*scaled) == pytest.approx(factor * metric(*sentence), abs=1e-6, nan_ok=True)
+
+
+@given(sentences)
+def test_the_lagging_of_simultaneous_units_is_the_length_adaptive_one_without_its_last_unit(sentence: Any) -> None:
+    delays, source, _ = sentence
+    counted = [t for t, delay in enumerate(delays, 1) if delay < source]
+    if len(counted) == len(delays):
+        assert yet_another_average_lagging(*sentence) == pytest.approx(length_adaptive_average_lagging(*sentence))
+    elif counted:
+        tau = len(counted) + 1
+        last = source - counted[-1] * source / max(len(delays), sentence[2])
+        total = yet_another_average_lagging(*sentence) * (tau - 1) + last
+        assert total / tau == pytest.approx(length_adaptive_average_lagging(*sentence))
+
+
+@given(st.integers(1, 20), st.integers(1, 20))
+def test_wait_k_on_equal_lengths_has_a_token_delay_of_k(k: int, length: int) -> None:
+    assert average_token_delay([min(k + t, length) for t in range(length)]) == min(k, length)
+
+
+@given(sentences)
+def test_waits_sum_to_the_last_delay(sentence: Any) -> None:
+    waits = consecutive_waits(sentence[0])
+    assert sum(waits) == sentence[0][-1]
+    assert all(wait > 0 for wait in waits)

@@ -1,2 +1,3 @@
-"""How late and how good a run was: latency.py (pure Python), quality.py (sacrebleu), summary.py (both, over
-traces). Import from the modules: the functions ``latency`` and ``quality`` would hide them if named here."""
+"""How late and how good a run was: latency.py (from delays), arrival.py (in seconds, over a clock), behaviour.py (from
+events), quality.py (sacrebleu), summary.py (all of them, over traces). Import from the modules: the functions
+``latency`` and ``quality`` would hide them if named here."""

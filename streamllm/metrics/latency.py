@@ -1,4 +1,5 @@
-"""Latency of simultaneous translation from delays, in plain Python, equal to SimulEval 1.1.4 to 1e-9.
+"""Latency of simultaneous translation from delays, in plain Python: AL, LAAL, AP, DAL and ATD equal SimulEval 1.1.4
+and YAAL equals OmniSTEval 0.1.10 to 1e-9 (docs/metrics.md).
 
 A value that is undefined (no output, no source, no reference unit) is nan, never an exception: where
 SimulEval raises ZeroDivisionError or IndexError, nan is returned and the corpus mean leaves it out.
@@ -7,6 +8,7 @@ SimulEval raises ZeroDivisionError or IndexError, nan is returned and the corpus
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise, takewhile
 
 Metric = Callable[[Sequence[float], float, float], float]
 """``metric(delays, source_length, target_length)`` of one sentence.
@@ -86,11 +88,80 @@ def differentiable_average_lagging(delays: Sequence[float], source_length: float
     return math.fsum(lags) / len(lags)
 
 
+def yet_another_average_lagging(delays: Sequence[float], source_length: float, target_length: float) -> float:
+    """Yet Another Average Lagging, YAAL (Polák et al. 2025, arXiv 2509.17349), as OmniSTEval computes it.
+
+    LAAL over the target units with d_t < |x| only: what is written once the whole source is there says nothing
+    about how simultaneous the system is. LAAL counts the first of those as well.
+
+    Returns: YAAL in the measure of the delays; nan without delays, or when the first one is |x| or more.
+    """
+    _check_lengths(source_length, target_length)
+    simultaneous = list(takewhile(lambda delay: delay < source_length, delays))
+    if not simultaneous:
+        return math.nan
+    source_per_target = source_length / max(len(delays), target_length)
+    return math.fsum(delay - t * source_per_target for t, delay in enumerate(simultaneous)) / len(simultaneous)
+
+
+def average_token_delay(delays: Sequence[float], source_length: float = 0, target_length: float = 0) -> float:
+    """Average Token Delay, ATD (Kano et al. 2023, arXiv 2211.13173), by the rule for text: a unit lasts 1.
+
+    Source unit j ends at time j, target unit t at e_t = max(d_t, e_{t-1}) + 1, and
+    ATD = 1/|y| * sum_t (e_t - a_t) with a_t = min(t - max(0, Y - X), d_t). X source units had been read and Y
+    target units written before the chunk of t began; a chunk is a run of target units with one delay. So a late
+    end of the translation counts too, which AL does not see. Neither length is used.
+
+    Returns: ATD in units, for delays in units only; nan without delays.
+    """
+    _check_lengths(source_length, target_length)
+    if not delays:
+        return math.nan
+    end: float = 0
+    read_before: float = 0
+    written_before = 0
+    lags = []
+    for t, delay in enumerate(delays, 1):
+        if t > 1 and delay != delays[t - 2]:
+            read_before, written_before = delays[t - 2], t - 1
+        end = max(delay, end) + 1
+        lags.append(end - min(t - max(0, written_before - read_before), delay))
+    return math.fsum(lags) / len(lags)
+
+
+def consecutive_waits(delays: Sequence[float]) -> list[float]:
+    """How much source was read before each target unit since the one before it, where any was.
+
+    Source that is read after the last target unit is in none of them.
+    """
+    return [wait for before, delay in pairwise([0, *delays]) if (wait := delay - before) > 0]
+
+
+def mean_consecutive_wait(delays: Sequence[float], source_length: float = 0, target_length: float = 0) -> float:
+    """Consecutive Wait, CW (Gu et al. 2017, arXiv 1610.00388): the mean of ``consecutive_waits``.
+
+    Neither length is used. Returns: CW in the measure of the delays; nan without a wait.
+    """
+    _check_lengths(source_length, target_length)
+    waits = consecutive_waits(delays)
+    return math.fsum(waits) / len(waits) if waits else math.nan
+
+
+def max_consecutive_wait(delays: Sequence[float], source_length: float = 0, target_length: float = 0) -> float:
+    """The longest of ``consecutive_waits``. Neither length is used. Returns: as ``mean_consecutive_wait``."""
+    _check_lengths(source_length, target_length)
+    return float(max(consecutive_waits(delays), default=math.nan))
+
+
 METRICS: dict[str, Metric] = {
     "al": average_lagging,
     "laal": length_adaptive_average_lagging,
     "ap": average_proportion,
     "dal": differentiable_average_lagging,
+    "yaal": yet_another_average_lagging,
+    "atd": average_token_delay,
+    "cw": mean_consecutive_wait,
+    "cw_max": max_consecutive_wait,
 }
 """What ``latency`` computes. A further metric is a function here and a line in this dict; one that is not
 defined for a sentence returns nan."""

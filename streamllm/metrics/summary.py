@@ -4,16 +4,26 @@ Every value is a JSON value: what is undefined or was not measured is None, neve
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from streamllm.metrics.arrival import KEYS as SECONDS
+from streamllm.metrics.arrival import ArrivalClock, arrival_latency
+from streamllm.metrics.behaviour import alternations, early_ends, forced_reads, normalised_erasure, stops
 from streamllm.metrics.latency import corpus_latency, latency
 from streamllm.metrics.quality import quality
-from streamllm.records import Trace
+from streamllm.records import State, Trace
+from streamllm.segment import Unit
 
 Value = float | int | str | None
 
 
-def summarise(traces: Sequence[Trace], target_language: str, unit: str) -> dict[str, Value]:
+def summarise(
+    traces: Sequence[Trace],
+    target_language: str,
+    unit: Unit,
+    arrival: ArrivalClock | None = None,
+    at_limit: Callable[[State], bool] | None = None,
+) -> dict[str, Value]:
     """All metrics of a run.
 
     Args:
@@ -21,20 +31,26 @@ def summarise(traces: Sequence[Trace], target_language: str, unit: str) -> dict[
             "source_tokens" and "target_tokens"; a ratio is taken over the traces that hold both its parts.
         target_language: chooses the tokenizer of BLEU.
         unit: unit of the target, "word" or "character".
+        arrival: the clock for latency in seconds.
+        at_limit: the length limit of the run (`streamllm.translate.Limits.reached`), which ``early_ends`` needs.
 
     Returns:
         ``sentences``, ``sentences_without_output``; ``bleu``, ``chrf``, ``length_ratio`` over all sentences;
-        ``al``, ``laal``, ``dal`` (source units) and ``ap``, means over the sentences with output;
-        ``seconds_per_sentence``, ``target_tokens_per_second``, ``forward_passes`` (their sum),
-        ``forward_passes_per_target_token``; ``forced_reads`` (events), ``early_stops`` (sentences ended by
-        the end token while source remained); ``bleu_signature``, ``chrf_signature``.
+        ``al``, ``laal``, ``dal``, ``yaal``, ``atd``, ``cw``, ``cw_max`` (units) and ``ap``, each the mean over the
+        sentences where it is defined; ``al_seconds``, ``laal_seconds``, ``al_ca``, ``laal_ca`` likewise, None without
+        ``arrival``; ``ne``; ``alternations`` (mean); ``seconds_per_sentence``, ``target_tokens_per_second``,
+        ``forward_passes`` (their sum), ``forward_passes_per_target_token``; ``forced_reads`` (events),
+        ``early_stops`` (sentences ended by the end token while source remained), ``early_ends`` (end tokens while
+        source remained; None without ``at_limit``), ``max_units_stops`` (sentences cut at the length limit);
+        ``bleu_signature``, ``chrf_signature``. What each means is in docs/metrics.md.
     Raises: ValueError: no traces, or an unknown unit. ImportError: as ``quality``.
     """
     if not traces:
         raise ValueError("0 traces; a summary needs at least one sentence")
     scores = quality([trace.prediction for trace in traces], [trace.reference for trace in traces], target_language)
     lags = corpus_latency(latency(t.delays, t.source_units, t.reference, unit) for t in traces).means
-    events = [event for trace in traces for event in trace.events]
+    in_seconds = corpus_latency(arrival_latency(t, arrival, unit) for t in traces).means if arrival else {}
+    recorded = [trace for trace in traces if trace.events]
     summary: dict[str, Value] = {
         "sentences": len(traces),
         "sentences_without_output": sum(not trace.delays for trace in traces),
@@ -42,12 +58,17 @@ def summarise(traces: Sequence[Trace], target_language: str, unit: str) -> dict[
         "chrf": scores["chrf"],
         "length_ratio": scores["length_ratio"],
         **lags,
+        **{key: in_seconds.get(key) for key in SECONDS},
+        "ne": normalised_erasure(traces, unit),
+        "alternations": sum(map(alternations, recorded)) / len(recorded) if recorded else None,
         "seconds_per_sentence": _ratio(traces, "seconds"),
         "target_tokens_per_second": _ratio(traces, "target_tokens", "seconds"),
         "forward_passes": sum(passes) if (passes := _measured(traces, "forward_passes")) else None,
         "forward_passes_per_target_token": _ratio(traces, "forward_passes", "target_tokens"),
-        "forced_reads": sum(event.kind == "forced_read" for event in events),
-        "early_stops": sum(event.kind == "stop" and event.text == "early_stop" for event in events),
+        "forced_reads": sum(map(forced_reads, traces)),
+        "early_stops": sum(stops(trace, "early_stop") for trace in traces),
+        "early_ends": sum(early_ends(trace, at_limit) for trace in traces) if at_limit else None,
+        "max_units_stops": sum(stops(trace, "max_units") for trace in traces),
         "bleu_signature": scores["bleu_signature"],
         "chrf_signature": scores["chrf_signature"],
     }

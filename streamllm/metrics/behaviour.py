@@ -1,0 +1,87 @@
+"""What a policy did, counted from the events of a trace: alternations, erasure, early ends.
+
+READ is an event that took a source unit ("read", "forced_read"), WRITE one that gave target ("write", "extend").
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
+
+from streamllm.records import State, Trace
+from streamllm.segment import Unit, split
+
+READS = frozenset({"read", "forced_read"})
+WRITES = frozenset({"write", "extend"})
+
+
+def alternations(trace: Trace) -> int:
+    """How often WRITE followed READ. A READ that found the source at its end is none: full-sentence translation
+    has 1."""
+    actions = [event.kind in READS for event in trace.events if event.kind in READS | WRITES]
+    return sum(read and not next_read for read, next_read in pairwise(actions))
+
+
+def stops(trace: Trace, reason: str) -> bool:
+    """Whether the sentence ended for this reason: "end_token", "early_stop" or "max_units"."""
+    return any(event.kind == "stop" and event.text == reason for event in trace.events)
+
+
+def forced_reads(trace: Trace) -> int:
+    """Source units that were read against the policy: after an end token, or at the length limit."""
+    return sum(event.kind == "forced_read" for event in trace.events)
+
+
+def early_ends(trace: Trace, at_limit: Callable[[State], bool]) -> int:
+    """How often the end token came while source remained: forced reads below the length limit, and the end token
+    that ended the sentence early, if one did.
+
+    ``at_limit`` says whether the length limit of the run holds the writing back in a state
+    (`streamllm.translate.Limits.reached`); a trace alone does not tell why a read was forced.
+    """
+    ends = read = written = 0
+    for event in trace.events:
+        ends += event.kind == "forced_read" and not at_limit(State(read, written, source_done=False))
+        read += event.kind in READS
+        written += event.kind == "write"
+    return ends + stops(trace, "early_stop")
+
+
+def displayed(trace: Trace, unit: Unit) -> list[list[str]]:
+    """The target as a reader saw it who was shown every draft: after each "draft" event the units written so far and
+    then the drafted ones, and at the end the units of the trace.
+
+    Written units are in their last form, since what extends one (a comma) takes nothing back; the text of a draft
+    does not hold it.
+    """
+    shown: list[list[str]] = []
+    written = 0
+    for event in trace.events:
+        written += event.kind == "write"
+        if event.kind == "draft":
+            shown.append([*trace.units[:written], *split(event.text, unit)])
+    return [*shown, list(trace.units)]
+
+
+def erasure(outputs: Sequence[Sequence[str]]) -> int:
+    """How many units disappear over successive outputs (Arivazhagan et al. 2020, arXiv 2004.03643).
+
+    E = sum_{i>1} (|o_{i-1}| - |LCP(o_i, o_{i-1})|) with LCP the longest common prefix: a unit that changes takes all
+    that follow it with it.
+    """
+    return sum(len(before) - _common_prefix(before, after) for before, after in pairwise(outputs))
+
+
+def normalised_erasure(traces: Iterable[Trace], unit: Unit) -> float:
+    """Normalised erasure, NE: units erased over units of the final translations, both summed over the run.
+
+    Returns: NE; nan when no trace has a draft (nothing was shown that could be taken back) or all are empty.
+    """
+    traces = list(traces)
+    final = sum(len(trace.units) for trace in traces)
+    if not final or not any(event.kind == "draft" for trace in traces for event in trace.events):
+        return math.nan
+    return sum(erasure(displayed(trace, unit)) for trace in traces) / final
+
+
+def _common_prefix(a: Sequence[str], b: Sequence[str]) -> int:
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
