@@ -1,0 +1,223 @@
+"""Quality over latency: the curves of policies, together or in panels, and the front of the best runs."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import TYPE_CHECKING
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+
+from streamllm.plots.labels import Label, place_labels
+from streamllm.plots.look import FAINT, HALO, INK, NAMES, SMALL, TEXT, Look, finish, line_names, looks, make_axes, short
+
+if TYPE_CHECKING:
+    import pandas
+
+SAME_ON_A_LINE = ("dataset.name", "dataset.split", "sentences", "model.path", "paradigm._target_")
+"""Columns that may not differ between the points of one line."""
+
+CROWD = 8  # more lines than this get a larger figure
+
+
+def quality_latency(
+    runs: "pandas.DataFrame",
+    x: str = "laal",
+    y: str = "bleu",
+    by: str = "policy",
+    band: "pandas.DataFrame | None" = None,
+    ax: Axes | None = None,
+    *,
+    reference: str | None = "waitk",
+    points: bool = False,
+    labels: bool = True,
+    pareto: bool = False,
+) -> Axes:
+    """A line for each policy through its operating points, from early to late.
+
+    Args:
+        runs: a row for each run, as `streamllm.runs.load_runs` gives; rows without ``x`` or ``y`` are left out.
+        x, y: columns of a latency and of a quality.
+        by: what makes a line: a column; "policy" and "paradigm" are made of their ``_target_`` where they are absent.
+        band: intervals ``<y>_low`` and ``<y>_high`` with the index of ``runs``, as
+            `streamllm.compare.intervals` gives; drawn as bands.
+        ax: where to draw; None makes a figure.
+        reference: the line to measure the others by, drawn thick and black.
+        points: whether to write at each point what sets it apart (`operating_points`), where there is room.
+        labels: whether to write the name of each line at one of its ends, the late one if there is room.
+        pareto: whether to draw the front of what no other run beats (`pareto_front`), broad and grey.
+
+    Raises: ValueError: a column is absent, no row has both values, intervals are missing, or one line would
+        join runs over different data or models.
+    """
+    lines = _lines(runs, x, y, by, band)
+    look_of = _looks(lines, reference)
+    ax = make_axes(ax, (7.2, 4.8) if len(lines) <= CROWD else (9.0, 6.0))
+    if pareto:
+        front = pareto_front(runs, x, y)
+        ax.plot(front[x], front[y], color=HALO, linewidth=6, marker="o", markersize=19, zorder=1, label="_pareto")
+    for name, look in look_of.items():
+        _draw(ax, lines[name], look, name, 2.6 if name == reference else 1.8, band=band is not None)
+    finish(ax, NAMES.get(x, x), NAMES.get(y, y), grid="both")
+    ax.margins(0.08, 0.09)
+    wanted = []
+    for name, look in sorted(look_of.items(), key=lambda item: item[0] != reference) if labels else ():
+        first, last = lines[name][0].at, lines[name][-1].at
+        wanted.append(Label(name, last, look.text, TEXT, bold=name == reference, else_at=first))
+    for place, (name, look) in product(range(max(map(len, lines.values()))), look_of.items()) if points else ():
+        if place < len(lines[name]) and (setting := lines[name][place].setting):
+            # The key stands at the first point of a line only, unless there are several keys.
+            text = setting.partition("=")[2] if place and setting.count("=") == 1 else setting
+            wanted.append(Label(text, lines[name][place].at, look.text, SMALL, needed=False))
+    place_labels(ax, wanted)
+    return ax
+
+
+def quality_latency_panels(
+    runs: "pandas.DataFrame",
+    x: str = "laal",
+    y: str = "bleu",
+    by: str = "policy",
+    band: "pandas.DataFrame | None" = None,
+    *,
+    reference: str | None = "waitk",
+    columns: int = 4,
+) -> list[Axes]:
+    """`quality_latency` for many policies: a panel for each, with ``reference`` in black and the rest in grey.
+
+    Returns: the panels of one new figure, in alphabetical order.
+    Raises: ValueError: as `quality_latency`.
+    """
+    lines = _lines(runs, x, y, by, band)
+    look_of = _looks(lines, reference)
+    shown = sorted(set(lines) - {reference}) or list(lines)
+    columns = min(columns, len(shown))
+    rows = -(-len(shown) // columns)
+    size = (2.6 * columns + 0.6, 2.3 * rows + 0.5)
+    figure, grid = plt.subplots(
+        rows, columns, figsize=size, sharex=True, sharey=True, squeeze=False, layout="constrained"
+    )
+    panels = list(grid.flat)
+    for place, (name, ax) in enumerate(zip(shown, panels, strict=False)):
+        for other in lines.keys() - {name, reference}:
+            _draw(ax, lines[other], Look(FAINT, ""), "_other", 1.2)
+        if reference in lines and reference != name:
+            _draw(ax, lines[reference], Look(INK, ""), reference, 1.6)
+        _draw(ax, lines[name], replace(look_of[name], dashes="-"), name, 2.0, band=band is not None)
+        finish(ax, "", "", grid="both")
+        ax.set_title(name, fontsize=TEXT, color=look_of[name].text, loc="left")
+        ax.tick_params(labelbottom=place + columns >= len(shown))
+    for unused in panels[len(shown) :]:
+        unused.set_axis_off()
+    if reference in lines and reference not in shown:
+        place_labels(panels[0], [Label(reference, lines[reference][0].at, INK, SMALL)])
+    figure.supxlabel(NAMES.get(x, x), fontsize=TEXT, color=INK)
+    figure.supylabel(NAMES.get(y, y), fontsize=TEXT, color=INK)
+    return panels[: len(shown)]
+
+
+def pareto_front(runs: "pandas.DataFrame", x: str = "laal", y: str = "bleu") -> "pandas.DataFrame":
+    """The runs that no other beats, from early to late: each is better than all that are no later."""
+    ordered = runs.dropna(subset=[x, y]).sort_values([x, y], ascending=[True, False])
+    return ordered[ordered[y] > ordered[y].cummax().shift(fill_value=-np.inf)]
+
+
+def operating_points(runs: "pandas.DataFrame") -> "pandas.Series[str]":
+    """What sets each run apart from the others of its policy, such as "k=3": the keys below ``policy``, and the
+    bounds of the lag, that differ there.
+
+    Raises: ValueError: nothing in ``runs`` tells the policy.
+    """
+    import pandas
+
+    names = line_names(runs, "policy")
+    keys = [column for column in runs.columns if column.startswith("policy.") and column != "policy._target_"]
+    keys += [column for column in ("min_lag", "max_lag") if column in runs]
+    cells = runs[keys].map(short)
+    settings = np.full(len(runs), "", dtype=object)
+    for name in names.unique():
+        chosen = (names == name).to_numpy()
+        rows = cells[chosen]
+        varied = [key for key in keys if rows[key].nunique() > 1]
+        settings[chosen] = [
+            ", ".join(f"{key.rpartition('.')[2]}={row[key]}" for key in varied) for _, row in rows.iterrows()
+        ]
+    return pandas.Series(settings, runs.index)
+
+
+@dataclass(frozen=True)
+class _Point:
+    """A run in a figure; without a band, ``low`` and ``high`` are the value itself."""
+
+    at: tuple[float, float]
+    low: float
+    high: float
+    setting: str
+
+
+def _lines(
+    runs: "pandas.DataFrame", x: str, y: str, by: str, band: "pandas.DataFrame | None"
+) -> dict[str, list[_Point]]:
+    """The points of each line, from early to late."""
+    for column in (x, y):
+        if column not in runs:
+            numbers = ", ".join(map(str, runs.select_dtypes("number").columns))
+            raise ValueError(f"runs has no column {column!r}; of numbers it has {numbers or 'none'}")
+    rows = runs.dropna(subset=[x, y])
+    if rows.empty:
+        raise ValueError(f"none of the {len(runs)} runs has both {x!r} and {y!r}: run something first")
+    names = line_names(rows, by)
+    _check_comparable(rows, names, by)
+    ends = [rows[y], rows[y]]
+    if band is not None:
+        columns = [f"{y}_low", f"{y}_high"]
+        if not set(columns) <= set(band.columns) or not set(rows.index) <= set(band.index) or not band.index.is_unique:
+            raise ValueError(
+                f"band needs the columns {columns[0]} and {columns[1]} and one row for each of runs, with its index: "
+                "take streamllm.compare.intervals(runs)"
+            )
+        ends = [band.loc[rows.index, column] for column in columns]
+    settings = operating_points(rows) if {"policy", "policy._target_"} & set(rows.columns) else [""] * len(rows)
+    lines: dict[str, list[_Point]] = {}
+    for name, early, good, low, high, setting in zip(names, rows[x], rows[y], *ends, settings, strict=True):
+        lines.setdefault(name, []).append(_Point((float(early), float(good)), float(low), float(high), setting))
+    return {name: sorted(points, key=lambda point: point.at) for name, points in lines.items()}
+
+
+def _check_comparable(rows: "pandas.DataFrame", names: "pandas.Series[str]", by: str) -> None:
+    for column in SAME_ON_A_LINE:
+        for name in names.unique() if column in rows and column.removesuffix("._target_") != by else ():
+            values = rows[column][names == name].dropna().map(short).unique()
+            if len(values) > 1:
+                raise ValueError(
+                    f"the line {name!r} would join runs with different {column} ({', '.join(values)}): "
+                    f"leave rows out, or give by={column.removesuffix('._target_')!r}"
+                )
+
+
+def _looks(lines: Iterable[str], reference: str | None) -> dict[str, Look]:
+    return {name: Look(INK, "o") if name == reference else look for name, look in looks(list(lines)).items()}
+
+
+def _draw(ax: Axes, points: Sequence[_Point], look: Look, label: str, width: float, band: bool = False) -> None:
+    x, y = zip(*(point.at for point in points), strict=True)
+    if band:
+        low, high = [point.low for point in points], [point.high for point in points]
+        if len(points) > 1:
+            ax.fill_between(x, low, high, color=look.color, alpha=0.13, linewidth=0, zorder=2)
+        else:
+            ax.vlines(x, low, high, color=look.color, alpha=0.4, linewidth=3, zorder=2)
+    ax.plot(
+        x,
+        y,
+        color=look.color,
+        marker=look.marker or ("o" if len(points) == 1 else ""),
+        linestyle=look.dashes,
+        linewidth=width,
+        markersize={"*": 13, "": 4}.get(look.marker, 7.5),
+        markeredgecolor="white",
+        markeredgewidth=0.8,
+        zorder={FAINT: 2, INK: 4}.get(look.color, 3),
+        label=label,
+    )
