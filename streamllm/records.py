@@ -3,7 +3,7 @@
 A *unit* is a word (a character for Chinese and Japanese); every count and delay is in units.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -18,16 +18,80 @@ class Example:
 
 
 @dataclass(frozen=True)
+class Emission:
+    """What one write gave: a target unit, or None when the end token came instead.
+
+    ``extends``: no unit of its own but the rest of the one before, such as a comma after it. That unit had ended
+    by a prediction from less source.
+    """
+
+    unit: str | None
+    tokens: tuple[int, ...] = ()
+    extends: bool = False
+
+
+class Prediction(Protocol):
+    """What a model says of the next token of the target. Probabilities are its own, whatever samples."""
+
+    @property
+    def token(self) -> int: ...
+
+    @property
+    def ends(self) -> bool:
+        """Whether it is an end token."""
+        ...
+
+    @property
+    def confidence(self) -> float:
+        """The probability of the likeliest token."""
+        ...
+
+    @property
+    def entropy(self) -> float:
+        """In nats."""
+        ...
+
+    def probability(self, token: int) -> float: ...
+
+
+Hypothesis = tuple[Emission, ...]
+"""How a translation might go on after the units written so far. Only its first emission may extend the last of them."""
+
+
+class Lookahead(Protocol):
+    """What a policy may ask of the model before it decides. Nothing of it is written."""
+
+    def prediction(self, hidden: int = 0) -> Prediction:
+        """The next token, from all source read so far but its last ``hidden`` units. Ask for hidden ones first: it is
+        cheaper."""
+        ...
+
+    def draft(self) -> Hypothesis:
+        """The greedy hypothesis. Writing its units afterwards costs nothing."""
+        ...
+
+    def beam(self, size: int) -> Sequence[Hypothesis]:
+        """At most ``size`` hypotheses from a beam search, the best first."""
+        ...
+
+    def attended(self, heads: Sequence[Sequence[int]] | None = None) -> int:
+        """Which source unit (from 0) the next token is predicted from: the one that the attention heads
+        (pairs of layer and head; None: the model's own alignment heads) look at most."""
+        ...
+
+
+@dataclass(frozen=True)
 class State:
     """What a policy decides on.
 
     ``read`` and ``written`` count units so far; ``source_done`` is true once a READ has found nothing,
-    which is when the footer has been fed.
+    which is when the footer has been fed. ``model`` answers questions about the target to come.
     """
 
     read: int
     written: int
     source_done: bool
+    model: Lookahead = field(default=None, repr=False, compare=False)  # type: ignore[assignment]
 
 
 @dataclass(frozen=True)
@@ -37,7 +101,9 @@ class Read:
 
 @dataclass(frozen=True)
 class Write:
-    """Action: produce one more target unit."""
+    """Action: produce one more target unit, that of ``tokens`` if there are any, else what the model predicts."""
+
+    tokens: tuple[int, ...] = ()
 
 
 Action = Read | Write
@@ -56,24 +122,12 @@ class Policy(Protocol):
 
 
 @dataclass(frozen=True)
-class Emission:
-    """What one write gave: a target unit, or None when the end token came instead.
-
-    ``extends``: no unit of its own but the rest of the one before, such as a comma after it. That unit had ended
-    by a prediction from less source.
-    """
-
-    unit: str | None
-    tokens: tuple[int, ...] = ()
-    extends: bool = False
-
-
-@dataclass(frozen=True)
 class Event:
     """One step of a trace.
 
     ``kind`` is "read" (a source unit), "end" (a READ that found the source at its end), "write" (a target
-    unit), "extend" (more of the last target unit, no space between), "forced_read" (one more unit was read
+    unit), "extend" (more of the last target unit, no space between), "draft" (a hypothesis of what follows the units
+    written so far, which the policy asked for), "forced_read" (one more unit was read
     because the end token came while source remained, or at the length limit) or "stop" (why the sentence
     ended: "end_token", "early_stop" or "max_units", in ``text``).
     """

@@ -1,7 +1,10 @@
-"""wait-k: a fixed lag of k units."""
+"""wait-k: a fixed lag of k units, with or without catching up."""
 
 from dataclasses import dataclass
+from fractions import Fraction
+from math import floor
 
+from streamllm.policies.check import whole_number
 from streamllm.records import READ, WRITE, Action, Decide, Example, State
 
 
@@ -9,23 +12,29 @@ from streamllm.records import READ, WRITE, Action, Decide, Example, State
 class WaitK:
     """Read k units, then write and read one by one, then write the rest.
 
-    Target unit t (from 1) is written after g(t) = min(k + t - 1, |x|) source units (Ma et al. 2019,
-    arXiv 1810.08398).
+    Target unit t (from 1) is written after g(t) = min(k + t - 1 - floor(catchup * t), |x|) source units (Ma et al.
+    2019, arXiv 1810.08398; the paper calls ``catchup`` c). With catchup 0.2, every fifth unit is written without
+    reading one: for targets that are longer than their sources. It is taken as the decimal that it is written as.
 
     Raises:
-        ValueError: k is not an integer of at least 1.
+        ValueError: k is not an integer of at least 1, or catchup not a number from 0 to below 1.
     """
 
     k: int
+    catchup: float = 0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.k, int) or isinstance(self.k, bool) or self.k < 1:
+        whole_number("k", self.k, hint="policy=full reads everything first")
+        if not isinstance(self.catchup, int | float) or isinstance(self.catchup, bool) or not 0 <= self.catchup < 1:
             raise ValueError(
-                f"k is {self.k!r}; it is a whole number of units, at least 1 (policy=full reads everything first)"
+                f"catchup is {self.catchup!r}; it is a number from 0 to below 1 (0.2 writes five units for four read)"
             )
 
     def start(self, example: Example) -> Decide:
-        return self.decide
+        catchup = Fraction(str(self.catchup))  # 0.2 is not a fifth in binary
 
-    def decide(self, state: State) -> Action:
-        return WRITE if state.source_done or state.read - state.written >= self.k else READ
+        def decide(state: State) -> Action:
+            behind = state.written - floor(catchup * (state.written + 1))
+            return WRITE if state.source_done or state.read >= self.k + behind else READ
+
+        return decide

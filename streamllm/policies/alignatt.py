@@ -1,0 +1,48 @@
+"""Stop where the model looks at the end of what has been read."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from streamllm.policies.check import whole_number
+from streamllm.records import READ, WRITE, Action, Decide, Example, State
+
+
+@dataclass(frozen=True)
+class AlignAtt:
+    """READ iff the source unit that the next token attends to most is among the last ``f``.
+
+    Papi et al. 2023 (arXiv 2305.11408), with units for its audio frames, self-attention to the source for its
+    cross-attention, and one look for each target unit, at its first token. ``heads`` are the pairs of layer and head
+    that are looked at; None: those that the model names. A decision costs the forward that writing needs anyway (with
+    attention read out, which is slower than without).
+
+    Raises:
+        ValueError: f is not an integer of at least 1, or heads are not pairs of layer and head.
+    """
+
+    f: int
+    heads: Sequence[Sequence[int]] | None = None
+
+    def __post_init__(self) -> None:
+        whole_number("f", self.f)
+        pairs = self.heads if isinstance(self.heads, Sequence) else ()
+        if self.heads is not None and not (pairs and all(_is_pair(head) for head in pairs)):
+            raise ValueError(
+                f"heads are {self.heads!r}; accepted are pairs of layer and head, such as [[2,0],[3,1]], and null"
+            )
+
+    def start(self, example: Example) -> Decide:
+        return self.decide
+
+    def decide(self, state: State) -> Action:
+        if state.source_done:
+            return WRITE
+        if state.read <= self.f:  # wherever it looks
+            return READ
+        return READ if state.model.attended(self.heads) >= state.read - self.f else WRITE
+
+
+def _is_pair(head: object) -> bool:
+    if not isinstance(head, Sequence) or isinstance(head, str) or len(head) != 2:
+        return False
+    return all(isinstance(index, int) and not isinstance(index, bool) and index >= 0 for index in head)

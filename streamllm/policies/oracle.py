@@ -1,0 +1,53 @@
+"""Delays that are known beforehand: from another system, an alignment, or the trace of another run."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from streamllm.records import READ, WRITE, Action, Decide, Example, State
+
+Delays = Sequence[int]
+
+
+@dataclass(frozen=True)
+class Oracle:
+    """Write target unit t once the t-th of ``delays`` source units have been read.
+
+    Unit t is written after g(t) = min(max(delays[:t]), |x|) units. A delay beyond the source, like a unit beyond the
+    list, waits for the end of the source, when its footer has been fed; a delay of |x| does not.
+
+    Args:
+        delays: those of every sentence, or those of each by its id.
+
+    Raises:
+        ValueError: a delay is not an integer of at least 0, or a sentence has none (when it starts).
+    """
+
+    delays: Delays | Mapping[str, Delays]
+
+    def __post_init__(self) -> None:
+        for name, delays in self.delays.items() if isinstance(self.delays, Mapping) else [(None, self.delays)]:
+            of = "" if name is None else f" of example {name!r}"
+            if not isinstance(delays, Sequence) or isinstance(delays, str | bytes):
+                raise ValueError(f"delays{of} are {delays!r}; accepted is a list of numbers of units, such as [1,2,4]")
+            for delay in delays:
+                if not isinstance(delay, int) or isinstance(delay, bool) or delay < 0:
+                    raise ValueError(f"a delay{of} is {delay!r}; it is a whole number of source units, at least 0")
+
+    def start(self, example: Example) -> Decide:
+        delays = self._of(example)
+
+        def decide(state: State) -> Action:
+            due = state.written < len(delays) and state.read >= delays[state.written]
+            return WRITE if state.source_done or due else READ
+
+        return decide
+
+    def _of(self, example: Example) -> Delays:
+        if not isinstance(self.delays, Mapping):
+            return self.delays
+        if example.id not in self.delays:
+            raise ValueError(
+                f"there are no delays for example {example.id!r} (there are for {len(self.delays)} others): "
+                "replay a run over the same data set"
+            )
+        return self.delays[example.id]
