@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlx.utils import tree_flatten
 
-from streamllm.cache import DualStreamingCache
 from streamllm.model import ModelConfig, StreamingModel
+from streamllm.paradigms import Group, Interleaved, Paradigm
 from streamllm.records import Example
 from streamllm.training.data import FULL, DataConfig, TrainingData, pad
 from streamllm.training.dropout import add_dropout
@@ -57,39 +57,32 @@ def model(tmp_path: Path) -> StreamingModel:
     return fresh(tmp_path / "model")
 
 
-def streamed_logits(model: StreamingModel, example: Example, k: int | str) -> tuple[list[list[float]], list[int]]:
+def streamed_logits(
+    model: StreamingModel, example: Example, k: int | str, paradigm: Paradigm = Group()
+) -> tuple[list[mx.array], list[int]]:
     """Logits that predict each learned token, by streaming wait-k with the reference forced as output: reads
     one word at a time, re-feeds the last token after a read; and the labels."""
     prompt, units = model.prompt, example.source.split()
     target = [prompt.encode(prompt.spaced(word, i == 0, "word")) for i, word in enumerate(example.reference.split())]
-    caches = [DualStreamingCache(model.target_start) for _ in model.model.layers]
-    sources, targets = [c.source for c in caches], [c.target for c in caches]
+    memory = paradigm.open(model.model, model.target_start)
     lag = len(units) + 1 if k == FULL else int(k)
-
-    def feed(tokens: list[int], views: list) -> mx.array:
-        return model.model(mx.array([tokens]), cache=views)
-
     read, done, logits, labels = 0, False, [], []
-    feed(prompt.source_header, sources)
     fed = list(prompt.target_header)
     for i, word in enumerate([*target, [prompt.end_token]]):
-        stale = i > 0
+        if i > 0:  # the last token of a word is fed once for its look-ahead and again after the reads
+            memory.write(fed)
+            memory.trim(1)
         while read < min(lag + i, len(units)):
-            feed(prompt.source_tokens(units[read], read == 0), sources)
+            header = [] if read else prompt.source_header
+            memory.read(header + prompt.source_tokens(units[read], read == 0))
             read += 1
         if lag + i > len(units) and not done:
-            feed(prompt.source_footer, sources)
+            memory.read(prompt.source_footer)
             done = True
-        if stale:
-            for cache in caches:
-                cache.trim_target(1)
-            fed = fed[-1:]
         for token in word:
-            logits.append(feed(fed, targets)[0, -1])
+            logits.append(memory.write(fed))
             labels.append(token)
             fed = [token]
-        if i < len(target):  # the last token of a word is fed once here and again after the reads
-            feed(fed, targets)
     return logits, labels
 
 
@@ -102,6 +95,20 @@ def test_streamed_and_trained_forward_agree(model: StreamingModel, k: int | str,
     trained = forward(model.model, pad(pairs), target_start)
     for i, (example, one) in enumerate(zip(PAIRS, pairs, strict=True)):
         streamed, labels = streamed_logits(model, example, k)
+        rows = [row for row, label in enumerate(one.labels) if label >= 0]
+        assert labels == [one.labels[row] for row in rows]
+        np.testing.assert_allclose(np.array(trained[i])[rows], np.array(mx.stack(streamed)), atol=2e-5)
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 9, FULL])
+def test_streamed_and_trained_forward_agree_where_the_streams_are_interleaved(
+    model: StreamingModel, k: int | str
+) -> None:
+    data = TrainingData(PAIRS, model.prompt, DataConfig(), seed=0)
+    pairs = [data.encode(example, k) for example in PAIRS]
+    trained = forward(model.model, pad(pairs), paradigm="interleaved")
+    for i, (example, one) in enumerate(zip(PAIRS, pairs, strict=True)):
+        streamed, labels = streamed_logits(model, example, k, Interleaved())
         rows = [row for row, label in enumerate(one.labels) if label >= 0]
         assert labels == [one.labels[row] for row in rows]
         np.testing.assert_allclose(np.array(trained[i])[rows], np.array(mx.stack(streamed)), atol=2e-5)

@@ -24,11 +24,13 @@ class FreshModel:
         architecture: an mlx-lm config.json without vocabulary: model_type, hidden_size, ….
         vocab_size: pieces of the byte-level BPE, special tokens included.
         seed: of the weights.
+        target_start: position of the first target token (φ).
     """
 
     architecture: dict[str, Any]
     vocab_size: int = 4000
     seed: int = 0
+    target_start: int = 0
     special_tokens: dict[str, str] = field(
         default_factory=lambda: {"source": "<|source|>", "target": "<|target|>", "end": "<|end|>"}
     )
@@ -52,7 +54,7 @@ class FreshModel:
             target_header=self.special_tokens["target"],
             leading_space=True,
         )
-        settings = {"prompt": asdict(prompt), "target_start": 0}
+        settings = {"prompt": asdict(prompt), "target_start": self.target_start}
         (folder / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n")
         family = importlib.import_module(f"mlx_lm.models.{config['model_type']}")
         mx.random.seed(self.seed)

@@ -76,6 +76,7 @@ class Trainer:
         model: an mlx-lm model in float32.
         validation: batches for the validation loss.
         folder: checkpoints and ``train.jsonl`` go here; a training found here is resumed.
+        paradigm: whose mask is trained, "group" or "interleaved" (`objective.forward`).
         score: computes {"bleu": …} for a model, slower than a loss; decides about early stopping.
         track: also gets every logged line (a tracker).
         group: of a distributed training; the gradient is that of all processes' rows together.
@@ -92,13 +93,14 @@ class Trainer:
         track: Log | None = None,
         group: mx.distributed.Group | None = None,
         target_start: int = 0,
+        paradigm: str = "group",
     ):
         self.model, self.data, self.validation = model, data, validation
         self.config, self.folder = config, folder
         self.score, self.track = score, track
         self.group = group or mx.distributed.init()
         self.rank, self.world = self.group.rank(), self.group.size()
-        self.target_start = target_start
+        self.target_start, self.paradigm = target_start, paradigm
         self.optimizer = optim.AdamW(
             config.learning_rate, betas=list(config.betas), eps=1e-9, weight_decay=config.weight_decay
         )
@@ -119,7 +121,7 @@ class Trainer:
         self.model.train()
         mx.random.seed(hash((self.data.seed, self.step, self.rank)) & 0x7FFFFFFF)
         # average_gradients divides by the number of processes.
-        total, grads = self._grad(self.model, batch, self.config.label_smoothing, self.target_start)
+        total, grads = self._grad(self.model, batch, self.config.label_smoothing, self.target_start, self.paradigm)
         scale = self.world / labels
         grads = _map(lambda g: g * scale, grads)
         if self.world > 1:
@@ -194,7 +196,7 @@ class Trainer:
         self.model.eval()
         sums = [0.0, 0.0]
         for batch in self.validation[self.rank :: self.world]:
-            sums[0] += _float(loss(self.model, batch, 0.0, self.target_start))
+            sums[0] += _float(loss(self.model, batch, 0.0, self.target_start, self.paradigm))
             sums[1] += float((batch.labels >= 0).sum())
         self.barrier.wait()
         total = mx.distributed.all_sum(mx.array(sums), group=self.group)

@@ -4,9 +4,10 @@ seeing what it would have seen when streamed with wait-k; cross-entropy on the t
 from typing import Any
 
 import mlx.core as mx
+import numpy as np
 
 from streamllm.cache import make_caches
-from streamllm.training.data import Batch
+from streamllm.training.data import PADDING, Batch
 
 
 def visible(source_units: mx.array, target_units: mx.array, k: mx.array) -> mx.array:
@@ -23,20 +24,47 @@ def visible(source_units: mx.array, target_units: mx.array, k: mx.array) -> mx.a
     return sees
 
 
-def forward(model: Any, batch: Batch, target_start: int = 0) -> mx.array:
-    """Logits (B, T, V) of the target positions: one read and one write through the streaming cache."""
+def arrival_order(batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+    """The two streams as one, in the order in which wait-k feeds them.
+
+    A target token comes after all source that it sees, and before all that it does not see (the rule of `visible`).
+
+    Returns: for each place of the one sequence (B, S + T), the column of source followed by target that stands
+        there, padding last; and the place of each target token (B, T).
+    """
+    real = np.cumsum((batch.labels >= 0)[:, ::-1], axis=1)[:, ::-1] > 0  # up to the last label
+    sees = batch.k[:, None] + batch.target_units
+    target = np.where(real, 2 * sees.astype(np.int64) - 1, 4 * np.int64(PADDING))
+    keys = np.concatenate([2 * batch.source_units.astype(np.int64), target], axis=1)
+    order = np.argsort(keys, axis=1, kind="stable")
+    places = np.argsort(order, axis=1, kind="stable")[:, batch.source.shape[1] :]
+    return order, places
+
+
+def forward(model: Any, batch: Batch, target_start: int = 0, paradigm: str = "group") -> mx.array:
+    """Logits (B, T, V) of the target positions.
+
+    "group": one read and one write through the streaming cache. "interleaved": one ordinary forward over both
+    streams in the order of arrival (see `paradigms.Interleaved`).
+    """
+    logits: mx.array
+    if paradigm == "interleaved":
+        order, places = arrival_order(batch)
+        tokens = np.take_along_axis(np.concatenate([batch.source, batch.target], axis=1), order, axis=1)
+        logits = model(mx.array(tokens))
+        return mx.take_along_axis(logits, mx.array(places)[:, :, None], axis=1)
     caches = make_caches(model, target_start, step=1)
     model(mx.array(batch.source), cache=[cache.source for cache in caches])
     mask = visible(mx.array(batch.source_units), mx.array(batch.target_units), mx.array(batch.k))
     for cache in caches:
         cache.target.visible = mask
-    logits: mx.array = model(mx.array(batch.target), cache=[cache.target for cache in caches])
+    logits = model(mx.array(batch.target), cache=[cache.target for cache in caches])
     return logits
 
 
-def loss(model: Any, batch: Batch, label_smoothing: float, target_start: int = 0) -> mx.array:
+def loss(model: Any, batch: Batch, label_smoothing: float, target_start: int = 0, paradigm: str = "group") -> mx.array:
     """Sum over the labels of the batch of the label-smoothed cross-entropy, in nats."""
-    logits = forward(model, batch, target_start)
+    logits = forward(model, batch, target_start, paradigm)
     labels = mx.array(batch.labels.reshape(-1))
     return cross_entropy(logits.reshape(-1, logits.shape[-1]), labels, label_smoothing)
 

@@ -17,6 +17,7 @@ from streamllm.environment import environment
 from streamllm.families import check_trainable
 from streamllm.metrics.summary import summarise
 from streamllm.model import ModelConfig, StreamingModel, find_model
+from streamllm.paradigms import Group, Interleaved, Paradigm
 from streamllm.policies import WaitK
 from streamllm.records import Example
 from streamllm.runs import CONFIG, ENVIRONMENT, METRICS, RunFolder, write_atomically
@@ -68,15 +69,22 @@ def train(
     tracker: Tracker,
     seed: int = 0,
     root: Path = Path("outputs"),
+    paradigm: Paradigm = Group(),
 ) -> dict[str, Any]:
     """Train, or resume, and return the scores; a finished training only returns them.
 
     Args:
         config: the resolved configuration; it names the run folder.
+        paradigm: of the mask that is trained: `Group` or `Interleaved`. The others decode a `Group` model.
 
     Raises:
         ValueError, FileNotFoundError: the data or the model cannot be had, before anything is computed.
     """
+    if not isinstance(paradigm, Group | Interleaved):
+        raise ValueError(
+            f"paradigm is {type(paradigm).__name__}, which is a way of decoding: train with paradigm=group (or "
+            "interleaved), and give this one to run.py"
+        )
     group = mx.distributed.init()
     run = RunFolder.of(config, name, root)
     if run.finished:
@@ -91,7 +99,7 @@ def train(
         if isinstance(model, FreshModel):
             model = ModelConfig(str(run.path / START))
         start = find_model(model.path)  # once: a hub id asks the hub
-        streaming = replace(model, path=str(start)).load(None, corpus.source_unit, corpus.target_unit)
+        streaming = replace(model, path=str(start)).load(None, corpus.source_unit, corpus.target_unit, paradigm)
         check_trainable(streaming.model.model_type)
         if streaming.target_start == "after_source":  # not trained to stream so far
             streaming.target_start = 0
@@ -112,6 +120,7 @@ def train(
             score=score if validation.sentences else None,
             track=lambda line: guarded.log(line, step=int(line["step"])),
             target_start=streaming.target_start,
+            paradigm=paradigm.trained_as,
         )
         log.info("%d sentence pairs, %d for validation; %s", len(examples), len(validation_examples), run.path)
         try:
