@@ -4,6 +4,7 @@ Both streams live in one buffer laid out ``[source | target | slack]``, so that 
 to is a slice of it. Invariant: rows ``[0, source_offset + target_offset)`` hold exactly the fed tokens.
 """
 
+from collections.abc import Callable
 from typing import Any, Self
 
 import mlx.core as mx
@@ -236,6 +237,30 @@ class DualStreamingCache:
         if n < 0:
             raise ValueError(f"cannot trim {n} tokens: the number is 0 or more")
         return min(n, length)
+
+    # Rows of a batch
+
+    @property
+    def batch_size(self) -> int:
+        """B of what is held, 0 when empty."""
+        return 0 if self._keys is None else int(self._keys.shape[0])
+
+    def copy(self) -> Self:
+        """A new cache with the same content."""
+        cache = type(self).from_state(self.state)
+        cache.step = self.step
+        return cache
+
+    def select(self, rows: list[int]) -> None:
+        """Keep these rows, in this order; a row may be kept several times."""
+        if self._keys is not None and self._values is not None:
+            self._keys, self._values = self._keys[mx.array(rows)], self._values[mx.array(rows)]
+
+    def map_target_keys(self, function: Callable[[mx.array], mx.array]) -> None:
+        """Replace the target's keys (B, H_kv, T, D) by what ``function`` makes of them, of the same shape."""
+        if self._keys is not None and self._target_length:
+            at, end = self._source_length, self.offset
+            self._keys[..., at:end, :] = function(self._keys[..., at:end, :])
 
     # State
 

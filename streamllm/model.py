@@ -2,8 +2,10 @@
 errors, and opening sessions on it. mlx-lm's model files are used as they are."""
 
 import json
+import logging
 import os
 import zlib
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,14 +14,17 @@ import mlx.core as mx
 from mlx.utils import tree_flatten, tree_map
 
 from streamllm.families import check_supported
+from streamllm.paradigms import Group, Memory, Paradigm, TargetStart
 from streamllm.prompt import Prompt, PromptTokens
 from streamllm.segment import Unit
-from streamllm.session import Sampler, Session, TargetStart
+from streamllm.session import Sampler, Session
+
+log = logging.getLogger(__name__)
 
 ASSETS = Path(__file__).parent / "assets"
 BUNDLED = "bundled:"
 TOKENIZER_FILES = ("tokenizer.json", "*.model", "*.tiktoken", "vocab.*")
-SETTINGS = "streamllm.json"  # in a model folder that was trained to stream: its prompt and target_start
+SETTINGS = "streamllm.json"  # in a folder trained to stream: prompt, target_start, paradigm, alignment_heads
 
 
 class ModelError(ValueError):
@@ -33,7 +38,7 @@ class ModelConfig:
     Args:
         path: ``bundled:NAME``, a local folder, or a hub id (``organisation/name``).
         adapter_path: folder of a LoRA adapter in mlx-lm's format.
-        target_start: position of the first target token (φ), or "after_source" (see `Session`). None takes what
+        target_start: position of the first target token (φ), or "after_source" (see `GroupMemory`). None takes what
             the model was trained with, and "after_source" for a model that was not trained to stream.
         dtype: "float32", "bfloat16" or "float16"; None keeps the dtype on a GPU and takes float32 on a CPU,
             where everything else is 10 to 20 times slower (quantised weights are unpacked for the same reason).
@@ -61,12 +66,18 @@ class ModelConfig:
             )
 
     def load(
-        self, prompt: Prompt | None = None, source_unit: Unit = "word", target_unit: Unit = "word"
+        self,
+        prompt: Prompt | None = None,
+        source_unit: Unit = "word",
+        target_unit: Unit = "word",
+        paradigm: Paradigm | None = None,
     ) -> "StreamingModel":
         """Load the model.
 
         Args:
             prompt: None takes the model folder's own prompt, else its chat template.
+            paradigm: how the streams lie in memory; None is `Group`. A model that was trained for another one is
+                warned about.
 
         Raises:
             ModelError: it is not there, is broken, is of a family that cannot stream, or has no prompt.
@@ -92,6 +103,10 @@ class ModelConfig:
         target_start = (
             self.target_start if self.target_start is not None else settings.get("target_start", "after_source")
         )
+        paradigm = paradigm or Group()
+        trained = settings.get("paradigm", paradigm.trained_as)
+        if trained != paradigm.trained_as:
+            log.warning("%s was trained for paradigm=%s; this is %s", self.path, trained, paradigm)
         return StreamingModel(
             _in_dtype(model, self.dtype),
             tokens,
@@ -99,6 +114,8 @@ class ModelConfig:
             target_start=target_start,
             temperature=self.temperature,
             top_p=self.top_p,
+            paradigm=paradigm,
+            alignment_heads=settings.get("alignment_heads"),
         )
 
 
@@ -118,16 +135,24 @@ class StreamingModel:
         target_start: TargetStart = 0,
         temperature: float = 0.0,
         top_p: float = 1.0,
+        paradigm: Paradigm = Group(),
+        alignment_heads: Sequence[Sequence[int]] | None = None,
     ):
         self.model, self.prompt, self.tokenizer = model, prompt, tokenizer
-        self.target_start = target_start
+        self.target_start, self.paradigm, self.alignment_heads = target_start, paradigm, alignment_heads
         self._temperature, self._top_p = temperature, top_p
 
-    def session(self, seed: int = 0, name: str = "") -> Session:
-        """A new sentence. Sampling is seeded by (seed, name), so that its order in a run does not matter."""
+    def session(self, seed: int = 0, name: str = "", memory: Memory | None = None) -> Session:
+        """A new sentence. Sampling is seeded by (seed, name), so that its order in a run does not matter.
+
+        Args:
+            memory: an empty one for it to live in; None opens one of its own.
+        """
         key = mx.random.key(zlib.crc32(f"{seed}/{name}".encode()))
         sampler = self._sampler(key) if self._temperature > 0 else None
-        return Session(self.model, self.prompt, self.target_start, sampler)
+        if memory is None:
+            memory = self.paradigm.open(self.model, self.target_start)
+        return Session(memory, self.prompt, sampler, alignment_heads=self.alignment_heads)
 
     def _sampler(self, key: mx.array) -> Sampler:
         """A sampler with random numbers of its own: other sentences may be under way at the same time."""
@@ -151,7 +176,13 @@ class StreamingModel:
         part = folder / "part-model.safetensors"
         mx.save_safetensors(str(part), weights, {"format": "mlx"})
         os.replace(part, folder / "model.safetensors")
-        settings = {"prompt": asdict(self.prompt.text), "target_start": self.target_start}
+        settings: dict[str, Any] = {
+            "prompt": asdict(self.prompt.text),
+            "target_start": self.target_start,
+            "paradigm": self.paradigm.trained_as,
+        }
+        if self.alignment_heads is not None:
+            settings["alignment_heads"] = [list(head) for head in self.alignment_heads]
         (folder / SETTINGS).write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
 
 

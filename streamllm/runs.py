@@ -344,6 +344,25 @@ def load_traces(run: str | os.PathLike[str]) -> list[Trace]:
     return folder.traces()
 
 
+def load_delays(run: str | os.PathLike[str]) -> dict[str, list[int]]:
+    """After how many units each unit of each sentence of a run was written, to replay it (`policies.Oracle`).
+
+    What was written after the end of the source counts one more than the source has: that end was read, too.
+
+    Raises: as `load_traces`.
+    """
+    return {trace.id: _delays(trace) for trace in load_traces(run)}
+
+
+def _delays(trace: Trace) -> list[int]:
+    written = 0
+    for event in trace.events:
+        if event.kind == "end":
+            break
+        written += event.kind == "write"
+    return [*trace.delays[:written], *[trace.source_units + 1] * (len(trace.delays) - written)]
+
+
 def load_runs(root: str | os.PathLike[str] = "outputs") -> "pandas.DataFrame":
     """One row for each finished run in ``root``: ``folder``, ``name`` and ``digest``, its configuration with
     dots between keys (``policy.k``), and its metrics.

@@ -4,12 +4,26 @@ Invariant: the policy alone decides, except where the end token or the length li
 each such step is recorded under a kind of its own.
 """
 
+import math
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
-from streamllm.records import Action, Decide, Emission, Event, Example, Policy, Read, State, Trace, Write
+from streamllm.records import (
+    Action,
+    Decide,
+    Emission,
+    Event,
+    Example,
+    Hypothesis,
+    Policy,
+    Prediction,
+    Read,
+    State,
+    Trace,
+    Write,
+)
 from streamllm.segment import Unit, join, split
 
 EarlyStop = Literal["read", "stop"]
@@ -18,15 +32,30 @@ EarlyStop = Literal["read", "stop"]
 class Stream(Protocol):
     """What the loop needs of a `streamllm.session.Session`."""
 
-    forward_passes: int
-    source_tokens: int
+    @property
+    def forward_passes(self) -> int: ...
+
+    @property
+    def source_tokens(self) -> int: ...
+
+    @property
+    def fed_tokens(self) -> int: ...
+
     target_tokens: int
 
     def read(self, unit: str) -> None: ...
 
     def end_source(self) -> None: ...
 
-    def write(self) -> Emission: ...
+    def write(self, tokens: tuple[int, ...] = ()) -> Emission: ...
+
+    def prediction(self, hidden: int = 0) -> Prediction: ...
+
+    def draft(self, max_units: int) -> Hypothesis: ...
+
+    def beam(self, size: int, max_units: int) -> Sequence[Hypothesis]: ...
+
+    def attended(self, heads: Sequence[Sequence[int]] | None = None) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -53,11 +82,43 @@ class Limits:
             )
 
     def reached(self, state: State) -> bool:
-        return state.written >= self.length_ratio * state.read + self.length_extra
+        return self.left(state) <= 0
+
+    def left(self, state: State) -> int:
+        """How many units may still be written before the next read."""
+        return math.ceil(self.length_ratio * state.read + self.length_extra) - state.written
+
+
+class _Answers:
+    """What a policy may ask in one state (`records.Lookahead`); notes the hypotheses that it was shown."""
+
+    def __init__(self, session: Stream, max_units: int):
+        self._session, self._max_units = session, max_units
+        self.shown: list[Hypothesis] = []
+
+    def prediction(self, hidden: int = 0) -> Prediction:
+        return self._session.prediction(hidden)
+
+    def attended(self, heads: Sequence[Sequence[int]] | None = None) -> int:
+        return self._session.attended(heads)
+
+    def draft(self) -> Hypothesis:
+        self.shown.append(self._session.draft(self._max_units))
+        return self.shown[-1]
+
+    def beam(self, size: int) -> Sequence[Hypothesis]:
+        hypotheses = self._session.beam(size, self._max_units)
+        self.shown += hypotheses[:1]
+        return hypotheses
 
 
 def stream(
-    session: Stream, source: Iterable[str], decide: Decide, limits: Limits = Limits()
+    session: Stream,
+    source: Iterable[str],
+    decide: Decide,
+    limits: Limits = Limits(),
+    target_unit: Unit = "word",
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Iterator[tuple[Event, State]]:
     """Translate one sentence, yielding each event as it happens with the state after it.
 
@@ -67,10 +128,10 @@ def stream(
     units = iter(source)
     read = written = 0
     source_done = False
-    started = time.perf_counter()
+    started = clock()
 
     def event(kind: str, text: str = "") -> tuple[Event, State]:
-        return Event(kind, text, time.perf_counter() - started), State(read, written, source_done)
+        return Event(kind, text, clock() - started), State(read, written, source_done)
 
     def take(kind: str) -> tuple[Event, State]:
         nonlocal read, source_done
@@ -90,10 +151,17 @@ def stream(
                 yield event("stop", "max_units")
                 return
             yield take("forced_read")
-        elif not source_done and _reads(decide(state)):
+            continue
+        action: Action = Write()
+        if not source_done:
+            answers = _Answers(session, limits.left(state))
+            action = _checked(decide(replace(state, model=answers)))
+            for hypothesis in answers.shown:
+                yield event("draft", _text(hypothesis, target_unit))
+        if isinstance(action, Read):
             yield take("read")
         else:
-            emission = session.write()
+            emission = session.write(action.tokens) if action.tokens else session.write()
             if emission.unit is not None:
                 written += not emission.extends
                 yield event("extend" if emission.extends else "write", emission.unit)
@@ -107,10 +175,15 @@ def stream(
                 yield take("forced_read")
 
 
-def _reads(action: Action) -> bool:
+def _checked(action: Action) -> Action:
     if not isinstance(action, Read | Write):
         raise TypeError(f"a policy decided {action!r}; accepted are records.READ or records.WRITE")
-    return isinstance(action, Read)
+    return action
+
+
+def _text(hypothesis: Hypothesis, unit: Unit) -> str:
+    """The units of a hypothesis; one that extends the unit before it is no unit of its own."""
+    return join([emission.unit or "" for emission in hypothesis if not emission.extends], unit)
 
 
 def translate(
@@ -120,14 +193,15 @@ def translate(
     limits: Limits = Limits(),
     source_unit: Unit = "word",
     target_unit: Unit = "word",
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Trace:
-    """Translate one example and return its trace; delays are in source units, times in seconds."""
+    """Translate one example and return its trace; delays are in source units, times in seconds of ``clock``."""
     source = split(example.source, source_unit)
     events: list[Event] = []
     units: list[str] = []
     delays: list[int] = []
     elapsed: list[float] = []
-    for happened, state in stream(session, source, policy.start(example), limits):
+    for happened, state in stream(session, source, policy.start(example), limits, target_unit, clock):
         events.append(happened)
         if happened.kind == "extend":  # the unit is whole only now
             units[-1] += happened.text
@@ -150,6 +224,7 @@ def translate(
             "seconds": events[-1].seconds,
             "forward_passes": session.forward_passes,
             "source_tokens": session.source_tokens,
+            "fed_tokens": session.fed_tokens,
             "target_tokens": session.target_tokens,
         },
     )

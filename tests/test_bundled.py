@@ -10,7 +10,9 @@ import streamllm
 from streamllm.corpora import Sample
 from streamllm.metrics.quality import quality
 from streamllm.model import ASSETS, ModelConfig, StreamingModel
-from streamllm.policies import Full, WaitK
+from streamllm.policies import AlignAtt, Full, LocalAgreement, Oracle, WaitK
+from streamllm.records import Policy
+from streamllm.runs import RunFolder, load_delays
 from streamllm.translate import translate
 
 FOLDER = ASSETS / "tiny-en-de"
@@ -53,3 +55,18 @@ def test_the_package_names_its_blas() -> None:
     """None where nothing was found, or where mlx's own is used (on a Mac)."""
     assert streamllm.BLAS is None or "mkl" in streamllm.BLAS or "openblas" in streamllm.BLAS
     assert Path(streamllm.__file__).exists()
+
+
+@pytest.mark.parametrize("policy", [WaitK(2), Full(), AlignAtt(2), LocalAgreement(2, step=2)])
+def test_a_replayed_run_writes_the_same(model: StreamingModel, policy: Policy, tmp_path: Path) -> None:
+    examples = Sample(limit=6).load()
+    traces = [translate(model.session(), example, policy) for example in examples]
+    run = RunFolder(tmp_path / "run-0")
+    with run:
+        run.begin({}, {})
+        for trace in traces:
+            run.append(trace)
+    again = Oracle(load_delays(run.path))
+    for example, trace in zip(examples, traces, strict=True):
+        replayed = translate(model.session(), example, again)
+        assert (replayed.units, replayed.delays) == (trace.units, trace.delays)

@@ -324,6 +324,121 @@ def test_a_state_that_counts_wrong_is_refused() -> None:
         DualStreamingCache().state = (keys, values, 3, 3, 0, 0)
 
 
+# Rows of a batch, copies, moved keys
+
+
+@pytest.mark.parametrize("kind", CACHES)
+def test_a_copy_is_a_cache_of_its_own(kind: str) -> None:
+    """Whichever of the two goes on, the other one stays as it was."""
+    for goes_on in (0, 1):
+        cache = CACHES[kind]()
+        both = cache, cache.copy()
+        assert same(*both)
+        both[goes_on].separate_source_target()
+        both[goes_on].trim_target(1)
+        both[goes_on].trim_source(1)
+        both[goes_on].update_source(*tokens(2, 8))
+        both[goes_on].update_target(*tokens(2, 9))
+        both[goes_on].map_target_keys(lambda keys: -keys)
+        assert same(both[1 - goes_on], CACHES[kind]())
+        assert not same(*both)
+
+
+def test_a_copy_goes_on_as_the_first_one_does() -> None:
+    cache = filled()
+    cache.step = 8
+    copy = cache.copy()
+    for each in (cache, copy):
+        each.update_source(*tokens(4, 7))
+        each.update_target(*tokens(1, 8))
+    assert same(copy, cache)
+    assert (copy.step, copy.target.offset) == (8, cache.target.offset)
+    held: Any = cache.get_source(), cache.get_target()
+    assert equal(copy.target.update_and_fetch(*tokens(1, 9)), *held, tokens(1, 9))
+
+
+def test_the_views_of_a_copy_see_the_copy() -> None:
+    cache = filled()
+    copy = cache.copy()
+    copy.source.update_and_fetch(*tokens(2, 9))
+    assert (cache.source.offset, copy.source.offset) == (3, 5)
+
+
+def test_the_batch_size_is_that_of_what_is_held() -> None:
+    cache = DualStreamingCache()
+    assert cache.batch_size == 0
+    cache.update_target(*tokens(2, batch=3))
+    assert cache.batch_size == 3
+    cache.reset_target()
+    cache.reset()
+    assert cache.batch_size == 0
+
+
+@pytest.mark.parametrize("rows", [[0], [1, 0], [2, 2, 0, 1], [1] * 5])
+@pytest.mark.parametrize("step", [1, 256])
+def test_selected_are_these_rows_in_this_order(rows: list[int], step: int) -> None:
+    cache, source, target = DualStreamingCache(step=step), tokens(3, 1, batch=3), tokens(2, 2, batch=3)
+    cache.update_source(*source)
+    cache.update_target(*target)
+    held = cache.get_source()
+    cache.select(rows)
+    assert cache.batch_size == len(rows)
+    for stream, fed in ((cache.get_source(), source), (cache.get_target(), target)):
+        assert equal(stream, tuple(array[mx.array(rows)] for array in fed))  # type: ignore[arg-type]
+    assert equal(held, source), "what was handed out has changed"
+    more = tokens(2, 5, batch=len(rows))
+    assert equal(cache.update_target(*more), tuple(array[mx.array(rows)] for array in target), more)  # type: ignore[arg-type]
+
+
+def test_rows_of_one_row_go_apart() -> None:
+    cache = filled()
+    cache.select([0, 0])
+    different = tokens(1, 3, batch=2)
+    cache.update_target(*different)
+    keys, _ = cache.get_target()
+    assert keys is not None and np.array_equal(values_of(keys[:, :, 2:]), values_of(different[0]))
+    assert np.array_equal(values_of(keys[:1, :, :2]), values_of(keys[1:, :, :2]))
+
+
+def test_selecting_from_nothing_is_nothing() -> None:
+    cache = DualStreamingCache()
+    cache.select([0, 0])
+    assert (cache.batch_size, cache.offset) == (0, 0)
+    assert equal(cache.update_source(*tokens(3)), tokens(3))
+
+
+@pytest.mark.parametrize("step", [1, 256])
+def test_only_the_keys_of_the_target_are_mapped(step: int) -> None:
+    cache, source, target = DualStreamingCache(step=step), tokens(3, 1), tokens(2, 2)
+    cache.update_source(*source)
+    cache.update_target(*target)
+    held = cache.get_target()
+    shapes: list[tuple[int, ...]] = []
+
+    def doubled(keys: mx.array) -> mx.array:
+        shapes.append(keys.shape)
+        return 2 * keys
+
+    cache.map_target_keys(doubled)
+    assert equal(cache.get_source(), source)
+    assert equal(cache.get_target(), (2 * target[0], target[1]))
+    assert equal(held, target), "what was handed out has changed"
+    assert shapes == [target[0].shape]
+    more = tokens(1, 3)
+    assert equal(cache.update_target(*more), (2 * target[0], target[1]), more)
+
+
+def test_where_there_is_no_target_nothing_is_mapped() -> None:
+    def fail(keys: mx.array) -> mx.array:
+        raise AssertionError
+
+    DualStreamingCache().map_target_keys(fail)
+    cache = filled()
+    cache.reset_target()
+    cache.map_target_keys(fail)
+    assert equal(cache.get_source(), tokens(3, 1))
+
+
 # Memory
 
 
@@ -406,6 +521,7 @@ class Programs(RuleBasedStateMachine):
         self.expected = Concatenating()
         self.hold = hold  # a held array makes MLX copy the buffer, a dropped one lets it write in place
         self.held: list[tuple[mx.array, np.ndarray]] = []  # arrays handed out, and what they must remain
+        self.left_behind: tuple[DualStreamingCache, Any, list[np.ndarray]] | None = None
         self.draw = np.random.default_rng(0)
 
     def new(self, n: int) -> list[mx.array]:
@@ -496,6 +612,39 @@ class Programs(RuleBasedStateMachine):
         if fresh:
             self.cache = DualStreamingCache(step=self.step)
         self.cache.state = state
+
+    @rule(keep=st.booleans())
+    def copy(self, keep: bool) -> None:
+        """Go on with a copy, or with the cache that was copied; nothing that happens changes the other."""
+        copy = self.cache.copy()
+        other, self.cache = (copy, self.cache) if keep else (self.cache, copy)
+        arrays = [array for pair in (other.get_source(), other.get_target()) for array in pair if array is not None]
+        self.held += [(array, values_of(array)) for array in arrays]
+        self.left_behind = other, other.state[2:], [values_of(array) for array in other.state[:2]]
+
+    @invariant()
+    def what_was_left_behind_is_unchanged(self) -> None:
+        if self.left_behind:
+            cache, numbers, arrays = self.left_behind
+            assert cache.state[2:] == numbers
+            assert all(np.array_equal(values_of(a), b) for a, b in zip(cache.state[:2], arrays, strict=True))
+
+    @precondition(lambda self: not self.cache.empty())
+    @rule(data=st.data())
+    def select(self, data: Any) -> None:
+        batch = self.shape[0]
+        rows = data.draw(st.lists(st.integers(0, batch - 1), min_size=1, max_size=4))
+        self.cache.select(rows)
+        self.shape = len(rows), self.shape[1]
+        for stream in ("source", "target"):
+            pairs = [(keys[rows], values[rows]) for keys, values in getattr(self.expected, stream)]
+            setattr(self.expected, stream, pairs)
+        assert self.cache.batch_size == len(rows)
+
+    @rule()
+    def negate_target_keys(self) -> None:
+        self.cache.map_target_keys(lambda keys: -keys)
+        self.expected.target = [(-keys, values) for keys, values in self.expected.target]
 
     @invariant()
     def both_hold_the_same(self) -> None:

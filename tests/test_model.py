@@ -389,4 +389,4 @@ def test_a_target_after_the_source_is_remembered(folder: Path) -> None:
 
 def test_sessions_get_the_target_start(model_folder: Path) -> None:
     session = ModelConfig(str(model_folder), target_start=7).load(PLAIN).session()
-    assert [cache.target.offset for cache in session.caches] == [7, 7]
+    assert [cache.target.offset for cache in session.memory.caches] == [7, 7]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tiny_fixtures import Answer, FakeSession
 
 from streamllm.policies import Full, WaitK
-from streamllm.records import READ, WRITE, Action, Decide, Example, State, Trace
+from streamllm.records import READ, WRITE, Action, Decide, Emission, Example, Hypothesis, State, Trace, Write
 from streamllm.translate import Limits, stream, translate
 
 
@@ -239,3 +239,196 @@ def test_every_trace_is_consistent(
     assert [unit for name, unit in session.calls if name == "read"] == read
     assert tuple(unit for name, unit in session.calls if name == "write" and unit) == trace.units
     assert session.count("end_source") == events.count("end")
+
+
+# Hypotheses that a policy asks for
+
+
+def words(text: str) -> Hypothesis:
+    return tuple(Emission(word, (100 + i,)) for i, word in enumerate(text.split()))
+
+
+class Asking:
+    """Decides by a rule; before, it asks for so many drafts and beams as ``asks`` says of the state."""
+
+    def __init__(self, rule: Decide, asks: Any):
+        self._rule, self._asks = rule, asks
+
+    def start(self, example: Example) -> Decide:
+        def decide(state: State) -> Action:
+            for question in self._asks(state):
+                if question == "draft":
+                    state.model.draft()
+                else:
+                    state.model.beam(2)
+            return self._rule(state)
+
+        return decide
+
+
+def told(trace: Trace) -> list[tuple[str, str]]:
+    return [(event.kind, event.text) for event in trace.events]
+
+
+def test_a_draft_is_an_event_before_what_was_decided_by_it() -> None:
+    """Its text is what would follow the units written so far."""
+    drafts = {0: "a b", 1: "a b c", 2: "b c d"}
+    session = FakeSession(drafts=lambda read, written: words(drafts[read])[written if read == 1 else 0 :])
+    policy = Asking(lambda state: READ if state.read <= state.written else WRITE, lambda state: ["draft"])
+    trace = translate(session, sentence(2), policy)
+    assert told(trace)[:7] == [
+        *(("draft", "a b"), ("read", "s1")),
+        *(("draft", "a b c"), ("write", "a")),
+        *(("draft", "b c"), ("read", "s2")),
+        ("draft", "b c d"),
+    ]
+    assert [event.seconds for event in trace.events] == sorted(event.seconds for event in trace.events)
+
+
+def test_a_draft_that_is_not_asked_for_is_no_event() -> None:
+    assert "draft" not in kinds(translate(FakeSession(drafts=lambda read, written: words("a")), sentence(2), WaitK(1)))
+
+
+def test_every_question_is_an_event_and_of_a_beam_the_best_hypothesis_is() -> None:
+    session = FakeSession(
+        drafts=lambda read, written: words("a b"), beams=lambda read, written: [words("c d"), words("a b")]
+    )
+    policy = Asking(lambda state: READ, lambda state: ["draft", "beam", "draft"] if state.read == 1 else [])
+    trace = translate(session, sentence(2), policy)
+    assert told(trace)[:5] == [("read", "s1"), ("draft", "a b"), ("draft", "c d"), ("draft", "a b"), ("read", "s2")]
+
+
+def test_an_empty_hypothesis_is_an_event_without_text() -> None:
+    session = FakeSession(drafts=lambda read, written: (), beams=lambda read, written: [])
+    policy = Asking(lambda state: READ, lambda state: ["draft", "beam"])
+    assert told(translate(session, sentence(1), policy))[:2] == [("draft", ""), ("read", "s1")]
+
+
+def test_what_extends_the_last_unit_is_not_in_the_text_of_a_draft() -> None:
+    """It is no unit that follows those written so far."""
+    session = FakeSession(drafts=lambda read, written: (Emission(",", (1,), extends=True), *words("b c")))
+    policy = Asking(lambda state: READ, lambda state: ["draft"])
+    event, _ = next(stream(session, ["s1"], policy.start(sentence(1))))
+    assert (event.kind, event.text) == ("draft", "b c")
+
+
+def test_a_draft_in_characters_has_no_spaces() -> None:
+    session = FakeSession(drafts=lambda read, written: words("你 好 吗"))
+    trace = translate(
+        session, Example("1", "ab", ""), Asking(lambda state: READ, lambda state: ["draft"]), target_unit="character"
+    )
+    assert told(trace)[0] == ("draft", "你好吗")
+
+
+def test_nothing_is_asked_once_the_source_has_ended() -> None:
+    session = FakeSession(drafts=lambda read, written: words("a b c")[written:])
+    trace = translate(session, sentence(1), Asking(lambda state: READ, lambda state: ["draft"]))
+    assert kinds(trace) == ["draft", "read", "draft", "end", "write", "write", "write", "stop"]
+
+
+def test_a_draft_is_as_long_as_may_still_be_written() -> None:
+    asked: list[tuple[str, int]] = []
+
+    class Logged(FakeSession):
+        def draft(self, max_units: int = 200) -> Hypothesis:
+            asked.append(("draft", max_units))
+            return super().draft(max_units)
+
+        def beam(self, size: int, max_units: int = 200) -> Any:
+            asked.append(("beam", max_units))
+            return super().beam(size, max_units)
+
+    session = Logged(drafts=lambda read, written: words("a b c d"), beams=lambda read, written: [words("a")])
+    policy = Asking(lambda state: READ if state.read <= state.written else WRITE, lambda state: ["draft", "beam"])
+    translate(session, sentence(2), policy, Limits(length_ratio=2, length_extra=3))
+    left = [3 - 0, 5 - 0, 5 - 1, 7 - 1, 7 - 2]  # before each read and write
+    assert asked == [(question, units) for units in left for question in ("draft", "beam")]
+
+
+@given(
+    source=st.integers(0, 5),
+    actions=st.lists(st.booleans(), min_size=1, max_size=8),
+    questions=st.lists(st.lists(st.sampled_from(["draft", "beam"]), max_size=2), min_size=1, max_size=8),
+    answers=st.lists(st.booleans(), min_size=1, max_size=8),
+)
+def test_what_is_asked_never_changes_what_is_written(
+    source: int, actions: list[bool], questions: list[list[str]], answers: list[bool]
+) -> None:
+    """But for its events, the trace is that of a policy that asks for nothing."""
+    traces = []
+    for asks in (True, False):
+        steps = iter(range(10**6))
+        asked = iter(range(10**6))
+        policy = Asking(
+            lambda state, steps=steps: WRITE if actions[next(steps) % len(actions)] else READ,  # type: ignore[misc]
+            lambda state, asks=asks, asked=asked: questions[next(asked) % len(questions)] if asks else [],
+        )
+
+        def drafts(read: int, written: int) -> Hypothesis:
+            return words("a b c")[written:] if answers[read % len(answers)] else ()
+
+        session = FakeSession(drafts=drafts, beams=lambda read, written: [words("x y")])
+        traces.append(translate(session, sentence(source), policy, Limits(length_ratio=1, length_extra=2)))
+    with_drafts, without = traces
+    assert [event for event in told(with_drafts) if event[0] != "draft"] == told(without)
+    assert (with_drafts.units, with_drafts.delays) == (without.units, without.delays)
+    assert len(with_drafts.elapsed) == len(with_drafts.units)
+
+
+# Units that a policy gives
+
+
+class Given(FakeSession):
+    """Writes the units that it is given as "g" and their tokens; whether they extend is said by ``extending``."""
+
+    def __init__(self, answer: Answer, extending: tuple[int, ...] = ()):
+        super().__init__(answer)
+        self.given: list[tuple[int, ...]] = []
+        self._extending = extending
+
+    def write(self, tokens: tuple[int, ...] = ()) -> Emission:
+        self.given.append(tokens)
+        if not tokens:
+            return super().write()
+        emission = Emission("g" + "-".join(map(str, tokens)), tokens, extends=tokens == self._extending)
+        self._written += not emission.extends
+        return emission
+
+
+def test_tokens_that_a_policy_gives_are_written_as_a_unit() -> None:
+    session = Given(writes(3))
+    policy = Decided(lambda state: READ if state.read <= state.written else Write((7, 8)) if state.written else WRITE)
+    trace = translate(session, sentence(2), policy)
+    assert told(trace) == [
+        *(("read", "s1"), ("write", "t1"), ("read", "s2"), ("write", "g7-8")),
+        *(("end", ""), ("write", "t3"), ("stop", "end_token")),
+    ]
+    assert (trace.units, trace.delays) == (("t1", "g7-8", "t3"), (1, 2, 2))
+    assert session.given == [(), (7, 8), (), ()]
+
+
+def test_a_given_unit_may_extend_the_one_before_it() -> None:
+    """So it has no delay of its own, and the unit is whole when it is."""
+    session = Given(writes(2), extending=(9,))
+    actions = iter([READ, WRITE, READ, Write((9,)), READ])
+    policy = Decided(lambda state: next(actions))
+    trace = translate(session, sentence(2), policy)
+    assert told(trace)[:4] == [("read", "s1"), ("write", "t1"), ("read", "s2"), ("extend", "g9")]
+    assert (trace.units, trace.delays) == (("t1g9", "t2"), (2, 2))
+
+
+def test_a_given_unit_counts_for_the_length_limit() -> None:
+    trace = translate(Given(writes(0)), sentence(0), Decided(lambda state: Write((1,))), Limits(length_extra=3))
+    assert kinds(trace) == ["write", "write", "write", "end", "stop"]
+    assert trace.events[-1].text == "max_units"
+
+
+def test_given_tokens_that_say_nothing_are_a_forced_read() -> None:
+    """White space, say: like an end token, else the loop would never end."""
+
+    class Blank(FakeSession):
+        def write(self, tokens: tuple[int, ...] = ()) -> Emission:
+            return Emission(None) if tokens else super().write()
+
+    trace = translate(Blank(writes(1)), sentence(1), Decided(lambda state: Write((1,))))
+    assert kinds(trace) == ["forced_read", "end", "write", "stop"]

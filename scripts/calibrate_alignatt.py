@@ -1,0 +1,51 @@
+"""Find the attention heads that policy=alignatt should look at, from a few sentences without any labels.
+
+    python scripts/calibrate_alignatt.py dataset=multi30k-val dataset.data_dir=FOLDER dataset.limit=50
+    python scripts/calibrate_alignatt.py model=folder model.path=FOLDER +heads=4 +write=true
+
+Prints the best heads; with write=true they are kept in the model folder's streamllm.json, where the policy finds them.
+Model, prompt and dataset are those of run.py's configuration, with the same keys. Use sentences that are not in the
+test set.
+"""
+
+import json
+import sys
+
+import hydra
+from omegaconf import DictConfig
+
+import streamllm  # noqa: F401  first: it loads a BLAS, which must come before mlx
+from streamllm.alignment import head_scores
+from streamllm.experiment import USER_ERRORS, user_error
+from streamllm.model import SETTINGS, find_model
+from streamllm.runs import write_atomically
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="run")
+def main(cfg: DictConfig) -> None:
+    try:
+        config, prompt, dataset = (
+            hydra.utils.instantiate(cfg[key], _convert_="all") for key in ("model", "prompt", "dataset")
+        )
+        model = config.load(prompt, dataset.source_unit, dataset.target_unit)
+        examples = dataset.load()
+        scores = head_scores(model, [example.source for example in examples])
+    except (*USER_ERRORS, hydra.errors.InstantiationException) as error:
+        sys.exit(f"error: {user_error(error)}")
+    chosen = scores[: cfg.get("heads", 3)]
+    print(f"{len(examples)} sentences; share of target units whose deciding source unit a head looks at:")
+    for score in scores[:10]:
+        mark = "  *" if score in chosen else ""
+        print(f"  layer {score.layer:2d}  head {score.head:2d}  {score.agreement:.3f}{mark}")
+    heads = [[score.layer, score.head] for score in chosen]
+    print(f"policy=alignatt 'policy.heads={json.dumps(heads)}'")
+    if cfg.get("write", False):
+        path = find_model(config.path) / SETTINGS
+        settings = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        content = json.dumps(settings | {"alignment_heads": heads}, indent=2, ensure_ascii=False)
+        write_atomically(path, content + "\n")
+        print(f"written to {path}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""What a model says of the target to come: the next token, and the best continuations by beam search."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import mlx.core as mx
+import numpy as np
+
+Step = Callable[[list[int], list[int]], mx.array]
+"""``step(parents, tokens)``: branch ``parents[i]`` goes on with ``tokens[i]``; logits (len(tokens), V)."""
+
+
+@dataclass(frozen=True)
+class NextToken:
+    """A `records.Prediction` from the ``logits`` (V,) of the next token."""
+
+    logits: mx.array
+    end_tokens: frozenset[int]
+
+    @cached_property
+    def _logprobs(self) -> np.ndarray:
+        return logprobs(self.logits)  # no operation of MLX: in a batch, each would be evaluated on its own
+
+    @property
+    def token(self) -> int:
+        return int(self._logprobs.argmax())
+
+    @property
+    def ends(self) -> bool:
+        return self.token in self.end_tokens
+
+    @property
+    def confidence(self) -> float:
+        return float(np.exp(self._logprobs.max()))
+
+    @property
+    def entropy(self) -> float:
+        possible = self._logprobs[self._logprobs > -np.inf]
+        return float(-(np.exp(possible) * possible).sum())
+
+    def probability(self, token: int) -> float:
+        return float(np.exp(self._logprobs[token]))
+
+
+def logprobs(logits: mx.array) -> np.ndarray:
+    """Log-probabilities, float64, of logits (…, V)."""
+    values = np.array(logits.astype(mx.float32)).astype(np.float64)
+    values -= values.max(axis=-1, keepdims=True)
+    normalised: np.ndarray = values - np.log(np.exp(values).sum(axis=-1, keepdims=True))
+    return normalised
+
+
+def beam_search(
+    first: mx.array, step: Step, is_end: Callable[[int], bool], size: int, max_tokens: int
+) -> list[list[int]]:
+    """At most ``size`` continuations in tokens (without end token), the best first.
+
+    Those that ended come first, by their mean log-probability a token (the end token counts); the search is over
+    when ``size`` have ended.
+
+    Args:
+        first: logits (V,) of the first token.
+    """
+    ended: list[tuple[float, list[int]]] = []
+    alive: list[tuple[float, list[int]]] = [(0.0, [])]
+    logits = first[None]
+    for _ in range(max_tokens):
+        scores = logprobs(logits) + np.array([[score] for score, _ in alive])
+        flat = scores.reshape(-1)
+        # Twice as many as wanted: half of them may end. A stable sort makes ties deterministic.
+        wanted = min(2 * size, flat.size)
+        top = np.sort(np.argpartition(-flat, wanted - 1)[:wanted])
+        top = top[np.argsort(-flat[top], kind="stable")]
+        following: list[tuple[float, list[int]]] = []
+        parents: list[int] = []
+        for rank, index in enumerate(top.tolist()):
+            parent, token = divmod(index, scores.shape[-1])
+            if is_end(token):
+                if rank < size:
+                    ended.append((float(flat[index]), alive[parent][1]))
+            elif len(following) < size:
+                following.append((float(flat[index]), [*alive[parent][1], token]))
+                parents.append(parent)
+        alive = following
+        if len(ended) >= size or not alive:
+            break
+        logits = step(parents, [tokens[-1] for _, tokens in alive])
+    ended.sort(key=lambda scored: -scored[0] / (len(scored[1]) + 1))
+    return [tokens for _, tokens in [*ended, *alive][:size]]

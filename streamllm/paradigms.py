@@ -1,0 +1,360 @@
+"""How the two streams of a sentence lie in a model's memory: the three mismatches between streaming and offline
+translation that Tong et al. 2025 (arXiv 2505.16983) tell apart, as four ways to go.
+
+Invariant: a `Memory` holds exactly the tokens that it was given and has not trimmed, whatever it re-encodes.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, Protocol
+
+import mlx.core as mx
+
+from streamllm.attention import Attention, recorded
+from streamllm.cache import DualStreamingCache, make_caches
+
+TargetStart = int | Literal["after_source"]
+
+
+class Memory(Protocol):
+    """The keys and values of one sentence in a model, and what feeding costs.
+
+    ``forward_passes`` counts all forwards, ``source_tokens`` the source tokens fed, ``fed_tokens`` all tokens fed,
+    those that are fed again included.
+    """
+
+    forward_passes: int
+    source_tokens: int
+    fed_tokens: int
+
+    @property
+    def target_offset(self) -> int:
+        """Number of target tokens held."""
+        ...
+
+    def read(self, tokens: list[int]) -> None:
+        """Feed source tokens, and evaluate the memory."""
+        ...
+
+    def write(self, tokens: list[int], hidden: int = 0) -> mx.array:
+        """Feed target tokens; return the logits (V,) after the last. ``hidden``: source tokens, from the last one
+        back, that these tokens do not see."""
+        ...
+
+    def attend(self, tokens: list[int]) -> tuple[mx.array, Attention]:
+        """As `write`, and where the last of ``tokens`` looked in the source."""
+        ...
+
+    def likeliest(self, logits: mx.array) -> int:
+        """The likeliest token by ``logits``, those of the last `write` or `attend`."""
+        ...
+
+    def trim(self, n: int) -> None:
+        """Forget the last ``n`` target tokens; no source has been read since they were fed."""
+        ...
+
+    def fork(self) -> "Branches":
+        """The target as it stands, to go on with in several ways; the memory itself stays as it is. Since the last
+        write, nothing has been read, and nothing written with source hidden."""
+        ...
+
+
+class Paradigm(Protocol):
+    """A way for the two streams to lie in memory. ``trained_as`` names the mask of training that it goes with."""
+
+    @property
+    def trained_as(self) -> str: ...
+
+    def open(self, model: Any, target_start: TargetStart = 0) -> Memory: ...
+
+
+@dataclass(frozen=True)
+class Group:
+    """Each stream counts its own positions, the source never sees the target, nothing is encoded twice."""
+
+    trained_as = "group"
+
+    def open(self, model: Any, target_start: TargetStart = 0) -> "GroupMemory":
+        return GroupMemory(model, target_start)
+
+
+@dataclass(frozen=True)
+class Interleaved:
+    """One sequence in the order of arrival: ordinary positions, each token sees all before it, of either stream."""
+
+    trained_as = "interleaved"
+
+    def open(self, model: Any, target_start: TargetStart = 0) -> "InterleavedMemory":
+        return InterleavedMemory(model)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The target is encoded again after every read, as if the source had been there from the start.
+
+    Its positions are those of `Group`. With ``target_start="after_source"`` each prediction is exactly that of an
+    offline forward over what has been read: the ideal, at the price of one longer forward a read.
+    """
+
+    trained_as = "group"
+
+    def open(self, model: Any, target_start: TargetStart = 0) -> "BatchMemory":
+        return BatchMemory(model, target_start)
+
+
+@dataclass(frozen=True)
+class BatchPositions:
+    """Only the positions of the target are encoded again after a read, so that it always follows the source: its
+    keys are rotated on, its values stay as they were computed from less source."""
+
+    trained_as = "group"
+
+    def open(self, model: Any, target_start: TargetStart = 0) -> "BatchPositionsMemory":
+        return BatchPositionsMemory(model)
+
+
+class _Counted:
+    """What all memories share: a model, its caches, and what has been fed."""
+
+    def __init__(self, model: Any, target_start: int = 0):
+        self._model = model
+        self.caches = make_caches(model, target_start)
+        self._sources = [cache.source for cache in self.caches]
+        self._targets = [cache.target for cache in self.caches]
+        self._columns: list[int] = []  # of the source tokens, in the keys that a target token sees
+        self.forward_passes = self.source_tokens = self.fed_tokens = 0
+
+    def _feed(self, tokens: list[int], views: Sequence[Any]) -> mx.array:
+        self.forward_passes += 1
+        self.fed_tokens += len(tokens)
+        logits: mx.array = self._model(mx.array([tokens]), cache=views)
+        return logits[0, -1]
+
+    def read(self, tokens: list[int]) -> None:
+        start = self.caches[0].source_offset
+        self._feed(tokens, self._sources)
+        # Left lazy, the cost of a read would move into the next write. The logits are never computed.
+        mx.eval([buffer for cache in self.caches for buffer in cache.buffers])
+        self._columns += range(start, start + len(tokens))
+        self.source_tokens += len(tokens)
+
+    def write(self, tokens: list[int], hidden: int = 0) -> mx.array:
+        raise NotImplementedError
+
+    def likeliest(self, logits: mx.array) -> int:
+        return int(mx.argmax(logits).item())  # type: ignore[arg-type]
+
+    def attend(self, tokens: list[int]) -> tuple[mx.array, Attention]:
+        with recorded(self._model) as calls:
+            logits = self.write(tokens)
+        return logits, Attention(calls, list(self._columns))
+
+
+class GroupMemory(_Counted):
+    """See `Group`.
+
+    Args:
+        target_start: position of the first target token (φ); "after_source" goes on where the source stands at
+            the first write. With the whole source read, that is what a model not trained to stream expects.
+    """
+
+    def __init__(self, model: Any, target_start: TargetStart = 0):
+        super().__init__(model, 0 if target_start == "after_source" else target_start)
+        self._after_source = target_start == "after_source"
+
+    @property
+    def target_offset(self) -> int:
+        return self.caches[0].target_offset
+
+    def write(self, tokens: list[int], hidden: int = 0) -> mx.array:
+        if self._after_source and not self.target_offset:
+            self._place(self.caches[0].source_offset - hidden)
+        if not hidden:
+            return self._feed(tokens, self._targets)
+        source = self.caches[0].source_offset
+        sees = mx.broadcast_to(mx.arange(source) < source - hidden, (1, len(tokens), source))
+        with _visible(self.caches, sees):
+            return self._feed(tokens, self._targets)
+
+    def _place(self, position: int) -> None:
+        for cache in self.caches:
+            cache.target_start = position
+
+    def trim(self, n: int) -> None:
+        for cache in self.caches:
+            cache.trim_target(n)
+
+    def fork(self) -> "Branches":
+        return Branches(self, of_source=False)
+
+
+class BatchMemory(GroupMemory):
+    """See `Batch`."""
+
+    def __init__(self, model: Any, target_start: TargetStart = 0):
+        super().__init__(model, target_start)
+        self._tokens: list[int] = []  # of the target
+        self._stale = False
+
+    @property
+    def target_offset(self) -> int:
+        return len(self._tokens)
+
+    def read(self, tokens: list[int]) -> None:
+        super().read(tokens)
+        self._forget()
+
+    def write(self, tokens: list[int], hidden: int = 0) -> mx.array:
+        if hidden and not self._stale:
+            self._forget()
+        again = self._tokens if self._stale else []
+        if self._after_source and not self.caches[0].target_offset:
+            self._place(self.caches[0].source_offset - hidden)
+        self._tokens, self._stale = self._tokens + tokens, False
+        logits = super().write([*again, *tokens], hidden)
+        if hidden:
+            self._forget()  # it was encoded with some of the source hidden
+        return logits
+
+    def _forget(self) -> None:
+        for cache in self.caches:
+            cache.reset_target()
+        self._stale = True
+
+    def trim(self, n: int) -> None:
+        if n and not self._stale:
+            super().trim(n)
+        self._tokens = self._tokens[: len(self._tokens) - n]
+
+
+class BatchPositionsMemory(GroupMemory):
+    """See `BatchPositions`.
+
+    Raises:
+        ValueError: the model has no rotary positions, or such that cannot be rotated on.
+    """
+
+    def __init__(self, model: Any):
+        super().__init__(model, "after_source")
+        self._rotations = _rotations(model)
+
+    def write(self, tokens: list[int], hidden: int = 0) -> mx.array:
+        follows = self.caches[0].source_offset - hidden
+        if self.target_offset and follows != self.caches[0].target_start:
+            moved = follows - self.caches[0].target_start
+            for cache, rotate in zip(self.caches, self._rotations, strict=True):
+                cache.map_target_keys(partial(rotate, by=moved))
+            self._place(follows)
+        return super().write(tokens, hidden)
+
+
+class InterleavedMemory(_Counted):
+    """See `Interleaved`. Both streams lie in the source of the caches, in the order of their arrival."""
+
+    def __init__(self, model: Any):
+        super().__init__(model)
+        self._target = 0
+
+    @property
+    def target_offset(self) -> int:
+        return self._target
+
+    def write(self, tokens: list[int], hidden: int = 0) -> mx.array:
+        if hidden:
+            raise ValueError(
+                "paradigm=interleaved cannot predict with some of the source hidden, since tokens of the target "
+                "have seen it: choose another policy, or paradigm=group"
+            )
+        self._target += len(tokens)
+        return self._feed(tokens, self._sources)
+
+    def trim(self, n: int) -> None:
+        self._target -= n
+        for cache in self.caches:
+            cache.trim_source(n)
+
+    def fork(self) -> "Branches":
+        return Branches(self, of_source=True)
+
+
+class Branches:
+    """Several continuations of one target, fed side by side. The source is copied, not encoded again."""
+
+    def __init__(self, memory: _Counted, of_source: bool):
+        self._memory = memory
+        self._caches = [cache.copy() for cache in memory.caches]
+        self._views = [cache.source if of_source else cache.target for cache in self._caches]
+
+    def step(self, parents: list[int], tokens: list[int]) -> mx.array:
+        """Go on from branch ``parents[i]`` with ``tokens[i]``, which becomes branch i; logits (len(tokens), V)."""
+        if parents != list(range(self._caches[0].batch_size)):
+            for cache in self._caches:
+                cache.select(parents)
+        self._memory.forward_passes += 1
+        self._memory.fed_tokens += len(tokens)
+        logits: mx.array = self._memory._model(mx.array(tokens)[:, None], cache=self._views)
+        return logits[:, -1]
+
+
+@contextmanager
+def _visible(caches: Sequence[DualStreamingCache], sees: mx.array) -> Iterator[None]:
+    """Inside, the target sees of the source what ``sees`` (1, N, S) says."""
+    for cache in caches:
+        cache.target.visible = sees
+    try:
+        yield
+    finally:
+        for cache in caches:
+            cache.target.visible = None
+
+
+class Rotation(Protocol):
+    """Moves keys (1, H, L, D) on by some positions."""
+
+    def __call__(self, keys: mx.array, by: int) -> mx.array: ...
+
+
+def _rotations(model: Any) -> list[Rotation]:
+    """For each layer, what moves its keys (1, H, L, D) on by some positions.
+
+    Proven on one token alone: it attends to itself only, so its keys differ by nothing but the position.
+    """
+    ropes = [
+        [module for name, module in layer.named_modules() if name.rpartition(".")[2] in ("rope", "rotary_emb")]
+        for layer in model.layers
+    ]
+    rotations = [_rotation(found[0]) for found in ropes if len(found) == 1]
+    here, there = (make_caches(model, start) for start in (0, 7))
+    for caches in (here, there):
+        model(mx.array([[0]]), cache=[cache.target for cache in caches])
+    layers = list(zip(rotations, here, there, strict=False))
+    if len(rotations) == len(here) and all(_moves(rotate, first, second, by=7) for rotate, first, second in layers):
+        return rotations
+    raise ValueError(
+        "paradigm=batch_positions needs rotary positions that add up, and this model's do not: choose paradigm=batch"
+    )
+
+
+def _moves(rotate: Rotation, here: DualStreamingCache, there: DualStreamingCache, by: int) -> bool:
+    """Whether ``rotate`` makes the target's keys of the second cache out of those of the first."""
+    keys, moved = here.get_target()[0], there.get_target()[0]
+    if keys is None or moved is None:
+        return False
+    try:
+        error = mx.abs(rotate(keys, by=by) - moved).max()
+    except ValueError:  # made for keys of another width (latent attention)
+        return False
+    return bool(error.item() <= 1e-3 * mx.abs(moved).max().item())  # type: ignore[operator]
+
+
+def _rotation(rope: Any) -> Rotation:
+    def rotate(keys: mx.array, by: int) -> mx.array:
+        batch, heads, length, width = keys.shape
+        # Each token in a row of its own: RoPE would add 0, 1, 2, … along a row.
+        rows = keys.transpose(0, 2, 1, 3).reshape(batch * length, heads, 1, width)
+        turned = rope(rows, offset=by).reshape(batch, length, heads, width)
+        return mx.contiguous(turned.transpose(0, 2, 1, 3))
+
+    return rotate
