@@ -8,7 +8,8 @@ from omegaconf import DictConfig
 from entry import explained, resolved
 from streamllm.experiment import run_experiment
 
-PARTS = ("model", "prompt", "policy", "dataset", "tracker", "limits")
+PARTS = ("model", "prompt", "policy", "paradigm", "dataset", "tracker", "limits", "arrival")
+PLAIN = ("name", "seed", "batch_size", "min_lag", "max_lag")
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="run")
@@ -17,8 +18,8 @@ def main(cfg: DictConfig) -> float:
     """Run one configuration; returns BLEU, which sweepers maximise."""
     config = resolved(cfg)
     parts = {key: hydra.utils.instantiate(cfg[key], _convert_="all") for key in PARTS}
-    rest = {"name": cfg.name, "root": cfg.output.root, "seed": cfg.seed, "batch_size": cfg.batch_size}
-    return float(run_experiment(config=config, **rest, **parts)["bleu"])
+    rest = {key: cfg[key] for key in PLAIN}
+    return float(run_experiment(config=config, root=cfg.output.root, **rest, **parts)["bleu"])
 
 
 if __name__ == "__main__":

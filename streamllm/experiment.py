@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from streamllm.environment import environment
+from streamllm.metrics.arrival import ArrivalClock
 from streamllm.metrics.latency import latency
 from streamllm.metrics.quality import RunningBLEU, sentence_bleu
 from streamllm.metrics.summary import summarise
-from streamllm.records import Example, Policy, Trace
+from streamllm.policies.bounded import bounded
+from streamllm.records import Example, Policy, State, Trace
 from streamllm.runs import LOG, RunFolder, RunInUse
 from streamllm.segment import Unit
 from streamllm.tracking import Guarded, NullTracker, RunInfo, Tracker
@@ -20,7 +22,10 @@ from streamllm.translate import Limits, translate
 
 if TYPE_CHECKING:
     from streamllm.model import ModelConfig
+    from streamllm.paradigms import Paradigm
     from streamllm.prompt import Prompt
+    from streamllm.scheduler import Clock
+    from streamllm.session import Session
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +70,10 @@ def run_experiment(
     seed: int = 0,
     batch_size: int = 1,
     limits: Limits = Limits(),
+    paradigm: "Paradigm | None" = None,
+    min_lag: int | None = None,
+    max_lag: int | None = None,
+    arrival: ArrivalClock | None = None,
 ) -> dict[str, Any]:
     """Translate a data set with a policy, and return the metrics (those of `streamllm.metrics.summarise`).
 
@@ -73,14 +82,20 @@ def run_experiment(
             ``root/<name>-<digest of config>``; where that run has finished, its metrics are returned and
             neither data nor model is loaded.
         prompt: None takes the model's own.
+        batch_size: sentences at a time. Results do not depend on it, but for times and for near-ties; what cannot be
+            batched is translated one by one, which is logged (`scheduler.translate_many`).
+        paradigm: how the two streams lie in memory; None is `paradigms.Group`.
+        min_lag, max_lag: bounds on what the policy may decide (`policies.Bounded`), in units.
+        arrival: the clock by which source units arrive, for latency in seconds.
 
     Raises:
         ValueError, OSError, ImportError: the data or the model cannot be loaded, or do not fit each other.
         RunInUse: another process is writing the folder.
         KeyboardInterrupt: after everything translated so far has been stored.
     """
-    if batch_size != 1:
-        raise ValueError(f"batch_size is {batch_size}; sentences are translated one at a time so far: set batch_size=1")
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size!r}; it is the number of sentences at a time, at least 1")
+    policy = bounded(policy, min_lag, max_lag)
     folder = RunFolder.of(config, name, root)
     if folder.finished:
         metrics = folder.metrics()
@@ -89,14 +104,14 @@ def run_experiment(
     examples = dataset.load()  # before the model: bad data costs nothing
 
     def make_translate() -> Translate:
-        loaded = model.load(prompt, dataset.source_unit, dataset.target_unit)
+        from streamllm.scheduler import translate_many
 
-        def translate_all(examples: Sequence[Example]) -> Iterator[Trace]:
-            for example in examples:
-                session = loaded.session(seed, example.id)
-                yield translate(session, example, policy, limits, dataset.source_unit, dataset.target_unit)
+        loaded = model.load(prompt, dataset.source_unit, dataset.target_unit, paradigm)
 
-        return translate_all
+        def translate_one(session: "Session", example: Example, clock: "Clock") -> Trace:
+            return translate(session, example, policy, limits, dataset.source_unit, dataset.target_unit, clock)
+
+        return lambda examples: translate_many(loaded, examples, translate_one, batch_size, seed)
 
     return evaluate(
         folder,
@@ -106,6 +121,8 @@ def run_experiment(
         target_language=dataset.target_language,
         target_unit=dataset.target_unit,
         tracker=tracker,
+        arrival=arrival,
+        at_limit=limits.reached,
     )
 
 
@@ -118,6 +135,8 @@ def evaluate(
     target_language: str,
     target_unit: Unit = "word",
     tracker: Tracker | None = None,
+    arrival: ArrivalClock | None = None,
+    at_limit: Callable[[State], bool] | None = None,
 ) -> dict[str, Any]:
     """Translate what the folder does not hold yet, then write the metrics of all of it; raises as
     `run_experiment`. ``make_translate`` is called, and so the model loaded, only if something is missing."""
@@ -140,7 +159,7 @@ def evaluate(
                     running = _Running(target_language, target_unit, done.values())
                     _drive(translate_pending(pending), folder, done, len(examples), running, guarded)
                 traces = [done[example.id] for example in examples]
-                metrics: dict[str, Any] = dict(summarise(traces, target_language, target_unit))
+                metrics: dict[str, Any] = dict(summarise(traces, target_language, target_unit, arrival, at_limit))
                 folder.finish(metrics, [example.id for example in examples])
                 guarded.table("sentences", *_sentence_table(traces, target_language, target_unit))
                 guarded.summary(metrics)

@@ -27,7 +27,7 @@ CONFIG = {"policy": {"k": 2}, "seed": 0}
 class Shouting:
     """A session that writes in capitals what it has read, word for word."""
 
-    forward_passes = source_tokens = target_tokens = 0
+    forward_passes = source_tokens = fed_tokens = target_tokens = 0
 
     def __init__(self) -> None:
         self._read: list[str] = []
@@ -53,7 +53,7 @@ class ShoutingModel:
     loaded = False
     opened = 0
 
-    def load(self, prompt: Any, source_unit: str, target_unit: str) -> Any:
+    def load(self, prompt: Any, source_unit: str, target_unit: str, paradigm: Any = None) -> Any:
         self.loaded = True
         return self
 
@@ -380,13 +380,13 @@ def test_two_examples_with_one_id_are_refused(tmp_path: Path):
         run(tmp_path / "run-1", never, examples=[EXAMPLES[0], EXAMPLES[0]])
 
 
-def test_batches_are_refused_until_they_exist(tmp_path: Path):
-    with pytest.raises(ValueError, match="batch_size is 4"):
+def test_a_batch_of_no_sentences_is_refused(tmp_path: Path):
+    with pytest.raises(ValueError, match="batch_size is 0"):
         run_experiment(
             config=CONFIG,
             name="test",
             root=tmp_path,
-            batch_size=4,
+            batch_size=0,
             model=ShoutingModel(),
             dataset=Sentences(),
             policy=Full(),

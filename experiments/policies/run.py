@@ -1,0 +1,108 @@
+"""Every policy at several operating points, as one table and one plot of BLEU over LAAL:
+
+    python -m experiments.policies.run dataset=multi30k dataset.data_dir=FOLDER batch_size=64
+
+What follows is handed to run.py with each point. The table and the plot are written beside this file. Seconds per
+sentence are measured on their own, one sentence at a time. A study that was stopped goes on by the
+same command.
+"""
+
+import sys
+from pathlib import Path
+
+import pandas
+
+from experiments.study import launch, markdown, write_between
+from streamllm.compare import paired_bootstrap
+from streamllm.plots import operating_points, quality_latency
+from streamllm.runs import load_runs
+
+HERE = Path(__file__).parent
+ROOT = "outputs/policies"
+POINTS = {
+    "waitk": ["k=1,2,3,4,5,7,9"],
+    "waitk+catchup": ["policy=waitk", "k=2,3,5,7", "policy.catchup=0.1"],
+    "stride": ["policy.step=2", "policy.initial=2,3,5,7"],
+    "full": [],
+    "alignatt": ["policy.f=1,2,3,4,5"],
+    "confidence": ["policy.threshold=0.3,0.5,0.7,0.8"],
+    "entropy": ["policy.threshold=3.0,2.0,1.0,0.5"],
+    "multi_k": ["policy.k_max=3,5,7,9"],
+    "wait_if_diff": ["policy.initial=2,3,5,7"],
+    "wait_if_worse": ["policy.initial=2,3,5,7"],
+    "local_agreement": ["policy.n=2", "min_lag=1,2,3,5"],
+    "hold_n": ["policy.n=4", "min_lag=2,3,5,7"],
+    "ralcp": ["policy.beam=3", "policy.step=2", "min_lag=2,4,6"],
+}
+SENTENCES_TIMED = 50
+
+
+def main(overrides: list[str]) -> None:
+    for one_by_one in (False, True):
+        for name, points in POINTS.items():
+            policy = [] if any(point.startswith("policy=") for point in points) else [f"policy={name}"]
+            command = ["-m", *policy, *points, f"+study={name}", "tracker=none"]
+            if one_by_one:
+                rest = [key for key in overrides if not key.startswith("batch_size=")]
+                launch("run.py", *command, *rest, f"dataset.limit={SENTENCES_TIMED}", f"output.root={ROOT}/cost")
+            else:
+                launch("run.py", *command, *overrides, f"output.root={ROOT}")
+    report()
+
+
+def report() -> None:
+    runs = load_runs(ROOT)
+    cost = load_runs(f"{ROOT}/cost")
+    runs["point"], cost["point"] = operating_points(runs, "study"), operating_points(cost, "study")
+    seconds = cost.set_index(["study", "point"])["seconds_per_sentence"]
+    rows = []
+    runs["order"] = runs["study"].map({name: i for i, name in enumerate(POINTS)})
+    for run in runs.sort_values(["order", "laal"]).itertuples():
+        key = (run.study, run.point)
+        rows.append(
+            [
+                run.study,
+                run.point,
+                *(f"{getattr(run, name):.2f}" for name in ("bleu", "laal", "al", "cw")),
+                f"{run.forward_passes_per_target_token:.2f}",
+                f"{seconds[key]:.3f}" if key in seconds else "",
+            ]
+        )
+    columns = ["policy", "point", "BLEU", "LAAL", "AL", "CW", "forward passes per target token", "s per sentence"]
+    write_between(HERE / "README.md", "table", markdown(columns, rows))
+    write_between(HERE / "README.md", "tests", beaten(runs))
+    axes = quality_latency(runs, by="study", reference="waitk", pareto=True)
+    axes.figure.savefig(HERE / "pareto.svg", bbox_inches="tight")
+    axes.figure.savefig(HERE / "pareto.png", dpi=150, bbox_inches="tight")
+
+
+def beaten(runs: pandas.DataFrame) -> str:
+    """Runs of other policies with a higher BLEU than some wait-k at no higher LAAL: the most certain for each k."""
+    fixed = ("waitk", "waitk+catchup", "stride", "full")
+    waits, others = runs[runs["study"] == "waitk"].sort_values("k"), runs[~runs["study"].isin(fixed)]
+    rows = []
+    for wait in waits.itertuples():
+        better = others[(others["laal"] <= wait.laal) & (others["bleu"] > wait.bleu)].nlargest(1, "bleu")
+        for run in better.itertuples():
+            found = paired_bootstrap(wait.folder, run.folder, metrics=["bleu", "laal"])
+            bleu, laal = found["bleu"], found["laal"]
+            rows.append(
+                [
+                    f"wait-{int(wait.k)}",
+                    f"{run.study} {run.point}",
+                    f"{bleu.baseline:.2f} → {bleu.system:.2f}",
+                    f"{bleu.difference:+.2f} [{bleu.low:+.2f}, {bleu.high:+.2f}]",
+                    f"{bleu.p_value:.3f}",
+                    f"{laal.baseline:.2f} → {laal.system:.2f}",
+                    f"{laal.difference:+.2f} [{laal.low:+.2f}, {laal.high:+.2f}]",
+                ]
+            )
+    columns = ["wait-k", "beaten by", "BLEU", "difference [95 %]", "p", "LAAL", "difference [95 %]"]
+    return markdown(columns, rows)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["report"]:
+        report()
+    else:
+        main(sys.argv[1:])

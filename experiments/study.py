@@ -1,0 +1,42 @@
+"""What studies share: they launch run.py, wait, and write a table into their README."""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+def launch(script: str, *overrides: str) -> None:
+    """``python SCRIPT overrides…`` in the checkout. Finished runs are only named, so a study that was stopped goes
+    on by the same command.
+
+    Raises:
+        SystemExit: the command failed; it has said why.
+    """
+    command = [sys.executable, script, *overrides]
+    print("$", " ".join(["python", *command[1:]]), flush=True)
+    code = subprocess.run(command, cwd=ROOT, check=False).returncode
+    if code:
+        sys.exit(code)
+
+
+def markdown(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A table; numbers are to be formatted already."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+def write_between(path: Path, name: str, text: str) -> None:
+    """Replace what stands between ``<!-- name -->`` and ``<!-- /name -->`` in a Markdown file.
+
+    Raises:
+        ValueError: the file has no such marks.
+    """
+    start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    before, found, rest = path.read_text(encoding="utf-8").partition(start)
+    _, closed, after = rest.partition(end)
+    if not (found and closed):
+        raise ValueError(f"{path} has no {start} … {end}: put them where the table is to stand")
+    path.write_text(f"{before}{start}\n{text}\n{end}{after}", encoding="utf-8")

@@ -1,0 +1,140 @@
+"""Sentences per second over batch sizes and policies, with one model and one data set.
+
+    python scripts/bench_eval.py [--batch-sizes 1 8 32] [--policies waitk full] [--limit 100] [--rounds 3] [--json FILE]
+
+In each round every batch size is run once, in turn, so that a noisy machine disturbs all alike. Printed are medians
+over the rounds and their ratio to batch size 1, in wall time and in CPU time of this process. Outputs and delays are
+compared with those of batch size 1.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import streamllm  # noqa: F401  (loads the BLAS before mlx)
+
+import mlx.core as mx  # isort: skip
+
+from streamllm import policies
+from streamllm.corpora import HubDataset, Sample
+from streamllm.model import ModelConfig, StreamingModel
+from streamllm.records import Example, Policy, Trace
+from streamllm.scheduler import Clock, translate_many
+from streamllm.session import Session
+from streamllm.translate import translate
+
+POLICIES: dict[str, Policy] = {
+    "waitk": policies.WaitK(3),
+    "full": policies.Full(),
+    "confidence": policies.Confidence(0.5),
+    "wait_if_diff": policies.WaitIfDiff(2),
+    "local_agreement": policies.LocalAgreement(),
+    "alignatt": policies.AlignAtt(2),
+}
+
+
+def traces(model: StreamingModel, examples: Sequence[Example], policy: Policy, batch_size: int) -> Iterator[Trace]:
+    def translate_one(session: Session, example: Example, clock: Clock) -> Trace:
+        return translate(session, example, policy, clock=clock)
+
+    return translate_many(model, examples, translate_one, batch_size)
+
+
+def outcome(trace: Trace) -> Any:
+    """What must not depend on the batch size: all but times."""
+    stats = {name: value for name, value in trace.stats.items() if name != "seconds"}
+    return trace.units, trace.delays, [(event.kind, event.text) for event in trace.events], stats
+
+
+def compare(
+    model: StreamingModel, examples: Sequence[Example], policy: Policy, batch_sizes: Sequence[int], rounds: int
+) -> list[dict[str, float]]:
+    """One row for each batch size."""
+    wall: dict[int, list[float]] = {size: [] for size in batch_sizes}
+    cpu: dict[int, list[float]] = {size: [] for size in batch_sizes}
+    outcomes: dict[int, dict[str, Any]] = {}
+    for _ in range(rounds):
+        for size in batch_sizes:
+            mx.clear_cache()
+            mx.reset_peak_memory()
+            started, used = time.perf_counter(), time.process_time()
+            found = list(traces(model, examples, policy, size))
+            wall[size].append(time.perf_counter() - started)
+            cpu[size].append(time.process_time() - used)
+            outcomes[size] = {trace.id: outcome(trace) for trace in found} | {"peak": mx.get_peak_memory()}
+    first = batch_sizes[0]
+    n = len(examples)
+    rows = []
+    for size in batch_sizes:
+        seconds, work = statistics.median(wall[size]), statistics.median(cpu[size])
+        same = sum(outcomes[size][example.id] == outcomes[first][example.id] for example in examples)
+        rows.append(
+            {
+                "batch_size": size,
+                "sentences_per_second": n / seconds,
+                "ratio": statistics.median(wall[first]) / seconds,
+                "cpu_ms_per_sentence": work / n * 1e3,
+                "cpu_ratio": statistics.median(cpu[first]) / work,
+                "peak_mb": outcomes[size]["peak"] / 1e6,
+                "different": n - same,
+            }
+        )
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser.add_argument("--model", default="bundled:tiny-en-de", help="as model.path of run.py")
+    parser.add_argument("--data-dir", type=Path, help="folder of Multi30k; without it, the bundled sample")
+    parser.add_argument("--limit", type=int, default=100, help="sentences")
+    parser.add_argument(
+        "--batch-sizes", type=int, nargs="+", default=[1, 8, 16, 32, 64, 128], help="the first is the base"
+    )
+    parser.add_argument("--policies", nargs="+", choices=POLICIES, default=["waitk", "full"])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", help="also write the rows to this file")
+    args = parser.parse_args()
+    if args.data_dir:
+        dataset: Sample | HubDataset = HubDataset(
+            path="multi30k",
+            split="test_2016_flickr",
+            data_dir=args.data_dir,
+            source_language="en",
+            target_language="de",
+            limit=args.limit,
+        )
+    else:
+        dataset = Sample(limit=args.limit)
+    examples = dataset.load()
+    model = ModelConfig(args.model).load(source_unit=dataset.source_unit, target_unit=dataset.target_unit)
+    list(traces(model, examples[:2], POLICIES["waitk"], 2))  # warm
+    found: dict[str, list[dict[str, float]]] = {}
+    print(
+        f"{'policy':>16} {'batch':>6} {'sentences/s':>12} {'ratio':>7} {'CPU ms/sentence':>16} {'CPU ratio':>10} "
+        f"{'peak MB':>8} {'different':>10}"
+    )
+    for name in args.policies:
+        found[name] = compare(model, examples, POLICIES[name], args.batch_sizes, args.rounds)
+        for row in found[name]:
+            print(
+                f"{name:>16} {row['batch_size']:>6} {row['sentences_per_second']:>12.2f} {row['ratio']:>7.2f} "
+                f"{row['cpu_ms_per_sentence']:>16.2f} {row['cpu_ratio']:>10.2f} {row['peak_mb']:>8.1f} "
+                f"{row['different']:>10}",
+                flush=True,
+            )
+    if args.json:
+        about = {
+            "model": args.model,
+            "sentences": len(examples),
+            "rounds": args.rounds,
+            "device": str(mx.default_device()),
+        }
+        Path(args.json).write_text(json.dumps({"about": about, "policies": found}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,370 @@
+"""One memory for many sentences: each is a row, and each forward serves rows that read and rows that write.
+
+Invariant: a row's columns below its length hold exactly the tokens that it was given and has not trimmed; no token
+sees any other column.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import mlx.core as mx
+import numpy as np
+from mlx_lm.models import cache as mlx_lm_cache
+
+from streamllm.attention import Attention, recorded
+from streamllm.cache import KV
+from streamllm.paradigms import Branches, TargetStart
+
+UNUSED = np.iinfo(np.int32).max  # index of a column without a token
+STEP = 32  # columns by which the buffers grow and shrink
+SHORT = 16  # more source tokens of a sentence than this are fed in a forward for long reads,
+FEW = 4  # and all are, when on average a sentence has more than this (when all begin): it computes no logits
+CHUNK = 256  # tokens of one sentence in such a forward
+TOKENS = 4096  # tokens of all sentences in it
+
+
+class CannotBatch(Exception):
+    """What a sentence can do in a memory of its own only; the message says what."""
+
+
+class _Token(NamedTuple):
+    """A token on its way into the memory. Of its sentence it sees the source tokens with an index below ``source_end``
+    and the target tokens with one below ``target_end``."""
+
+    token: int
+    slot: int
+    column: int
+    position: int
+    source_end: int
+    target_end: int
+
+
+class Pool:
+    """The keys and values of up to ``rows`` sentences in one model.
+
+    Each layer has one buffer (rows, H_kv, columns, D). A sentence's tokens lie in its row in the order in which they
+    were fed, source and target mixed: keys carry their positions, so their order means nothing to attention.
+
+    In a forward, each token is a batch row of length 1 with its own position and mask, and with a copy of its
+    sentence's keys. So nothing is padded, and one forward reads and writes. Where the copies would cost more than
+    padding does, in long reads, a forward with one padded batch row for each sentence goes before.
+
+    Args:
+        model: an mlx-lm decoder that takes an array of positions (`streamllm.scheduler.why_alone` tells).
+        rows: sentences at a time.
+        target_start: as in `paradigms.GroupMemory`.
+
+    Raises:
+        ValueError: rows is not positive.
+    """
+
+    def __init__(self, model: Any, rows: int, target_start: TargetStart = 0):
+        if rows < 1:
+            raise ValueError(f"a pool of {rows} rows holds no sentence; accepted is at least 1")
+        self._model, self._target_start = model, target_start
+        self._layers = [_Layer() for _ in mlx_lm_cache.make_prompt_cache(model)]
+        self._free = list(range(rows))[::-1]
+        self._open: dict[int, Row] = {}
+        # (rows, columns): the index of each token in its stream, UNUSED in the array of the other stream.
+        self._source = np.full((rows, STEP), UNUSED, np.int32)
+        self._target = np.full((rows, STEP), UNUSED, np.int32)
+        self.wait: Callable[[Row], None] = lambda row: self.step([row])
+        """What a row calls that needs an answer: it must get the row into a `step`. A scheduler sets it."""
+        self.forward_passes = self.fed_tokens = 0  # of all rows together, padding included
+
+    @property
+    def columns(self) -> int:
+        """Tokens that each row has room for."""
+        return int(self._source.shape[1])
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a row is free."""
+        return bool(self._free)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of keys and values, slack included."""
+        return sum(buffer.nbytes for layer in self._layers for buffer in layer.buffers)
+
+    def open(self) -> "Row":
+        """An empty row.
+
+        Raises:
+            RuntimeError: all are taken.
+        """
+        if not self._free:
+            raise RuntimeError(f"all {len(self._open)} rows are taken: close one first")
+        slot = self._free.pop()
+        self._open[slot] = Row(self, slot, self._target_start)
+        return self._open[slot]
+
+    def close(self, row: "Row") -> None:
+        """Take a row back; its sentence has ended. Idempotent."""
+        if self._open.get(row.slot) is row:
+            del self._open[row.slot]
+            self._source[row.slot] = self._target[row.slot] = UNUSED
+            self._free.append(row.slot)
+
+    def forget(self, row: "Row", n: int) -> None:
+        """Take the last ``n`` tokens of a row, which are target tokens, out of sight.
+
+        Raises:
+            RuntimeError: some are source tokens.
+        """
+        last = slice(row.length - n, row.length)
+        if (self._source[row.slot, last] != UNUSED).any():
+            raise RuntimeError(f"cannot trim {n} target tokens: source has been read since they were fed")
+        self._target[row.slot, last] = UNUSED
+
+    # Feeding
+
+    def step(self, rows: Sequence["Row"]) -> None:
+        """Feed what these rows wait for, and give each its answer. The host waits for the device once."""
+        self._fit()
+        unread = sum(len(row.unread) for row in rows if len(row.unread) <= SHORT)
+        short = 0 if unread > FEW * len(rows) else SHORT
+        self._read_long([row for row in rows if len(row.unread) > short])
+        tokens: list[_Token] = []
+        last: list[int] = []
+        for row in rows:
+            tokens += self._place_source(row, len(row.unread))
+            tokens += self._place_target(row)
+            last.append(len(tokens) - 1)
+        calls: Sequence[Any] = []
+        if any(row.attends for row in rows):
+            with recorded(self._model) as calls:
+                logits = self._forward(np.array(tokens, np.int32)[:, None])
+        else:
+            logits = self._forward(np.array(tokens, np.int32)[:, None])
+        logits = logits[mx.array(last), 0]  # (rows, V)
+        likeliest = mx.argmax(logits, axis=-1)
+        # Cut here, not in each row: policies that look at logits would evaluate each cut on its own.
+        cut = mx.split(logits.reshape(-1), len(rows))
+        mx.eval(likeliest, cut, [buffer for layer in self._layers for buffer in layer.buffers])
+        answers: list[int] = likeliest.tolist()  # type: ignore[assignment]
+        for row, at, token, own_logits in zip(rows, last, answers, cut, strict=True):
+            attention = None
+            if row.attends:
+                own = [(queries[at : at + 1], keys[at : at + 1], scale) for queries, keys, scale in calls]
+                attention = Attention(own, np.flatnonzero(self._source[row.slot] != UNUSED).tolist())
+            row.answer = Answer(own_logits, token, attention)
+
+    def _read_long(self, rows: Sequence["Row"]) -> None:
+        """Feed all source tokens of these rows. Their logits are never computed."""
+        while rows:
+            rows = sorted(rows, key=lambda row: -len(row.unread))
+            length = min(len(rows[0].unread), CHUNK)
+            parts = [self._place_source(row, length) for row in rows[: max(1, TOKENS // length)]]
+            for part in parts:  # padding goes into the column after, which is free, and is seen by nobody
+                padding = part[-1]._replace(column=part[-1].column + 1)
+                part += [padding] * (length - len(part))
+            self._forward(np.array(parts, np.int32))
+            rows = [row for row in rows if row.unread]
+
+    def _place_source(self, row: "Row", n: int) -> list[_Token]:
+        tokens, row.unread = row.unread[:n], row.unread[n:]
+        column, index = row.length, row.source_offset
+        row.length, row.source_offset = column + len(tokens), index + len(tokens)
+        self._source[row.slot, column : row.length] = range(index, row.source_offset)
+        return [_Token(token, row.slot, column + i, index + i, index + i + 1, 0) for i, token in enumerate(tokens)]
+
+    def _place_target(self, row: "Row") -> list[_Token]:
+        tokens, row.unwritten = row.unwritten, []
+        column, index, seen = row.length, row.target_offset, row.source_offset - row.hidden
+        row.length, row.target_offset = column + len(tokens), index + len(tokens)
+        self._target[row.slot, column : row.length] = range(index, row.target_offset)
+        first = row.target_start + index
+        return [_Token(token, row.slot, column + i, first + i, seen, index + i + 1) for i, token in enumerate(tokens)]
+
+    def _forward(self, feed: np.ndarray[Any, Any]) -> mx.array:
+        """Logits (S, N, V) of ``feed`` (S, N, fields of `_Token`), where each of the S rows is of one sentence."""
+        tokens, slots, columns, positions, source_ends, target_ends = np.moveaxis(feed, -1, 0)
+        self.forward_passes += 1
+        self.fed_tokens += tokens.size
+        used = int(columns.max()) + 1
+        own = slots[:, 0]
+        forward = _Forward(
+            shape=self._source.shape,
+            slots=mx.array(own),
+            columns=mx.array(columns),
+            used=used,
+            start=mx.array(positions[:, 0]),
+            sight=_Sight(self._source[own, :used], self._target[own, :used], source_ends, target_ends),
+        )
+        for layer in self._layers:
+            layer.begin(forward)
+        logits: mx.array = self._model(mx.array(tokens), cache=self._layers)
+        return logits
+
+    def _fit(self) -> None:
+        """Make room for what the rows are about to be fed, and give back room that has long been too much."""
+        longest = max(row.length + len(row.unread) + len(row.unwritten) for row in self._open.values())
+        columns = -(-longest // STEP) * STEP
+        if self.columns < columns:
+            # By a share of what is there: one endless sentence would copy all rows again and again.
+            columns = max(columns, (self.columns + self.columns // 4) // STEP * STEP)
+        if self.columns < columns or self.columns >= 2 * columns:
+            self._source, self._target = _resized(self._source, columns), _resized(self._target, columns)
+
+
+def _resized(index: np.ndarray[Any, Any], columns: int) -> np.ndarray[Any, Any]:
+    slack = max(0, columns - index.shape[1])
+    return np.pad(index[:, :columns], ((0, 0), (0, slack)), constant_values=UNUSED)
+
+
+# What a model sees
+
+
+class _Sight:
+    """Which columns the tokens of a forward see; masks (S, 1, N, used)."""
+
+    def __init__(self, source: Any, target: Any, source_ends: Any, target_ends: Any):
+        self._streams = (source[:, None], source_ends[..., None]), (target[:, None], target_ends[..., None])
+        self._masks: dict[int | None, mx.array] = {}
+
+    def mask(self, window_size: int | None) -> mx.array:
+        """A sliding window of w applies within each stream: the last w tokens that a token may see of it."""
+        if window_size not in self._masks:
+            sees = [index < end for index, end in self._streams]
+            if window_size is not None:
+                sees = [s & (i >= end - window_size) for s, (i, end) in zip(sees, self._streams, strict=True)]
+            self._masks[window_size] = mx.array((sees[0] | sees[1])[:, None])
+        return self._masks[window_size]
+
+
+@dataclass(frozen=True)
+class _Forward:
+    """What the layers need to know of a forward of S rows of N tokens."""
+
+    shape: tuple[int, ...]  # rows and columns of the buffers
+    slots: mx.array  # (S,)
+    columns: mx.array  # (S, N)
+    used: int  # columns that hold anything
+    start: mx.array  # (S,) positions of the first tokens
+    sight: _Sight
+
+
+class _Layer:
+    """Stands for mlx-lm's cache of one layer.
+
+    It defines no __len__, __bool__ or `bits`: mlx-lm tests caches for truth, and takes `bits` for a quantised cache.
+    """
+
+    offset: mx.array
+
+    def __init__(self) -> None:
+        self._keys: mx.array | None = None
+        self._values: mx.array | None = None
+        self._forward: _Forward
+
+    @property
+    def buffers(self) -> list[mx.array]:
+        return [buffer for buffer in (self._keys, self._values) if buffer is not None]
+
+    def begin(self, forward: _Forward) -> None:
+        self._forward, self.offset = forward, forward.start
+
+    def update_and_fetch(self, keys: mx.array, values: mx.array) -> KV:
+        """Store (S, H_kv, N, D); return what the sentences of the rows hold, (S, H_kv, used, D)."""
+        self._keys = self._store(self._keys, keys)
+        self._values = self._store(self._values, values)
+        return self.keys_and_values()
+
+    def keys_and_values(self) -> KV:
+        """What the last update gave, for layers that share the keys of another one (gemma3n)."""
+        assert self._keys is not None and self._values is not None
+        slots, used = self._forward.slots, self._forward.used
+        # Whole rows are copied before they are cut: the other way is ten times slower on a CPU.
+        return self._keys[slots][:, :, :used], self._values[slots][:, :, :used]
+
+    def make_mask(self, N: int, return_array: bool = False, window_size: int | None = None) -> mx.array:
+        return self._forward.sight.mask(window_size)
+
+    def _store(self, buffer: mx.array | None, new: mx.array) -> mx.array:
+        rows, columns = self._forward.shape
+        if buffer is None:
+            buffer = mx.zeros((rows, new.shape[1], columns, new.shape[3]), new.dtype)
+        elif buffer.shape[2] > columns:
+            buffer = mx.contiguous(buffer[:, :, :columns])
+        elif buffer.shape[2] < columns:
+            slack = mx.zeros((*buffer.shape[:2], columns - buffer.shape[2], buffer.shape[3]), buffer.dtype)
+            buffer = mx.concatenate([buffer, slack], axis=2)
+        buffer[self._forward.slots[:, None], :, self._forward.columns] = new.transpose(0, 2, 1, 3)
+        return buffer
+
+
+# One sentence
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a step gave a row: the ``logits`` (V,) after its last token, the likeliest one, and where it looked."""
+
+    logits: mx.array
+    likeliest: int
+    attention: Attention | None
+
+
+class Row:
+    """A `paradigms.Memory` in a pool. Reads are put off until the next write: then they cost no forward of their own.
+
+    ``forward_passes`` counts what the sentence asked for, so that it does not depend on the sentences beside it.
+    """
+
+    def __init__(self, pool: Pool, slot: int, target_start: TargetStart):
+        self._pool, self.slot = pool, slot
+        self._after_source = target_start == "after_source"
+        self.target_start = 0 if target_start == "after_source" else target_start
+        self.unread: list[int] = []  # source tokens to be fed
+        self.unwritten: list[int] = []  # target tokens to be fed after them
+        self.hidden = 0  # source tokens, from the last one back, that the latter do not see
+        self.attends = False  # whether attention is read out
+        self.length = self.source_offset = self.target_offset = 0  # tokens held
+        self.answer: Answer | None = None
+        self.forward_passes = self.source_tokens = self.fed_tokens = 0
+
+    def read(self, tokens: list[int]) -> None:
+        self.unread += tokens
+        self._count(tokens)
+        self.source_tokens += len(tokens)
+
+    def write(self, tokens: list[int], hidden: int = 0) -> mx.array:
+        return self._ask(tokens, hidden).logits
+
+    def attend(self, tokens: list[int]) -> tuple[mx.array, Attention]:
+        self.attends = True
+        try:
+            answer = self._ask(tokens, 0)
+        finally:
+            self.attends = False
+        assert answer.attention is not None
+        return answer.logits, answer.attention
+
+    def _ask(self, tokens: list[int], hidden: int) -> Answer:
+        if self._after_source and not self.target_offset:
+            self.target_start = self.source_tokens - hidden
+        self._count(tokens)
+        self.unwritten, self.hidden, self.answer = tokens, hidden, None
+        self._pool.wait(self)
+        assert self.answer is not None
+        return self.answer
+
+    def likeliest(self, logits: mx.array) -> int:
+        assert self.answer is not None
+        return self.answer.likeliest
+
+    def trim(self, n: int) -> None:
+        """Raises: RuntimeError: source has been read since these tokens were fed."""
+        n = min(n, self.target_offset)
+        self._pool.forget(self, n)
+        self.length -= n
+        self.target_offset -= n
+
+    def fork(self) -> Branches:
+        raise CannotBatch("a beam search goes on in several ways at once")
+
+    def _count(self, tokens: list[int]) -> None:
+        self.forward_passes += 1
+        self.fed_tokens += len(tokens)

@@ -1,0 +1,346 @@
+"""Many sentences at a time: the traces are those of one at a time, whatever ends, fails or cannot be batched."""
+
+import logging
+import random
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import pytest
+import tiny
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from streamllm import paradigms, policies
+from streamllm.batch import Pool
+from streamllm.corpora import Sample
+from streamllm.model import ModelConfig, StreamingModel
+from streamllm.policies import Confidence, Full, LocalAgreement, WaitK
+from streamllm.prompt import Prompt, PromptTokens
+from streamllm.records import READ, WRITE, Decide, Example, Policy, State, Trace
+from streamllm.scheduler import Clock, run_all, translate_many, why_alone
+from streamllm.session import Session
+from streamllm.translate import Limits, translate
+
+TIE = 1e-3  # top-2 margin under which float32 may decide either way
+PROMPT = Prompt(source_header="a <", source_footer=" =>", target_header="German:")
+WORDS = ["the", "dog", "cats", "Größe", "你好", "<run>", "a,", "jumping."]
+SENTENCES = ["a cat, the Größe: 你好.", "the", "", "dog dog dog dog dog dog", "the <run> a", "cats", "the dog runs"]
+
+
+class RandomPolicy:
+    """READ and WRITE as a die says."""
+
+    def start(self, example: Example) -> Decide:
+        dice = random.Random(example.id)
+
+        def decide(state: State) -> Any:
+            return dice.choice([READ, WRITE])
+
+        return decide
+
+
+class Watched(paradigms.GroupMemory):
+    """Notes the smallest margin between the likeliest token and the next."""
+
+    margin = float("inf")
+
+    def likeliest(self, logits: mx.array) -> int:
+        second, first = mx.sort(logits)[-2:].tolist()  # type: ignore[misc]
+        self.margin = min(self.margin, first - second)
+        return super().likeliest(logits)
+
+
+def examples_of(sentences: Sequence[str]) -> list[Example]:
+    return [Example(str(i), sentence, "") for i, sentence in enumerate(sentences)]
+
+
+def streaming(tokenizer: Any, seed: int = 2, end: float = 4.0, unit: Any = "word", **settings: Any) -> StreamingModel:
+    model = tiny.Biased(tiny.random_model(seed, len(tokenizer)), tiny.sentence_bias(tokenizer, end))
+    return StreamingModel(model, PromptTokens(PROMPT, tokenizer, "word", unit), tokenizer, **settings)
+
+
+def run(model: StreamingModel, examples: Sequence[Example], policy: Policy, batch_size: int) -> Iterator[Trace]:
+    def translate_one(session: Session, example: Example, clock: Clock) -> Trace:
+        limits, unit = Limits(length_extra=4), model.prompt.target_unit
+        return translate(session, example, policy, limits, target_unit=unit, clock=clock)
+
+    return translate_many(model, examples, translate_one, batch_size)
+
+
+def without_times(trace: Trace) -> Trace:
+    events = tuple(replace(event, seconds=0.0) for event in trace.events)
+    return replace(trace, events=events, elapsed=(), stats=trace.stats | {"seconds": 0})
+
+
+def outcomes(traces: Iterator[Trace]) -> dict[str, Trace]:
+    found = [without_times(trace) for trace in traces]
+    by_id = {trace.id: trace for trace in found}
+    assert len(by_id) == len(found)
+    return by_id
+
+
+def near_ties(model: StreamingModel, examples: Sequence[Example], policy: Policy) -> set[str]:
+    """Examples that float32 may decide either way."""
+    found = set()
+    for example in examples:
+        memory = Watched(model.model, model.target_start)
+        translate(
+            model.session(0, example.id, memory),
+            example,
+            policy,
+            Limits(length_extra=4),
+            target_unit=model.prompt.target_unit,
+        )
+        if memory.margin < TIE:
+            found.add(example.id)
+    return found
+
+
+def compare(model: StreamingModel, examples: Sequence[Example], policy: Policy, batch_size: int) -> int:
+    """Holds traces in batches against those one by one; returns how many could be compared."""
+    alone = outcomes(run(model, examples, policy, 1))
+    together = outcomes(run(model, examples, policy, batch_size))
+    assert together.keys() == alone.keys()
+    sure = alone.keys() - near_ties(model, examples, policy)
+    assert {name: together[name] for name in sure} == {name: alone[name] for name in sure}
+    return len(sure)
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    seed=st.integers(10, 10**6),
+    sentences=st.lists(st.lists(st.sampled_from(WORDS), max_size=6).map(" ".join), min_size=2, max_size=6),
+    policy=st.sampled_from([WaitK(1), WaitK(3), Full(), RandomPolicy()]),
+    batch_size=st.integers(2, 7),
+    end=st.floats(0, 7),
+    unit=st.sampled_from(["word", "character"]),
+    target_start=st.sampled_from([0, 7, "after_source"]),
+)
+def test_traces_do_not_depend_on_the_batch_size(
+    tokenizer: Any,
+    seed: int,
+    sentences: list[str],
+    policy: Policy,
+    batch_size: int,
+    end: float,
+    unit: str,
+    target_start: Any,
+) -> None:
+    model = streaming(tokenizer, seed, end, unit, target_start=target_start)
+    compare(model, examples_of(sentences), policy, batch_size)
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        Confidence(0.2),
+        policies.WaitIfDiff(2),
+        policies.WaitIfWorse(2),
+        LocalAgreement(),
+        policies.AlignAtt(1, heads=[[0, 1], [1, 2]]),
+    ],
+    ids=lambda policy: type(policy).__name__,
+)
+def test_policies_that_ask_the_model_decide_the_same_in_a_batch(tokenizer: Any, policy: Policy) -> None:
+    examples = examples_of(SENTENCES)
+    sure = sum(compare(streaming(tokenizer, seed, 5.0), examples, policy, 4) for seed in (1, 2))
+    assert sure >= len(examples)
+
+
+@pytest.mark.parametrize("policy", [WaitK(3), Full()], ids=["waitk", "full"])
+def test_the_bundled_model_translates_the_same_in_a_batch(policy: Policy) -> None:
+    model = ModelConfig("bundled:tiny-en-de").load()
+    assert compare(model, Sample(limit=12).load(), policy, 5) >= 11
+
+
+def test_sampling_does_not_depend_on_the_batch(tokenizer: Any) -> None:
+    model = streaming(tokenizer, end=2.0, temperature=1.0, top_p=0.9)
+    examples = examples_of(SENTENCES)
+    alone = outcomes(run(model, examples, WaitK(2), 1))
+    assert outcomes(run(model, examples, WaitK(2), 3)) == alone
+    assert outcomes(run(model, examples[::-1], WaitK(2), 5)) == alone
+
+
+def test_times_are_shares_that_add_up_to_that_of_the_run(tokenizer: Any) -> None:
+    started = time.perf_counter()
+    traces = list(run(streaming(tokenizer, end=0.0), examples_of(SENTENCES), WaitK(2), len(SENTENCES)))
+    assert 0 < sum(trace.stats["seconds"] for trace in traces) <= time.perf_counter() - started
+    for trace in traces:
+        times = [event.seconds for event in trace.events]
+        assert times == sorted(times)
+
+
+def test_a_sentence_is_yielded_when_it_ends_and_the_next_one_begins(tokenizer: Any) -> None:
+    begun: list[str] = []
+
+    class Noting(WaitK):
+        def start(self, example: Example) -> Decide:
+            begun.append(example.id)
+            return super().start(example)
+
+    sentences = ["the dog runs " * 3, "the", "a", "a"]
+    seen = [(trace.id, len(begun)) for trace in run(streaming(tokenizer), examples_of(sentences), Noting(1), 2)]
+    assert begun == ["0", "1", "2", "3"]
+    assert seen[0][1] == 2  # none waited for others to end
+
+
+# What goes wrong
+
+
+def test_an_interrupt_loses_only_the_sentences_under_way(tokenizer: Any) -> None:
+    class Interrupted(WaitK):
+        def start(self, example: Example) -> Decide:
+            if example.id == "4":
+                raise KeyboardInterrupt
+            return super().start(example)
+
+    examples = examples_of(["the"] * 8)
+    traces: list[Trace] = []
+    with pytest.raises(KeyboardInterrupt):
+        traces.extend(run(streaming(tokenizer), examples, Interrupted(1), 3))
+    assert {"0", "1"} <= {trace.id for trace in traces} <= {"0", "1", "2", "3"}
+
+
+@pytest.mark.parametrize("how", ["closed", "failed", "interrupted in the model"])
+def test_no_coroutine_outlives_its_run(tokenizer: Any, how: str) -> None:
+    ended: list[int] = []
+    model = tiny.random_model(3, len(tokenizer))
+
+    def task(i: int) -> Any:
+        def live(row: Any, clock: Clock) -> int:
+            try:
+                for step in range(5):
+                    row.read([1])
+                    row.write([2])
+                    if i == 1 and step == 2 and how == "failed":
+                        raise LookupError("what the policy raised")
+                    if i == 0 and step == 3:
+                        return i
+                return i
+            finally:
+                ended.append(i)
+
+        return live
+
+    class Interrupting(Pool):
+        steps = 0
+
+        def step(self, rows: Any) -> None:
+            self.steps += 1
+            if how == "interrupted in the model" and self.steps == 3:
+                raise KeyboardInterrupt
+            super().step(rows)
+
+    pool = Interrupting(model, 3)
+    results = run_all(pool, [task(i) for i in range(5)])
+    if how == "closed":
+        assert next(results) == 0
+        results.close()  # type: ignore[attr-defined]
+    else:
+        with pytest.raises(LookupError if how == "failed" else KeyboardInterrupt):
+            list(results)
+    assert sorted(ended) == [0, 1, 2]
+    assert [pool.open() for _ in range(3)]
+    assert not pool.has_room
+
+
+# What cannot be batched
+
+
+def test_beams_are_searched_one_by_one_with_a_line_that_says_so(
+    tokenizer: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    model, examples = streaming(tokenizer), examples_of(SENTENCES[:4])
+    policy = LocalAgreement(beam=2)
+    alone = outcomes(run(model, examples, policy, 1))
+    with caplog.at_level(logging.INFO, "streamllm"):
+        together = outcomes(run(model, examples, policy, 3))
+    assert together == alone
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith("batch_size is 3, but sentences are translated one by one: a beam search")
+
+
+def test_what_was_translated_before_the_first_beam_stays(tokenizer: Any) -> None:
+    class BeamsInShortSentences:
+        def start(self, example: Example) -> Decide:
+            policy = LocalAgreement(beam=2) if len(example.source) < 4 else WaitK(1)
+            return policy.start(example)
+
+    model, examples = streaming(tokenizer), examples_of(["the dog", "the dog runs", "a", "the cats", "the"])
+    alone = outcomes(run(model, examples, BeamsInShortSentences(), 1))
+    traces = list(run(model, examples, BeamsInShortSentences(), 2))
+    assert outcomes(iter(traces)) == alone
+    assert traces[0].id != "0"  # the longest first: it was translated in a batch
+
+
+@pytest.mark.parametrize("paradigm", [paradigms.Interleaved(), paradigms.Batch(), paradigms.BatchPositions()])
+def test_other_paradigms_are_translated_one_by_one(
+    tokenizer: Any, paradigm: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    model, examples = streaming(tokenizer, paradigm=paradigm), examples_of(SENTENCES[:3])
+    with caplog.at_level(logging.INFO, "streamllm"):
+        together = list(run(model, examples, WaitK(2), 3))
+    assert [trace.id for trace in together] == ["0", "1", "2"]
+    assert type(paradigm).__name__ in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("position", "reason"),
+    [(int, "takes no batch of positions"), (lambda offset: int(offset[0].item()), "gives other logits in a batch")],
+    ids=["fails", "is wrong"],
+)
+def test_a_model_that_takes_one_position_for_all_rows_is_found_out(tokenizer: Any, position: Any, reason: str) -> None:
+    class View:
+        """A cache as such a model sees it."""
+
+        def __init__(self, cache: Any):
+            self._cache = cache
+
+        @property
+        def offset(self) -> Any:
+            offset = self._cache.offset
+            return offset if isinstance(offset, int) else position(offset)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._cache, name)
+
+    class OnePosition(tiny.Biased):
+        def __call__(self, tokens: mx.array, cache: Any = None) -> mx.array:
+            return super().__call__(tokens, [View(each) for each in cache])
+
+    model = streaming(tokenizer)
+    assert why_alone(model) is None
+    model.model = OnePosition(model.model.model, model.model.bias)
+    assert reason in str(why_alone(model))
+
+
+def test_a_batch_of_no_sentences_is_refused(tokenizer: Any) -> None:
+    with pytest.raises(ValueError, match="batch_size is 0"):
+        list(run(streaming(tokenizer), examples_of(["the"]), WaitK(1), 0))
+
+
+def test_a_run_is_the_same_in_batches(model_folder: Path, tmp_path: Path) -> None:
+    from streamllm.experiment import run_experiment
+    from streamllm.runs import load_traces
+
+    runs = {}
+    for batch_size in (1, 4):
+        run_experiment(
+            config={"batch_size": batch_size},
+            name="run",
+            root=tmp_path,
+            model=ModelConfig(str(model_folder)),
+            prompt=PROMPT,
+            policy=WaitK(2),
+            dataset=Sample(limit=6),
+            limits=Limits(length_extra=4),
+            batch_size=batch_size,
+        )
+        (folder,) = set(tmp_path.iterdir()) - set(runs)
+        runs[folder] = [without_times(trace) for trace in load_traces(folder)]
+    one, many = runs.values()
+    assert one == many
