@@ -532,6 +532,14 @@ def test_a_beam_that_ends_at_once_is_an_empty_hypothesis(tokenizer: Any) -> None
     assert session.write().unit is None
 
 
+def test_a_beam_ends_at_a_stop_text(tokenizer: Any) -> None:
+    """Which is not fed, like an end token."""
+    session = scripted(tokenizer, sentence(" dog", ".\n", " cat"), replace(SCRIPTED, stop="\n"))
+    session.read("x")
+    assert [units(hypothesis) for hypothesis in session.beam(1)] == [["dog"]]
+    assert fed(session) == ["<bos>x", "<mark>", " dog"]
+
+
 @pytest.mark.parametrize("size", [0, -1])
 def test_a_beam_of_nothing_is_refused(models: list[Any], facts: PromptTokens, size: int) -> None:
     session = Session(Group().open(models[2]), facts)

@@ -23,7 +23,7 @@ from streamllm.records import Example
 from streamllm.training.data import FULL, DataConfig, TrainingData, pad
 from streamllm.training.dropout import add_dropout
 from streamllm.training.fresh import FreshModel
-from streamllm.training.objective import cross_entropy, forward, visible
+from streamllm.training.objective import arrival_order, cross_entropy, forward, visible
 from streamllm.training.segmentation import BPEDropout
 
 PAIRS = [
@@ -318,3 +318,22 @@ def test_early_stopping_ends_with_the_best_weights(model: StreamingModel, tmp_pa
     second = mx.load(str(tmp_path / "run" / "epoch-002.safetensors"))
     for name, weights in tree_flatten(model.model.parameters()):
         assert mx.array_equal(weights, second[name]).item(), name
+
+
+def test_interleaved_training_also_shows_where_a_unit_ends_before_the_next_read(model: StreamingModel) -> None:
+    """Some last tokens arrive with their own unit, others behind the next source, as they are fed again."""
+    data = TrainingData(PAIRS, model.prompt, DataConfig(), seed=0)
+    plain = [data.encode(example, 1) for example in PAIRS]
+    mixed = [data.encode(example, 1, random.Random(seed)) for seed in range(8) for example in PAIRS]
+    assert all(pair.arrival_units == pair.target_units for pair in plain)
+    header = len(model.prompt.target_header)
+    early = late = 0
+    for pair in mixed:
+        own = [0] * header + pair.target_units[header - 1 : -1]
+        for arrival, mine, predicted in zip(pair.arrival_units, own, pair.target_units, strict=True):
+            assert arrival in (mine, predicted)
+            early += arrival < predicted
+            late += mine < predicted == arrival
+    assert early and late
+    order, _ = arrival_order(pad(mixed[:2]))
+    assert sorted(order[0].tolist()) == list(range(order.shape[1]))

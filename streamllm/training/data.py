@@ -22,12 +22,16 @@ class Encoded:
 
     ``source_units``: -1 for the header, then 0, 1, …, |x| - 1, and |x| for the footer.
     ``target_units[j]`` is the target unit of the token that target token j predicts; 0 in the header.
+    ``arrival_units[j]`` is the one by which target token j arrives where streams are interleaved: the same, but that
+    for half of the units their last token comes with its own unit. There it is fed first, to see where the unit ends,
+    and a model that has always found source between two units would never end one.
     """
 
     source: list[int]
     source_units: list[int]
     target: list[int]
     target_units: list[int]
+    arrival_units: list[int]
     labels: list[int]  # -1 where nothing is learned (the header)
     k: int
 
@@ -43,6 +47,7 @@ class Batch:
     source_units: np.ndarray
     target: np.ndarray
     target_units: np.ndarray
+    arrival_units: np.ndarray
     labels: np.ndarray
     k: np.ndarray
 
@@ -114,7 +119,13 @@ class TrainingData:
         output_units.append(len(target))
         header = len(prompt.target_header)
         labels = [-1] * (header - 1) + output[header:]
-        return Encoded(tokens, units, output[:-1], output_units[1:], labels, len(source) + 1 if k == FULL else int(k))
+        own, predicted = output_units[:-1], output_units[1:]
+        arrival = predicted
+        if rng is not None:  # a generator of its own: the order of the data must not depend on this
+            early = random.Random(f"{k}/{output}")
+            arrival = [o if early.random() < 0.5 else p for o, p in zip(own, predicted, strict=True)]
+        lag = len(source) + 1 if k == FULL else int(k)
+        return Encoded(tokens, units, output[:-1], predicted, arrival, labels, lag)
 
     def _tokens(self, text: str, rng: random.Random | None) -> list[int]:
         if self.dropout is None or rng is None:
@@ -174,6 +185,7 @@ def pad(group: Sequence[Encoded]) -> Batch:
         source_units=stack([e.source_units for e in group], PADDING),
         target=stack([e.target for e in group], 0),
         target_units=stack([e.target_units for e in group], 0),
+        arrival_units=stack([e.arrival_units for e in group], 0),
         labels=stack([e.labels for e in group], -1),
         k=np.array([e.k for e in group], dtype=np.int32),
     )

@@ -27,13 +27,13 @@ def visible(source_units: mx.array, target_units: mx.array, k: mx.array) -> mx.a
 def arrival_order(batch: Batch) -> tuple[np.ndarray, np.ndarray]:
     """The two streams as one, in the order in which wait-k feeds them.
 
-    A target token comes after all source that it sees, and before all that it does not see (the rule of `visible`).
+    A target token comes after all source that may be seen by the unit it arrives with, and before all other source.
 
     Returns: for each place of the one sequence (B, S + T), the column of source followed by target that stands
         there, padding last; and the place of each target token (B, T).
     """
     real = np.cumsum((batch.labels >= 0)[:, ::-1], axis=1)[:, ::-1] > 0  # up to the last label
-    sees = batch.k[:, None] + batch.target_units
+    sees = batch.k[:, None] + batch.arrival_units
     target = np.where(real, 2 * sees.astype(np.int64) - 1, 4 * np.int64(PADDING))
     keys = np.concatenate([2 * batch.source_units.astype(np.int64), target], axis=1)
     order = np.argsort(keys, axis=1, kind="stable")
