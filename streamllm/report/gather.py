@@ -1,0 +1,262 @@
+"""What a report says, taken from run folders: runs with their scores, and sentences matched across runs.
+
+Sentences are the same when id, source, reference and source units are; runs may cover different ones."""
+
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from streamllm.compare import intervals, sentence_table
+from streamllm.records import Trace
+from streamllm.runs import (
+    CONFIG,
+    ENVIRONMENT,
+    NOT_IN_DIGEST,
+    RunError,
+    RunFolder,
+    flatten,
+    load_runs,
+    load_traces,
+    read_config,
+)
+from streamllm.segment import split
+
+if TYPE_CHECKING:
+    import pandas
+
+SCORES = ("bleu", "al", "laal")  # of a sentence
+LAG_BOUNDS = ("min_lag", "max_lag")  # keys of any policy
+LONGEST = 40  # characters of a setting; a list of delays would fill the page
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """A sentence of a data set."""
+
+    id: str
+    source: str
+    reference: str
+    units: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run did with a sentence.
+
+    ``forced`` holds (units read, units written) before each forced READ, ``read`` all units read, and ``stop``
+    why the sentence ended. A score is None where it is not defined.
+    """
+
+    prediction: str
+    units: tuple[str, ...]
+    delays: tuple[int, ...]
+    forced: tuple[tuple[int, int], ...]
+    read: int
+    stop: str
+    scores: dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run. ``title`` tells it from the others; ``setting`` is what its policy was set to, ``varied`` other
+    keys that differ between runs, ``interval`` that of BLEU, and ``results`` go by the number of the sentence."""
+
+    title: str
+    policy: str
+    setting: str
+    varied: dict[str, str]
+    folder: str
+    config: dict[str, Any]
+    environment: dict[str, Any]
+    metrics: dict[str, Any]
+    interval: tuple[float, float] | None
+    results: dict[int, Result]
+
+
+@dataclass(frozen=True)
+class Report:
+    """Runs in order, the sentences of all of them, and ``table``: the rows of `load_runs`, in the same order, with
+    ``bleu_low`` and ``bleu_high`` if intervals were asked for."""
+
+    runs: list[Run]
+    sentences: list[Sentence]
+    table: "pandas.DataFrame"
+    unfinished: list[Path]
+
+
+def gather(paths: Sequence[str | os.PathLike[str]], samples: int = 1000) -> Report:
+    """Read all runs that ``paths`` give. Arguments and errors are those of `streamllm.report.write_report`."""
+    import pandas
+
+    from streamllm.plots import policy_name
+
+    if samples < 0:
+        raise ValueError(f"samples is {samples}; give a number of samples, or 0 for no intervals")
+    table, unfinished = _find(paths)
+    if samples:
+        table = pandas.concat([table, intervals(table, samples, metrics=["bleu"])], axis=1)
+    folders = [Path(folder) for folder in table["folder"]]
+    configs = [flatten(read_config(folder)) for folder in folders]
+    policies = [policy_name(target) for target in table["policy._target_"]]
+    settings, varied = _settings(table, configs), _varied(configs)
+    titles = _titles(policies, settings, varied, list(table["digest"]))
+    lows, highs = (table.get(column, [math.nan] * len(folders)) for column in ("bleu_low", "bleu_high"))
+    numbers: dict[Sentence, int] = {}
+    runs = [
+        Run(
+            title=titles[place],
+            policy=policies[place],
+            setting=settings[place],
+            varied=varied[place],
+            folder=folder.name,
+            config=configs[place],
+            environment=_environment(folder),
+            metrics=RunFolder(folder).metrics(),
+            interval=interval if math.isfinite(interval[0]) else None,
+            results=dict(_results(folder, numbers)),
+        )
+        for place, (folder, interval) in enumerate(zip(folders, zip(lows, highs, strict=True), strict=True))
+    ]
+    return Report(runs, list(numbers), table, unfinished)
+
+
+# --- finding runs
+
+
+def _find(paths: Sequence[str | os.PathLike[str]]) -> tuple["pandas.DataFrame", list[Path]]:
+    """The rows of all runs that ``paths`` give, each once, and the folders of runs that have not finished."""
+    import pandas
+
+    wanted: dict[Path, None] = {}  # an ordered set
+    unfinished: dict[Path, None] = {}
+    for path in map(Path, paths):
+        if not path.is_dir():
+            raise FileNotFoundError(f"{path} is not a folder: give run folders, or folders that hold runs")
+        if (path / CONFIG).exists():
+            RunFolder(path).metrics()  # raises for a run that has not finished
+            wanted[path.resolve()] = None
+            continue
+        inside = [run for run in sorted(path.iterdir()) if (run / CONFIG).exists() and not run.name.startswith(".")]
+        finished = [run for run in inside if RunFolder(run).finished]
+        wanted |= dict.fromkeys(run.resolve() for run in finished)
+        unfinished |= dict.fromkeys(run for run in inside if run not in finished)
+        if not finished:
+            state = f"no finished run, and {len(inside)} unfinished" if inside else "no run"
+            raise FileNotFoundError(f"{path} holds {state}: give a folder with finished runs of run.py, or one of them")
+    loaded = {parent: load_runs(parent) for parent in dict.fromkeys(run.parent for run in wanted)}
+    rows = pandas.concat(
+        [rows[[Path(folder) in wanted for folder in rows["folder"]]] for rows in loaded.values()], ignore_index=True
+    )
+    if "policy._target_" not in rows or (unknown := rows["policy._target_"].isna()).any():
+        folder = rows["folder"][0] if "policy._target_" not in rows else rows["folder"][unknown].iloc[0]
+        raise RunError(f"{folder}/{CONFIG} does not tell the policy (policy._target_): give runs of run.py")
+    order = ["policy._target_", *(key for key in ("dataset.name", "model.path") if key in rows), "laal"]
+    return rows.sort_values(order, kind="stable", ignore_index=True), list(unfinished)
+
+
+def _environment(folder: Path) -> dict[str, Any]:
+    path = folder / ENVIRONMENT
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return found
+
+
+# --- naming runs
+
+
+def _settings(table: "pandas.DataFrame", configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What sets a run apart from others of its policy, else all that its policy was given."""
+    from streamllm.plots import operating_points
+
+    settings = []
+    for point, config in zip(operating_points(table), configs, strict=True):
+        keys = [key for key in config if key in LAG_BOUNDS or (key.startswith("policy.") and key != "policy._target_")]
+        texts = {key.rpartition(".")[2]: _text(config[key]) for key in keys}
+        settings.append(_cut(point or ", ".join(f"{key}={text}" for key, text in texts.items() if text)))
+    return settings
+
+
+def _varied(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """The keys of the configuration that differ between runs, but those of the policy and of bookkeeping."""
+    of_policy = {key.removeprefix("policy.") for config in configs for key in config if key.startswith("policy.")}
+    chosen: dict[tuple[str, ...], str] = {}  # by last part and values: a key that only repeats another is left out
+    for key in sorted({key for config in configs for key in config}, key=lambda key: (len(key), key)):
+        if key.partition(".")[0] in NOT_IN_DIGEST | {"policy"} or key in of_policy or key in LAG_BOUNDS:
+            continue
+        values = [_text(config.get(key)) for config in configs]
+        if len(set(values)) > 1:
+            chosen.setdefault((key.rpartition(".")[2], *values), key)
+    return [{key: _cut(_text(config.get(key))) for key in sorted(chosen.values())} for config in configs]
+
+
+def _titles(
+    policies: Sequence[str], settings: Sequence[str], varied: Sequence[Mapping[str, str]], digests: Sequence[str]
+) -> list[str]:
+    """Names as short as they can be without two runs having the same."""
+    titles = [f"{policy} {setting}".strip() for policy, setting in zip(policies, settings, strict=True)]
+    for key in varied[0]:
+        longer = [
+            f"{title} · {values[key]}" if values[key] and titles.count(title) > 1 else title
+            for title, values in zip(titles, varied, strict=True)
+        ]
+        if len(set(longer)) > len(set(titles)):
+            titles = longer
+    return [
+        f"{title} · {digest}" if titles.count(title) > 1 else title
+        for title, digest in zip(titles, digests, strict=True)
+    ]
+
+
+def _text(value: Any) -> str:
+    """A value of a configuration as people write it; nothing for None."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
+
+
+# --- sentences
+
+
+def _results(folder: Path, numbers: dict[Sentence, int]) -> Iterable[tuple[int, Result]]:
+    """The results of a run by the numbers of their sentences; new sentences are given the next ones."""
+    # A run against itself: one table of the scores of its sentences, in its own order.
+    table = sentence_table(folder, folder, [name for name in SCORES if name != "bleu"])
+    columns = [table[f"{name}_a"] for name in SCORES]
+    for trace, *scores in zip(load_traces(folder), *columns, strict=True):
+        units = _source_units(trace)
+        number = numbers.setdefault(Sentence(trace.id, trace.source, trace.reference, units), len(numbers))
+        defined = {name: float(s) if math.isfinite(s) else None for name, s in zip(SCORES, scores, strict=True)}
+        yield number, _result(trace, defined)
+
+
+def _result(trace: Trace, scores: dict[str, float | None]) -> Result:
+    read = written = 0
+    forced, stop = [], ""
+    for event in trace.events:
+        if event.kind == "forced_read":
+            forced.append((read, written))
+        elif event.kind == "stop":
+            stop = event.text
+        read += event.kind in ("read", "forced_read")
+        written += event.kind == "write"
+    read = max(read, *trace.delays, 0)
+    return Result(trace.prediction, trace.units, trace.delays, tuple(forced), read, stop, scores)
+
+
+def _source_units(trace: Trace) -> tuple[str, ...]:
+    """The units of the source, as many as the trace counts."""
+    words = tuple(split(trace.source, "word"))
+    if len(words) == trace.source_units:
+        return words
+    characters = tuple(split(trace.source, "character"))
+    if len(characters) == trace.source_units:
+        return characters
+    read = [event.text for event in trace.events if event.kind in ("read", "forced_read")]
+    return (*read[: trace.source_units], *[""] * (trace.source_units - len(read)))

@@ -1,0 +1,253 @@
+"""The page of a report: HTML around page.css, page.js and the data as JSON.
+
+All text of runs is escaped here, and the script writes text nodes only; nothing may be loaded from anywhere."""
+
+import base64
+import hashlib
+import html
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+from streamllm.report.curve import Figure, figures
+from streamllm.report.gather import Report, Result, Run
+
+
+@dataclass(frozen=True)
+class Column:
+    """A metric in the table: its key in metrics.json, what it is called, decimals, and what it means."""
+
+    key: str
+    name: str
+    decimals: int
+    meaning: str
+
+
+COLUMNS = (
+    Column("bleu", "BLEU", 2, "sacrebleu, corpus; below it the 95 % interval of a bootstrap over sentences"),
+    Column("chrf", "chrF", 2, "sacrebleu, corpus"),
+    Column("al", "AL", 2, "Average Lagging, source units"),
+    Column("laal", "LAAL", 2, "Length-Adaptive Average Lagging, source units"),
+    Column("ap", "AP", 3, "Average Proportion"),
+    Column("dal", "DAL", 2, "Differentiable Average Lagging, source units"),
+    Column("forward_passes_per_target_token", "passes / token", 2, "cost: forward passes of the model a target token"),
+    Column("seconds_per_sentence", "s / sentence", 3, "cost: seconds a sentence on the machine of the run"),
+)
+HIGH_IS_GOOD = ("bleu", "chrf")
+
+
+def render(report: Report) -> str:
+    """The whole page."""
+    resources = files("streamllm.report")
+    css, script = ((resources / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    drawn = figures(report.table)
+    parts = {
+        "title": _escaped(_title(report)),
+        "script-hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        "css": css,
+        "facts": _facts(report),
+        "curves": "\n".join(_curve(figure, len(drawn) > 1) for figure in drawn)
+        or "<p>No run has both BLEU and LAAL.</p>",
+        "runs": _run_table(report),
+        "provenance": _provenance(report),
+        "data": _embedded_json(_data(report, drawn)),
+        "script": script,
+    }
+    template = (resources / "page.html").read_text(encoding="utf-8")
+    return re.sub(r"\{\{([a-z-]+)\}\}", lambda found: parts[found[1]], template)  # once: data may hold {{…}} too
+
+
+def _escaped(text: object) -> str:
+    return html.escape(str(text))
+
+
+def _embedded_json(values: Any) -> str:
+    """JSON that no HTML parser takes for markup."""
+    text = json.dumps(values, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", r"\u003c")
+
+
+# --- head
+
+
+def _title(report: Report) -> str:
+    names = {str(run.config.get("dataset.name") or "") for run in report.runs}
+    return f"streamllm: {next(iter(names))}" if len(names) == 1 and all(names) else "streamllm"
+
+
+def _facts(report: Report) -> str:
+    """What all runs have in common, of what a reader asks first."""
+    runs, sentences = len(report.runs), len(report.sentences)
+    facts = [f"{runs} run{'s' * (runs != 1)}", f"{sentences:,} sentence{'s' * (sentences != 1)}"]
+    for keys, between in ((["dataset.name"], ""), (LANGUAGES, " → "), (["model.path"], "")):
+        values = {between.join(str(run.config.get(key) or "?") for key in keys) for run in report.runs}
+        if len(values) == 1 and "?" not in (value := values.pop()):
+            facts.append(value)
+    return "".join(f"<li>{_escaped(fact)}</li>" for fact in facts)
+
+
+LANGUAGES = ["dataset.source_language", "dataset.target_language"]
+
+
+# --- curves
+
+
+def _curve(figure: Figure, several: bool) -> str:
+    """The figure between two layers that the script fills: marks behind it, and what can be clicked on."""
+    view = " ".join(f"{length:g}" for length in (0, 0, *figure.size))
+    rings, hits = (f'<svg class="{name}" viewBox="{view}" aria-hidden="true"></svg>' for name in ("rings", "hits"))
+    caption = f"<figcaption>{_escaped(figure.title)}</figcaption>" if several else ""
+    return f'<figure class="curve">{caption}<div class="layers">{rings}{figure.svg}{hits}</div></figure>'
+
+
+# --- the table
+
+
+def _run_table(report: Report) -> str:
+    keys = list(report.runs[0].varied)
+    columns = [column for column in COLUMNS if any(run.metrics.get(column.key) is not None for run in report.runs)]
+    heads = [
+        _head("run", "Policy", "the read/write policy; choose runs to compare with the boxes"),
+        _head("setting", "Setting", "what the policy was set to"),
+        *(_head(key, _name(key, keys), key) for key in keys),
+        *(_head(column.key, column.name, column.meaning, number=True) for column in columns),
+    ]
+    rows = "\n".join(_row(number, run, keys, columns) for number, run in enumerate(report.runs))
+    return f'<thead><tr><th class="box">Show</th>{"".join(heads)}</tr></thead>\n<tbody>\n{rows}\n</tbody>'
+
+
+def _name(key: str, keys: Sequence[str]) -> str:
+    """The part of a key that says most; the whole key where another has the same."""
+
+    def short(key: str) -> str:
+        group, _, last = key.rpartition(".")
+        return group if group and last in ("name", "path", "_target_") else last
+
+    return short(key) if sum(short(other) == short(key) for other in keys) == 1 else key
+
+
+def _head(key: str, name: str, meaning: str, number: bool = False) -> str:
+    kind = ' class="number"' if number else ""
+    first = "descending" if key in HIGH_IS_GOOD else "ascending"
+    button = f'<button type="button" title="{_escaped(meaning)}">{_escaped(name)}</button>'
+    return f'<th{kind} scope="col" data-key="{_escaped(key)}" data-first="{first}" aria-sort="none">{button}</th>'
+
+
+def _row(number: int, run: Run, keys: Sequence[str], columns: Sequence[Column]) -> str:
+    box = f'<input type="checkbox" value="{number}" aria-label="Show {_escaped(run.title)}">'
+    texts = [_cell(run.setting), *(_cell(run.varied[key], key.endswith("_target_")) for key in keys)]
+    cells = [_number(run, column) for column in columns]
+    policy, folder = _escaped(run.policy), _escaped(run.folder)
+    name = f'<th scope="row" data-value="{policy}" title="{folder}">{policy}</th>'
+    return f'<tr data-run="{number}"><td class="box">{box}</td>{name}{"".join(texts)}{"".join(cells)}</tr>'
+
+
+def _cell(text: str, is_class: bool = False) -> str:
+    shown = text.rpartition(".")[2] if is_class else text
+    return f'<td data-value="{_escaped(shown)}">{_escaped(shown)}</td>'
+
+
+def _number(run: Run, column: Column) -> str:
+    value = run.metrics.get(column.key)
+    if value is None:
+        return '<td class="number" data-value="">–</td>'
+    interval = ""
+    if column.key == "bleu" and run.interval:
+        low, high = run.interval
+        interval = f" <small>{low:.{column.decimals - 1}f}–{high:.{column.decimals - 1}f}</small>"
+    return f'<td class="number" data-value="{value!r}">{_minus(f"{value:.{column.decimals}f}")}{interval}</td>'
+
+
+def _minus(number: str) -> str:
+    return number.replace("-", "−")
+
+
+def _provenance(report: Report) -> str:
+    """How each run was made, and what all runs share, as metrics must not be read without it."""
+    rows = "".join(
+        f'<tr><th scope="row">{_escaped(run.title)}</th><td>{_escaped(run.folder)}</td>'
+        f"<td><code>{_escaped(run.environment.get('command', '–'))}</code></td>"
+        f"<td>{_escaped(str(run.environment.get('commit') or '–')[:10])}{'*' * bool(run.environment.get('dirty'))}</td>"
+        f"<td>{_escaped(run.environment.get('device_name') or run.environment.get('device') or '–')}</td></tr>"
+        for run in report.runs
+    )
+    signatures = dict.fromkeys(
+        f"{name}: {run.metrics[key]}"
+        for name, key in (("BLEU", "bleu_signature"), ("chrF", "chrf_signature"))
+        for run in report.runs
+        if run.metrics.get(key)
+    )
+    heads = "".join(f'<th scope="col">{name}</th>' for name in ("Run", "Folder", "Command", "Commit", "Device"))
+    return (
+        f'<div class="scroll" tabindex="0" role="region" aria-label="How the runs were made"><table class="plain">'
+        f"<thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>"
+        f"<p>{'; '.join(f'<code>{_escaped(signature)}</code>' for signature in signatures)}</p>"
+        "<p>* with changes that were not committed</p>"
+    )
+
+
+# --- data for the script
+
+
+def _data(report: Report, drawn: Iterable[Figure]) -> dict[str, Any]:
+    """What page.js reads, in columns. Where units are what single spaces divide a text into, they are left out (0)."""
+    sentences = report.sentences
+    return {
+        "shown": _shown_at_first(report.runs),
+        "curves": [
+            [[number, round(x, 1), round(y, 1)] for number, (x, y) in figure.points.items()] for figure in drawn
+        ],
+        "sentences": {
+            "id": [sentence.id for sentence in sentences],
+            "source": [sentence.source for sentence in sentences],
+            "reference": [sentence.reference for sentence in sentences],
+            "units": [_units(sentence.units, sentence.source) for sentence in sentences],
+        },
+        "runs": [_run_data(run) for run in report.runs],
+    }
+
+
+def _shown_at_first(runs: Sequence[Run]) -> list[int]:
+    """The earliest run, and of those with the same sentences the best; one if there is no other."""
+
+    def lag(number: int) -> float:
+        return float(runs[number].metrics.get("laal") or 0.0)
+
+    def bleu(number: int) -> float:
+        return float(runs[number].metrics.get("bleu") or 0.0)
+
+    first = min(range(len(runs)), key=lag)
+    others = [n for n, run in enumerate(runs) if n != first and run.results.keys() & runs[first].results.keys()]
+    return [first, max(others, key=bleu)] if others else [first]
+
+
+def _run_data(run: Run) -> dict[str, Any]:
+    results = list(run.results.values())
+    scores = {
+        name: [None if (value := result.scores[name]) is None else round(value, 3) for result in results]
+        for name in ("bleu", "al", "laal")
+    }
+    return {
+        "title": run.title,
+        "languages": [run.config.get(key) or "" for key in LANGUAGES],
+        "sentences": list(run.results),
+        "prediction": [result.prediction for result in results],
+        "units": [_units(result.units, result.prediction) for result in results],
+        "delays": [list(result.delays) for result in results],
+        "forced": [[list(place) for place in result.forced] for result in results],
+        "read": [result.read for result in results],
+        "stop": [_why(result) for result in results],
+        **scores,
+    }
+
+
+def _units(units: Sequence[str], text: str) -> list[str] | int:
+    return 0 if text.split(" ") == list(units) else list(units)
+
+
+def _why(result: Result) -> str:
+    """Why a sentence ended, where that is not as it should be."""
+    return {"early_stop": "ended before the source did", "max_units": "cut at the length limit"}.get(result.stop, "")
