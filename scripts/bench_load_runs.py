@@ -37,11 +37,11 @@ def make_runs(root: Path, count: int) -> None:
     events = (Event("read", "ein", 0.1), Event("write", "a", 0.2), Event("stop", "end_token", 0.3))
     trace = Trace("1", "ein Hund", "a dog", ("a",), (1,), (0.2,), events, 2, "a", {"seconds": 0.3})
     metrics = json.dumps(summarise([trace], "en", "word"), indent=2)
+    text = yaml.safe_dump(config, sort_keys=False)
     for number in range(count):
-        config["seed"] = number
-        folder = RunFolder.of(config, "sample-waitk", root).path
+        folder = RunFolder.of(config | {"seed": number}, "sample-waitk", root).path
         folder.mkdir()
-        (folder / CONFIG).write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+        (folder / CONFIG).write_text(text.replace("\nseed: 0\n", f"\nseed: {number}\n"), encoding="utf-8")
         (folder / METRICS).write_text(metrics, encoding="utf-8")
 
 

@@ -51,7 +51,8 @@ def main(overrides: list[str]) -> None:
 
 def report() -> None:
     runs = load_runs(ROOT)
-    cost = load_runs(f"{ROOT}/cost").set_index(["study", "k"])["seconds_per_sentence"]
+    timed = load_runs(f"{ROOT}/cost")
+    cost = timed.set_index(["study", "k"])["seconds_per_sentence"] if len(timed) else {}
     runs["order"] = runs["study"].map({name: i for i, name in enumerate(DECODED)})
     runs = runs.sort_values(["order", "k"])
     band = intervals(runs, metrics=["bleu"])

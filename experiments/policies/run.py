@@ -25,11 +25,12 @@ POINTS = {
     "stride": ["policy.step=2", "policy.initial=2,3,5,7"],
     "full": [],
     "alignatt": ["policy.f=1,2,3,4,5"],
+    "alignatt+max_lag": ["policy=alignatt", "policy.f=1", "max_lag=2,3"],
     "confidence": ["policy.threshold=0.3,0.5,0.7,0.8"],
     "entropy": ["policy.threshold=3.0,2.0,1.0,0.5"],
     "multi_k": ["policy.k_max=3,5,7,9"],
-    "wait_if_diff": ["policy.initial=2,3,5,7"],
-    "wait_if_worse": ["policy.initial=2,3,5,7"],
+    "wait_if_diff": ["policy.initial=3,4,5,7"],
+    "wait_if_worse": ["policy.initial=3,4,5,7"],
     "local_agreement": ["policy.n=2", "min_lag=1,2,3,5"],
     "hold_n": ["policy.n=4", "min_lag=2,3,5,7"],
     "ralcp": ["policy.beam=3", "policy.step=2", "min_lag=2,4,6"],
@@ -53,8 +54,10 @@ def main(overrides: list[str]) -> None:
 def report() -> None:
     runs = load_runs(ROOT)
     cost = load_runs(f"{ROOT}/cost")
-    runs["point"], cost["point"] = operating_points(runs, "study"), operating_points(cost, "study")
-    seconds = cost.set_index(["study", "point"])["seconds_per_sentence"]
+    runs["point"] = _points(runs)
+    if len(cost):
+        cost["point"] = _points(cost)
+    seconds = cost.set_index(["study", "point"])["seconds_per_sentence"] if len(cost) else {}
     rows = []
     runs["order"] = runs["study"].map({name: i for i, name in enumerate(POINTS)})
     for run in runs.sort_values(["order", "laal"]).itertuples():
@@ -74,6 +77,12 @@ def report() -> None:
     axes = quality_latency(runs, by="study", reference="waitk", pareto=True)
     axes.figure.savefig(HERE / "pareto.svg", bbox_inches="tight")
     axes.figure.savefig(HERE / "pareto.png", dpi=150, bbox_inches="tight")
+
+
+def _points(runs: pandas.DataFrame) -> "pandas.Series[str]":
+    """What sets the points of a line apart, such as "k=3"."""
+    parts = [operating_points(rows) for _, rows in runs.groupby("study")]
+    return pandas.concat(parts) if parts else pandas.Series(dtype=str)
 
 
 def beaten(runs: pandas.DataFrame) -> str:
