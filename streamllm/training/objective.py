@@ -7,6 +7,7 @@ import mlx.core as mx
 import numpy as np
 
 from streamllm.cache import make_caches
+from streamllm.training import exponentials
 from streamllm.training.data import PADDING, Batch
 
 
@@ -64,7 +65,8 @@ def forward(model: Any, batch: Batch, target_start: int = 0, paradigm: str = "gr
 
 def loss(model: Any, batch: Batch, label_smoothing: float, target_start: int = 0, paradigm: str = "group") -> mx.array:
     """Sum over the labels of the batch of the label-smoothed cross-entropy, in nats."""
-    logits = forward(model, batch, target_start, paradigm)
+    with exponentials.replaced(model):
+        logits = forward(model, batch, target_start, paradigm)
     labels = mx.array(batch.labels.reshape(-1))
     return cross_entropy(logits.reshape(-1, logits.shape[-1]), labels, label_smoothing)
 
@@ -72,11 +74,24 @@ def loss(model: Any, batch: Batch, label_smoothing: float, target_start: int = 0
 def cross_entropy(logits: mx.array, labels: mx.array, label_smoothing: float) -> mx.array:
     """Sum of label-smoothed cross-entropies; logits (N, V), labels (N,), -1 for none.
 
-    Equal to ``mlx.nn.losses.cross_entropy``, but takes each exponential once for loss and gradient:
-    on a CPU they cost more than the products.
+    Equal to ``mlx.nn.losses.cross_entropy``, but takes each exponential once for loss and gradient, and by numpy on
+    a CPU, where they cost more than the products.
     """
-    total: mx.array = _cross_entropy(logits, labels, mx.array(label_smoothing))[0]  # type: ignore[index]
+    ours: Any = _cross_entropy_by_numpy if exponentials.on_cpu(logits) else _cross_entropy
+    total: mx.array = ours(logits, labels, mx.array(label_smoothing))[0]
     return total
+
+
+@mx.custom_function
+def _cross_entropy_by_numpy(logits: mx.array, labels: mx.array, smoothing: mx.array) -> Any:
+    total, grad = exponentials.cross_entropy(np.asarray(logits), np.asarray(labels), float(smoothing))
+    return mx.array(total, mx.float32), mx.array(grad)
+
+
+@_cross_entropy_by_numpy.vjp
+def _cross_entropy_by_numpy_vjp(primals: Any, cotangents: Any, outputs: Any) -> Any:
+    _, labels, smoothing = primals
+    return outputs[1] * cotangents[0], mx.zeros_like(labels), mx.zeros_like(smoothing)
 
 
 @mx.custom_function
