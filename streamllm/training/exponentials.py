@@ -112,7 +112,7 @@ def _attention_or(original: Any) -> Any:
         if isinstance(mask, str):  # "causal"
             mask = mx.arange(S - T, S)[:, None] >= mx.arange(S)
         mask = mx.broadcast_to(mask, (B, heads, T, S)).reshape(B, shared, heads // shared, T, S)
-        scores: mx.array = (queries * scale).reshape(B, shared, heads // shared, T, -1) @ keys[:, :, None].mT
+        scores: Any = (queries * scale).reshape(B, shared, heads // shared, T, -1) @ keys[:, :, None].mT
         scores = mx.where(mask, scores, -mx.inf) if mask.dtype == mx.bool_ else scores + mask
         weights: mx.array = softmax(scores)
         return (weights @ values[:, :, None]).reshape(B, heads, T, -1)
