@@ -114,7 +114,8 @@ def _attention_or(original: Any) -> Any:
         mask = mx.broadcast_to(mask, (B, heads, T, S)).reshape(B, shared, heads // shared, T, S)
         scores: Any = (queries * scale).reshape(B, shared, heads // shared, T, -1) @ keys[:, :, None].mT
         scores = mx.where(mask, scores, -mx.inf) if mask.dtype == mx.bool_ else scores + mask
-        weights: mx.array = softmax(scores)
-        return (weights @ values[:, :, None]).reshape(B, heads, T, -1)
+        weights: Any = softmax(scores)
+        out: mx.array = (weights @ values[:, :, None]).reshape(B, heads, T, -1)
+        return out
 
     return attention
