@@ -83,7 +83,8 @@ def run_experiment(
             neither data nor model is loaded.
         prompt: None takes the model's own.
         batch_size: sentences at a time. Results do not depend on it, but for times and for near-ties; what cannot be
-            batched is translated one by one, which is logged (`scheduler.translate_many`).
+            batched is translated one by one, which is logged (`scheduler.translate_many`), and so is everything if
+            ``arrival`` takes the times of this machine.
         paradigm: how the two streams lie in memory; None is `paradigms.Group`.
         min_lag, max_lag: bounds on what the policy may decide (`policies.Bounded`), in units.
         arrival: the clock by which source units arrive, for latency in seconds.
@@ -96,6 +97,8 @@ def run_experiment(
     if not isinstance(batch_size, int) or batch_size < 1:
         raise ValueError(f"batch_size is {batch_size!r}; it is the number of sentences at a time, at least 1")
     policy = bounded(policy, min_lag, max_lag)
+    if arrival is not None and arrival.measured:
+        batch_size = 1  # in a batch, a sentence's times are shares
     folder = RunFolder.of(config, name, root)
     if folder.finished:
         metrics = folder.metrics()

@@ -19,8 +19,8 @@ from streamllm.records import Event, Trace
 if TYPE_CHECKING:
     import pandas
 
-# Top-level keys that say where and how a run is recorded, not what comes out of it.
-NOT_IN_DIGEST = frozenset({"hydra", "tracker", "output", "experiment", "name", "debug", "objective"})
+# Top-level keys that say where and how a run is made and recorded, not what comes out of it.
+NOT_IN_DIGEST = frozenset({"hydra", "tracker", "output", "experiment", "name", "debug", "objective", "batch_size"})
 
 CONFIG, ENVIRONMENT, METRICS = "run.yaml", "env.json", "metrics.json"
 PREDICTIONS, TIMINGS, INSTANCES, LOG = "predictions.jsonl", "timings.jsonl", "instances.log", "run.log"

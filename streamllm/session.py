@@ -32,6 +32,7 @@ class Mark:
     reads: int
     tail_written: bool
     has_unit: bool
+    after_space: bool
     boundary_is_stale: bool
     begun: bool
     target_tokens: int
@@ -79,6 +80,7 @@ class Session:
         self._source_ended = False
         self._tail_written = False  # what stood before the stop text in its token
         self._has_unit = False
+        self._after_space = False  # whether the last token written ends in white space
         self._boundary_is_stale = False  # where the last unit ends was not predicted from all source
         self._watches = False  # whether attention is read out at each prediction
         self._attention: Attention | None = None  # of the last prediction
@@ -206,11 +208,15 @@ class Session:
     def _emit(self, tokens: list[int], tail: str = "") -> Emission:
         self.target_tokens += len(tokens)
         text = self.prompt.decode(tokens) + tail
+        after_space = self._after_space
+        if tokens:
+            self._after_space = self.prompt.ends_unit(tokens[-1])
         units = split(text, self.prompt.target_unit)
         if not units:
             return Emission(None)
         # A word that goes on after a read, against the earlier prediction, is still one word.
-        extends = self._boundary_is_stale and self.prompt.target_unit == "word" and not self._starts_unit(tokens)
+        inside = self._boundary_is_stale and not after_space and not self._starts_unit(tokens)
+        extends = inside and self.prompt.target_unit == "word"
         self._has_unit, self._boundary_is_stale = True, False
         self._queue.extend(units[1:])
         return Emission(units[0], tuple(tokens), extends)
@@ -244,6 +250,7 @@ class Session:
             self._reads,
             self._tail_written,
             self._has_unit,
+            self._after_space,
             self._boundary_is_stale,
             self._begun,
             self.target_tokens,
@@ -273,7 +280,7 @@ class Session:
             self._open = []
             self._last = [self._taken[-1][0]] if self._taken else self._before
         self._queue = deque(mark.queue)
-        self._tail_written = mark.tail_written
+        self._tail_written, self._after_space = mark.tail_written, mark.after_space
         self._has_unit, self._boundary_is_stale, self._begun = mark.has_unit, mark.boundary_is_stale, mark.begun
         self.target_tokens = mark.target_tokens
 

@@ -13,6 +13,7 @@ import pytest
 import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sessions import tokens_of
 
 from streamllm.model import StreamingModel
 from streamllm.paradigms import GroupMemory
@@ -83,6 +84,7 @@ class Oracle:
         self._stopped = False
         self._wrote = self._stale = False  # whether the last unit's end was predicted from less source
         self.extends = False
+        self._written = ""
 
     def _encode(self, text: str) -> list[int]:
         return list(self._tokenizer.encode(text, add_special_tokens=False)) if text else []
@@ -146,11 +148,13 @@ class Oracle:
             if self._unit == "character" and text.strip() and not text.endswith("\ufffd"):
                 break
         text = self.text(unit) + tail
+        after_space = self._written[-1:].isspace()
+        self._written += text
         units = text.split() if self._unit == "word" else [c for c in text if not c.isspace()]
         if not units:
             return None
         first = self._bytes[unit[0]] if unit else b"."
-        begins = not first or first.startswith((b" ", b"\n", b"\r", b"\t"))
+        begins = after_space or not first or first.startswith((b" ", b"\n", b"\r", b"\t"))
         self.extends = self._stale and self._unit == "word" and not begins
         self._wrote, self._stale = True, False
         return units
@@ -450,6 +454,25 @@ def test_a_word_that_goes_on_after_a_read_is_one_word(tokenizer: Any) -> None:
     assert trace.delays[:2] == (2, 2)
     assert [event.kind for event in trace.events][:5] == ["read", "write", "read", "extend", "write"]
     assert len(trace.delays) == len(trace.units) == len(trace.elapsed)
+
+
+def test_a_word_after_a_read_is_a_new_one_where_white_space_stands_before_it(tokenizer: Any) -> None:
+    session = scripted(tokenizer, lambda source, target: "<end>" if "cat" in target else "cat" if target else " the ")
+    session.read("x")
+    assert session.write().unit == "the"
+    session.read("x")
+    emission = session.write()
+    assert (emission.unit, emission.extends) == ("cat", False)
+
+
+def test_forced_white_space_parts_words(tokenizer: Any) -> None:
+    session = scripted(tokenizer, lambda source, target: " dog")
+    session.read("x")
+    assert session.write(tokens_of(tokenizer, "dog")).unit == "dog"
+    assert session.write(tokens_of(tokenizer, " ")).unit is None
+    session.read("x")
+    emission = session.write(tokens_of(tokenizer, "cat"))
+    assert (emission.unit, emission.extends) == ("cat", False)
 
 
 def test_a_write_may_come_before_any_read(tokenizer: Any) -> None:

@@ -44,8 +44,8 @@ def main(overrides: list[str]) -> None:
         (folder,) = (Path(ROOT) / "models").glob(f"{model}-????????????")
         common = ["model=folder", f"model.path={folder}/model", *choice, "policy=waitk", K, "dataset=multi30k"]
         common += ["tracker=none", f"+study='{name}'", *overrides]
-        launch("run.py", "-m", *common, SENTENCES, f"output.root={ROOT}", "batch_size=64")
-        launch("run.py", "-m", *common, f"output.root={ROOT}/cost", "dataset.limit=50")
+        launch("run.py", "-m", *common, SENTENCES, f"output.root={ROOT}")
+        launch("run.py", "-m", *common, "batch_size=1", f"output.root={ROOT}/cost", "dataset.limit=50")
     report()
 
 

@@ -1,6 +1,6 @@
 """Every policy at several operating points, as one table and one plot of BLEU over LAAL:
 
-    python -m experiments.policies.run dataset=multi30k dataset.data_dir=FOLDER batch_size=64
+    python -m experiments.policies.run dataset=multi30k dataset.data_dir=FOLDER
 
 What follows is handed to run.py with each point. The table and the plot are written beside this file. Seconds per
 sentence are measured on their own, one sentence at a time. A study that was stopped goes on by the
@@ -44,8 +44,8 @@ def main(overrides: list[str]) -> None:
             policy = [] if any(point.startswith("policy=") for point in points) else [f"policy={name}"]
             command = ["-m", *policy, *points, f"+study={name}", "tracker=none"]
             if one_by_one:
-                rest = [key for key in overrides if not key.startswith("batch_size=")]
-                launch("run.py", *command, *rest, f"dataset.limit={SENTENCES_TIMED}", f"output.root={ROOT}/cost")
+                alone = ["batch_size=1", f"dataset.limit={SENTENCES_TIMED}", f"output.root={ROOT}/cost"]
+                launch("run.py", *command, *overrides, *alone)
             else:
                 launch("run.py", *command, *overrides, f"output.root={ROOT}")
     report()

@@ -45,6 +45,11 @@ class ArrivalClock:
             if not 0 <= cost < math.inf:
                 raise ValueError(f"{name} is {cost}; accepted are finite numbers of 0 or more, or null")
 
+    @property
+    def measured(self) -> bool:
+        """Whether compute times are those of this machine, not of the cost model."""
+        return self.seconds_per_read is None or self.seconds_per_write is None
+
     def arrival(self, unit: int) -> float:
         """Seconds at which source unit ``unit`` (from 1) is there, and with it all before it."""
         return unit / self.words_per_second
