@@ -1,4 +1,5 @@
-"""Train a model to stream: python train.py experiment=tiny_en_de (all keys: python train.py --cfg job).
+"""Train a model to stream: python train.py experiment=tiny_en_de, or adapt one: python train.py model=qwen2.5-0.5b
+adapter=lora (docs/training.md; all keys: python train.py --cfg job).
 
 Several processes on one machine, or more: mlx.launch -n 2 python train.py experiment=tiny_en_de
 """
@@ -14,7 +15,7 @@ from entry import explained, resolved
 from streamllm.training.run import train
 
 PARTS = {"dataset": "corpus", "validation": "validation_corpus", "score": "validation"}
-PARTS |= {name: name for name in ("data", "training", "tracker", "paradigm")}
+PARTS |= {name: name for name in ("data", "training", "tracker", "paradigm", "prompt", "adapter")}
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")

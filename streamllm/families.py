@@ -64,6 +64,9 @@ NO_BATCHED_MASK: dict[str, str] = {
 }
 """Supported model types that cannot be trained in batches: ``TargetView.visible`` would be silently misread."""
 
+NO_ADAPTER: dict[str, tuple[str, ...]] = {"gemma3n": ("altup.",)}
+"""How modules of a block begin that no adapter can stand for: the model takes their weights without calling them."""
+
 _EXAMPLES = ("qwen2", "qwen3", "llama", "mistral", "gemma3_text", "phi3", "qwen3_moe", "deepseek_v3")
 
 

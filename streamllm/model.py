@@ -37,11 +37,12 @@ class ModelConfig:
 
     Args:
         path: ``bundled:NAME``, a local folder, or a hub id (``organisation/name``).
-        adapter_path: folder of a LoRA adapter in mlx-lm's format.
+        adapter_path: folder of an adapter in mlx-lm's format. A `SETTINGS` file there counts before the model's.
         target_start: position of the first target token (φ), or "after_source" (see `GroupMemory`). None takes what
             the model was trained with, and "after_source" for a model that was not trained to stream.
         dtype: "float32", "bfloat16" or "float16"; None keeps the dtype on a GPU and takes float32 on a CPU,
-            where everything else is 10 to 20 times slower (quantised weights are unpacked for the same reason).
+            where everything else is 10 to 20 times slower.
+        quantized: whether quantised weights stay so. None unpacks them on a CPU, for the same reason.
         temperature, top_p: of sampling; temperature 0 is greedy.
     """
 
@@ -49,6 +50,7 @@ class ModelConfig:
     adapter_path: str | None = None
     target_start: TargetStart | None = None
     dtype: str | None = None
+    quantized: bool | None = None
     temperature: float = 0.0
     top_p: float = 1.0
 
@@ -90,7 +92,7 @@ class ModelConfig:
             check_supported(config["model_type"])
         except ValueError as error:
             raise ModelError(str(error)) from error
-        settings = _read_json(folder / SETTINGS) if (folder / SETTINGS).exists() else {}
+        settings = self._settings(folder)
         try:
             prompt = prompt or (Prompt(**settings["prompt"]) if "prompt" in settings else Prompt(chat=True))
         except (TypeError, ValueError) as error:
@@ -108,7 +110,7 @@ class ModelConfig:
         if trained != paradigm.trained_as:
             log.warning("%s was trained for paradigm=%s; this is %s", self.path, trained, paradigm)
         return StreamingModel(
-            _in_dtype(model, self.dtype),
+            _in_dtype(_unpacked(model, self.quantized), self.dtype),
             tokens,
             tokenizer,
             target_start=target_start,
@@ -117,6 +119,13 @@ class ModelConfig:
             paradigm=paradigm,
             alignment_heads=settings.get("alignment_heads"),
         )
+
+    def _settings(self, folder: Path) -> dict[str, Any]:
+        settings: dict[str, Any] = {}
+        for place in (folder, *([Path(self.adapter_path)] if self.adapter_path else [])):
+            if (place / SETTINGS).exists():
+                settings |= _read_json(place / SETTINGS)
+        return settings
 
 
 class StreamingModel:
@@ -176,6 +185,10 @@ class StreamingModel:
         part = folder / "part-model.safetensors"
         mx.save_safetensors(str(part), weights, {"format": "mlx"})
         os.replace(part, folder / "model.safetensors")
+        self.save_settings(folder)
+
+    def save_settings(self, folder: Path) -> None:
+        """Write `SETTINGS`: all that belongs to the model besides weights and tokenizer."""
         settings: dict[str, Any] = {
             "prompt": asdict(self.prompt.text),
             "target_start": self.target_start,
@@ -253,14 +266,19 @@ def _load(folder: Path, adapter_path: str | None) -> tuple[Any, Any]:
     return model, tokenizer
 
 
-def _in_dtype(model: Any, dtype: str | None) -> Any:
-    on_cpu = mx.default_device() == mx.Device(mx.cpu)
-    if dtype is None and not on_cpu:
+def _unpacked(model: Any, quantized: bool | None) -> Any:
+    if quantized is None:
+        quantized = mx.default_device() != mx.Device(mx.cpu)
+    if quantized:
         return model
-    if on_cpu:
-        from mlx_lm.utils import dequantize_model
+    from mlx_lm.utils import dequantize_model
 
-        model = dequantize_model(model)
+    return dequantize_model(model)
+
+
+def _in_dtype(model: Any, dtype: str | None) -> Any:
+    if dtype is None and mx.default_device() != mx.Device(mx.cpu):
+        return model
     wanted = getattr(mx, dtype or "float32")
 
     def cast(array: mx.array) -> mx.array:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -25,10 +26,10 @@ SMALL = [
 ]
 
 
-def train(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
+def train(folder: Path, *overrides: str, start: Sequence[str] = SMALL) -> subprocess.CompletedProcess[str]:
     files = [f"{key}.{side}={folder / f'pairs.{code}'}" for key in ("dataset", "validation")
              for side, code in (("source", "en"), ("target", "de"))]  # fmt: skip
-    command = [sys.executable, "train.py", "dataset=files", "dataset@validation=files", *files, *SMALL]
+    command = [sys.executable, "train.py", "dataset=files", "dataset@validation=files", *files, *start]
     command += [f"output.root={folder / 'outputs'}", *overrides]
     return subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True)
 
@@ -60,6 +61,17 @@ def test_a_new_model_is_trained_and_can_be_run(folder: Path) -> None:
     assert "BLEU" in ran.stdout
 
 
+def test_an_adapter_is_trained_and_can_be_run(folder: Path) -> None:
+    start = ["model=tiny-en-de", "adapter=lora", "training.epochs=1", "score.sentences=0", "tracker=none", "name=lora"]
+    done = train(folder, start=start)
+    assert done.returncode == 0, done.stderr
+    (run,) = (folder / "outputs").glob("lora-*")
+    command = [sys.executable, "run.py", f"model.adapter_path={run / 'adapter'}", "dataset.limit=2", "tracker=none"]
+    ran = subprocess.run([*command, f"output.root={folder}"], cwd=ROOT, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    assert "BLEU" in ran.stdout
+
+
 @pytest.mark.parametrize(
     ("overrides", "says"),
     [
@@ -67,6 +79,7 @@ def test_a_new_model_is_trained_and_can_be_run(folder: Path) -> None:
         (["data.k=[0]"], "data.k"),
         (["training.epochs=0"], "training.epochs"),
         (["training.dropout=1.5"], "dropout"),
+        (["adapter=lora", "adapter.rank=0"], "adapter.rank"),
     ],
 )
 def test_wrong_input_gets_one_line(folder: Path, overrides: list[str], says: str) -> None:

@@ -1,5 +1,5 @@
-"""One training from data to a model folder, free of Hydra. What it leaves is ``model/`` in the run folder:
-a folder that ``run.py model.path=…`` takes as it is."""
+"""One training from data to a model folder, free of Hydra. What it leaves is ``model/`` in the run folder, which
+``run.py model.path=…`` takes as it is, or ``adapter/``, which ``run.py model.adapter_path=…`` does."""
 
 import json
 import logging
@@ -19,10 +19,12 @@ from streamllm.metrics.summary import summarise
 from streamllm.model import ModelConfig, StreamingModel, find_model
 from streamllm.paradigms import Group, Interleaved, Paradigm
 from streamllm.policies import WaitK
+from streamllm.prompt import Prompt
 from streamllm.records import Example
 from streamllm.runs import CONFIG, ENVIRONMENT, METRICS, RunFolder, write_atomically
 from streamllm.segment import Unit
 from streamllm.tracking import Guarded, NullTracker, RunInfo, Tracker
+from streamllm.training.adapters import AdapterConfig, save_adapter
 from streamllm.training.data import DataConfig, TrainingData
 from streamllm.training.fresh import FreshModel
 from streamllm.training.loop import Trainer, TrainingConfig
@@ -70,12 +72,17 @@ def train(
     seed: int = 0,
     root: Path = Path("outputs"),
     paradigm: Paradigm = Group(),
+    prompt: Prompt | None = None,
+    adapter: AdapterConfig | None = None,
 ) -> dict[str, Any]:
     """Train, or resume, and return the scores; a finished training only returns them.
 
     Args:
         config: the resolved configuration; it names the run folder.
         paradigm: of the mask that is trained: `Group` or `Interleaved`. The others decode a `Group` model.
+        prompt: as for `ModelConfig.load`; what is trained keeps it.
+        adapter: what is trained instead of the weights. Quantised weights then stay so, unless
+            ``model.quantized`` is False; without an adapter they are unpacked.
 
     Raises:
         ValueError, FileNotFoundError: the data or the model cannot be had, before anything is computed.
@@ -85,6 +92,7 @@ def train(
             f"paradigm is {type(paradigm).__name__}, which is a way of decoding: train with paradigm=group (or "
             "interleaved), and give this one to run.py"
         )
+    _check_weights(model, adapter)
     group = mx.distributed.init()
     run = RunFolder.of(config, name, root)
     if run.finished:
@@ -99,8 +107,12 @@ def train(
         if isinstance(model, FreshModel):
             model = ModelConfig(str(run.path / START))
         start = find_model(model.path)  # once: a hub id asks the hub
-        streaming = replace(model, path=str(start)).load(None, corpus.source_unit, corpus.target_unit, paradigm)
+        name_of_start = model.path
+        quantized = adapter is not None and model.quantized is not False
+        model = replace(model, path=str(start), quantized=quantized)
+        streaming = model.load(prompt, corpus.source_unit, corpus.target_unit, paradigm)
         check_trainable(streaming.model.model_type)
+        adapter_settings = adapter.apply(streaming.model, seed) if adapter else None
         if streaming.target_start == "after_source":  # not trained to stream so far
             streaming.target_start = 0
         guarded = Guarded(tracker if group.rank() == 0 else NullTracker())
@@ -133,11 +145,29 @@ def train(
         if group.rank() == 0:
             if validation.sentences:
                 scores |= score(streaming.model)
-            _export(streaming, start, run.path / "model")
+            if adapter_settings:
+                save_adapter(streaming.model, adapter_settings, name_of_start, run.path / "adapter")
+                streaming.save_settings(run.path / "adapter")
+            else:
+                _export(streaming, start, run.path / "model")
             write_atomically(run.path / METRICS, json.dumps(scores, indent=2) + "\n")
         guarded.summary(scores)
         guarded.finish()
     return scores
+
+
+def _check_weights(model: ModelConfig | FreshModel, adapter: AdapterConfig | None) -> None:
+    if not isinstance(model, ModelConfig):
+        return
+    if model.quantized and adapter is None:
+        raise ValueError(
+            "model.quantized is true, and quantised weights cannot learn: add adapter=lora, or leave it out"
+        )
+    if model.adapter_path is not None:
+        raise ValueError(
+            f"model.adapter_path is {model.adapter_path!r}, and training goes on from whole weights: join them with "
+            "`mlx_lm.fuse --model MODEL --adapter-path ADAPTER --save-path FOLDER` and give model.path=FOLDER"
+        )
 
 
 def _begin(run: RunFolder, config: Mapping[str, Any]) -> None:
@@ -173,5 +203,7 @@ def _export(streaming: StreamingModel, start: Path, folder: Path) -> None:
         if file.suffix in (".json", ".model", ".txt", ".jinja") and not file.name.endswith(".index.json"):
             shutil.copy(file, folder / file.name)
     config = json.loads((folder / "config.json").read_text())
+    for key in ("quantization", "quantization_config"):  # the weights are whole now
+        config.pop(key, None)
     (folder / "config.json").write_text(json.dumps(config | {"torch_dtype": "float16"}, indent=2) + "\n")
     streaming.save(folder, mx.float16)
