@@ -26,7 +26,7 @@ def main(cfg: DictConfig) -> float:
     model, fresh = cfg.get("model"), cfg.get("fresh")
     if (model is None) == (fresh is None):
         raise ValueError("give one of model=… (to go on from) and fresh=… (to make); see conf/model and conf/fresh")
-    parts = {argument: hydra.utils.instantiate(cfg[key], _convert_="all") for key, argument in PARTS.items()}
+    parts = {argument: hydra.utils.instantiate(cfg.get(key), _convert_="all") for key, argument in PARTS.items()}
     start = hydra.utils.instantiate(model or fresh, _convert_="all")
     scores = train(config, cfg.name, start, seed=cfg.seed, root=Path(cfg.output.root), **parts)
     return float(scores.get("bleu", 0.0))
