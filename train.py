@@ -15,7 +15,7 @@ from entry import explained, resolved
 from streamllm.training.run import train
 
 PARTS = {"dataset": "corpus", "validation": "validation_corpus", "score": "validation"}
-PARTS |= {name: name for name in ("data", "training", "tracker", "paradigm", "prompt", "adapter")}
+PARTS |= {name: name for name in ("data", "training", "optimizer", "tracker", "paradigm", "prompt", "adapter")}
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")

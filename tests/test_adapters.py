@@ -67,7 +67,7 @@ def learns_beside_its_weights(family: Family, method: Any, folder: Path) -> None
     trainer.optimizer.learning_rate = 2e-2
     batch = pad([lesson(1, 7, 6, 1), lesson(2, 5, 8, 3)])
     before = parameters(model)
-    losses = [trainer.train_step(batch, 14)[0] for _ in range(4)]
+    losses = [trainer.train_step([(batch, 14)])[0] for _ in range(4)]
     assert losses[-1] < losses[0]
     after = parameters(model)
     learned = trained(model)

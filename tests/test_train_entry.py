@@ -1,5 +1,6 @@
 """train.py from the command line: a small model from nothing, and what it leaves is a model for run.py."""
 
+import inspect
 import json
 import os
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 from hydra import compose, initialize_config_dir
+from hydra.errors import ConfigCompositionException
 from hydra.utils import get_class, instantiate
 from test_training import PAIRS
 
@@ -95,5 +97,21 @@ def test_wrong_input_gets_one_line(folder: Path, overrides: list[str], says: str
 def test_every_training_preset_composes_and_makes_what_it_names(name: str) -> None:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = compose("train", [f"experiment={name}"])
-    for key in ("fresh", "data", "training", "score"):
+    for key in ("fresh", "data", "training", "optimizer", "score"):
         assert isinstance(instantiate(cfg[key], _convert_="all"), get_class(cfg[key]._target_))
+
+
+PARTS = [f"{path.parent.name}={path.stem}" for group in ("adapter", "optimizer")
+         for path in sorted((ROOT / "conf" / group).glob("*.yaml"))]  # fmt: skip
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_makes_what_it_names_and_shows_every_argument(part: str) -> None:
+    group = part.partition("=")[0]
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose("train", [part])
+        with pytest.raises(ConfigCompositionException, match="Could not override"):
+            compose("train", [part, f"{group}.no_such_key=1"])
+    made, target = instantiate(cfg[group], _convert_="all"), get_class(cfg[group]._target_)
+    assert isinstance(made, target)
+    assert set(inspect.signature(target).parameters) <= set(cfg[group])

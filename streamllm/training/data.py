@@ -51,6 +51,23 @@ class Batch:
     labels: np.ndarray
     k: np.ndarray
 
+    @property
+    def tokens(self) -> int:
+        """Of both streams, padding included."""
+        return self.source.size + self.target.size
+
+    @property
+    def padding(self) -> int:
+        """How many of them are padding."""
+        after_the_last_label = (self.labels[:, ::-1] >= 0).argmax(axis=1)
+        return int((self.source_units == PADDING).sum() + after_the_last_label.sum())
+
+
+def check_k(values: Sequence[int | str], name: str) -> None:
+    """Raises: ValueError: some value is no k."""
+    if not values or any(k != FULL and not (isinstance(k, int) and k >= 1) for k in values):
+        raise ValueError(f"{name} is {list(values)}; each is an integer of at least 1 or {FULL!r}")
+
 
 @dataclass(frozen=True)
 class DataConfig:
@@ -71,9 +88,7 @@ class DataConfig:
     source_mask: float = 0.0
 
     def __post_init__(self) -> None:
-        wrong = [k for k in self.k if k != FULL and not (isinstance(k, int) and k >= 1)]
-        if wrong or not self.k:
-            raise ValueError(f"data.k is {list(self.k)}; each is an integer of at least 1 or {FULL!r}")
+        check_k(self.k, "data.k")
 
 
 class TrainingData:
@@ -151,6 +166,11 @@ class TrainingData:
             for group in groups
             if len(group) >= world
         ]
+
+    def blocks(self, epoch: int, start: int = 0, rank: int = 0, world: int = 1) -> Iterator[list[tuple[Batch, int]]]:
+        """The batches of an epoch block by block, from block ``start`` on; here all are one block."""
+        if start == 0:
+            yield self.epoch(epoch, rank, world)
 
     def fixed(self, k: int | str) -> Iterator[Batch]:
         """The data once, in order of length, without regularisation: for validation."""

@@ -18,6 +18,12 @@ def on_cpu(*arrays: mx.array) -> bool:
     return mx.default_device() == mx.cpu and all(a.dtype == mx.float32 for a in arrays)
 
 
+def lazy(model: nn.Module) -> bool:
+    """Whether numpy must not take over: `recompute` saves memory only if no activation is evaluated before all
+    gradients are."""
+    return bool(getattr(model, "recomputes", False))
+
+
 @mx.custom_function
 def softmax(scores: mx.array) -> mx.array:
     """Along the last axis. A row of -inf gives zeros."""
@@ -83,7 +89,7 @@ def cross_entropy(logits: np.ndarray, labels: np.ndarray, smoothing: float) -> t
 @contextmanager
 def replaced(model: nn.Module) -> Iterator[None]:
     """Within, MLX's attention takes its softmax from here and the model's family its ``swiglu``, on a CPU."""
-    if mx.default_device() != mx.cpu:
+    if mx.default_device() != mx.cpu or lazy(model):
         yield
         return
     family: Any = sys.modules[type(model).__module__]

@@ -1,16 +1,15 @@
 """The training loop: one process or several (MLX's distributed layer), exact resume.
 
-Invariant: everything random at step n follows from (seed, n), so a checkpoint holds weights, optimizer
-state and three counters, and the loss curve of a resumed training is the uninterrupted one.
+Invariant: everything random at step n follows from (seed, n), so a checkpoint holds what is trained, the optimizer's
+state and some counters, and the loss curve of a resumed training is the uninterrupted one.
 """
 
 import json
 import logging
-import math
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +17,20 @@ import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers as optim
 from mlx.nn.utils import average_gradients
-from mlx.utils import tree_flatten, tree_unflatten
+from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
 from streamllm.runs import write_atomically
 from streamllm.training.data import Batch, TrainingData
 from streamllm.training.distributed import Barrier
 from streamllm.training.dropout import add_dropout
 from streamllm.training.objective import loss
+from streamllm.training.recompute import recompute_blocks
+from streamllm.training.schedules import SCHEDULES, factor
 
 log = logging.getLogger(__name__)
 Log = Callable[[dict[str, Any]], None]
 Score = Callable[[nn.Module], dict[str, float]]
+COUNTERS = ("step", "epoch", "block", "batch", "best", "since_best", "validated_at", "kept", "lines")
 
 
 @dataclass(frozen=True)
@@ -36,50 +38,66 @@ class TrainingConfig:
     """How long and how fast to learn.
 
     Args:
-        warmup_steps: steps over which the rate rises from 0 to ``learning_rate``; then it falls along a
-            cosine to ``final_rate`` times that at the end of the last epoch.
+        steps: after how many steps training ends, whatever ``epochs`` says; None for the end of the last epoch.
+        warmup_steps: steps over which the rate rises from 0 to ``learning_rate``.
+        schedule: how it falls from there to ``final_rate`` times that at the end: a name of `schedules.SCHEDULES`.
         clip: largest L2 norm of the gradient.
+        accumulate: batches whose gradients make one step. The last step of an epoch may have fewer.
+        gradient_checkpointing: compute activations twice and keep few of them (`recompute`).
         checkpoint_every, log_every: in steps.
-        score_every: in epochs; a validation loss is computed after each epoch.
+        validate_every: in steps; None for the end of each epoch. A validation computes a loss.
+        score_every: in validations, those that also translate.
         patience: scores in a row without a new best before training ends early; 0 for never.
-        average: how many of the last epochs' weights are averaged at the end (of those up to the best score, if
+        average: how many of the last validations' weights are averaged at the end (of those up to the best score, if
             there is patience).
     """
 
     epochs: int = 20
+    steps: int | None = None
     learning_rate: float = 2e-3
+    schedule: str = "cosine"
     warmup_steps: int = 400
     final_rate: float = 0.02
-    betas: tuple[float, float] = (0.9, 0.98)
-    weight_decay: float = 0.01
     clip: float = 1.0
+    accumulate: int = 1
+    gradient_checkpointing: bool = False
     label_smoothing: float = 0.1
     dropout: float = 0.1
     checkpoint_every: int = 100
     log_every: int = 20
+    validate_every: int | None = None
     score_every: int = 2
     patience: int = 0
     average: int = 5
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "checkpoint_every", "log_every", "score_every", "average"):
+        for name in ("epochs", "accumulate", "checkpoint_every", "log_every", "score_every", "average"):
             if getattr(self, name) < 1:
                 raise ValueError(f"training.{name} is {getattr(self, name)}; it is at least 1")
+        for name in ("steps", "validate_every"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ValueError(f"training.{name} is {getattr(self, name)}; it is at least 1, or null")
         if self.learning_rate <= 0:
             raise ValueError(f"training.learning_rate is {self.learning_rate}; it is above 0")
+        if self.schedule not in SCHEDULES:
+            raise ValueError(f"training.schedule is {self.schedule!r}; accepted are {', '.join(SCHEDULES)}")
 
 
 class Trainer:
     """Trains ``model`` in place.
 
     Args:
-        model: an mlx-lm model in float32.
+        model: an mlx-lm model; what of it is not frozen learns.
         validation: batches for the validation loss.
         folder: checkpoints and ``train.jsonl`` go here; a training found here is resumed.
+        optimizer: its learning rate is set at every step. None is AdamW.
         paradigm: whose mask is trained, "group" or "interleaved" (`objective.forward`).
         score: computes {"bleu": …} for a model, slower than a loss; decides about early stopping.
         track: also gets every logged line (a tracker).
         group: of a distributed training; the gradient is that of all processes' rows together.
+
+    ``mx.compile`` is not used: on a CPU the exponentials come from numpy (`exponentials`), which cannot be compiled
+    and saves more, and batches differ in shape, so that each would be compiled anew.
     """
 
     def __init__(
@@ -94,6 +112,7 @@ class Trainer:
         group: mx.distributed.Group | None = None,
         target_start: int = 0,
         paradigm: str = "group",
+        optimizer: optim.Optimizer | None = None,
     ):
         self.model, self.data, self.validation = model, data, validation
         self.config, self.folder = config, folder
@@ -101,43 +120,53 @@ class Trainer:
         self.group = group or mx.distributed.init()
         self.rank, self.world = self.group.rank(), self.group.size()
         self.target_start, self.paradigm = target_start, paradigm
-        self.optimizer = optim.AdamW(
-            config.learning_rate, betas=list(config.betas), eps=1e-9, weight_decay=config.weight_decay
-        )
+        self.optimizer = optimizer or optim.AdamW(config.learning_rate, betas=[0.9, 0.98], eps=1e-9)
         self.optimizer.init(model.trainable_parameters())
-        self.step = self.epoch = self.batch = 0
+        self.step = self.epoch = self.block = self.batch = 0  # steps made, and what comes next in the data
         self.best: dict[str, float] = {}
         self.since_best = 0
+        self.validated_at = 0  # step
+        self.kept: list[str] = []  # the file of each validation's weights
+        self.lines = 0  # of train.jsonl
+        self.window = _Window()
         add_dropout(model, config.dropout)
+        if config.gradient_checkpointing:
+            recompute_blocks(model)
         self._grad = nn.value_and_grad(model, loss)
 
     # One step
 
-    def train_step(self, batch: Batch, labels: int) -> tuple[float, float]:
-        """Learn from this process's rows of a batch that has ``labels`` labels in all processes together.
+    def train_step(self, batches: Sequence[tuple[Batch, int]]) -> tuple[float, float]:
+        """Learn from this process's rows of some batches, each with its labels in all processes together, as if
+        they were one.
 
         Returns: this process's mean loss in nats (label smoothing included) and the norm of the gradient.
         """
         self.model.train()
         mx.random.seed(hash((self.data.seed, self.step, self.rank)) & 0x7FFFFFFF)
         # average_gradients divides by the number of processes.
-        total, grads = self._grad(self.model, batch, self.config.label_smoothing, self.target_start, self.paradigm)
-        scale = self.world / labels
-        grads = _map(lambda g: g * scale, grads)
+        scale = self.world / sum(labels for _, labels in batches)
+        grads: Any = None
+        sums = [0.0, 0]
+        for batch, _ in batches:
+            total, now = self._grad(self.model, batch, self.config.label_smoothing, self.target_start, self.paradigm)
+            now = _map(lambda g: g * scale, now)
+            grads = now if grads is None else tree_map(mx.add, grads, now)
+            mx.eval(total, grads)
+            sums[0] += _float(total)
+            sums[1] += int((batch.labels >= 0).sum())
         if self.world > 1:
-            mx.eval(grads)
             self.barrier.wait()
             grads = average_gradients(grads, self.group)
         grads, norm = optim.clip_grad_norm(grads, self.config.clip)
         self.optimizer.update(self.model, grads)
-        mx.eval(self.model.trainable_parameters(), self.optimizer.state, total, norm)
-        return _float(total) / int((batch.labels >= 0).sum()), _float(norm)
+        mx.eval(self.model.trainable_parameters(), self.optimizer.state, norm)
+        return sums[0] / sums[1], _float(norm)
 
     def rate(self, progress: float) -> float:
-        """Learning rate at the current step; ``progress`` is the share of the epochs that is done."""
+        """Learning rate at the current step; ``progress`` is the share of the training that is done."""
         c = self.config
-        cosine = c.final_rate + (1 - c.final_rate) * (1 + math.cos(math.pi * min(progress, 1))) / 2
-        return c.learning_rate * cosine * min(1.0, (self.step + 1) / max(c.warmup_steps, 1))
+        return c.learning_rate * factor(c.schedule, self.step, progress, c.warmup_steps, c.final_rate)
 
     # The loop
 
@@ -146,50 +175,74 @@ class Trainer:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.barrier = Barrier(self.group, self.folder)
         self._resume()
-        while self.epoch < self.config.epochs and not self._out_of_patience():
+        self._started = time.perf_counter()
+        while not self._ended():
             self._run_epoch()
-            self._end_epoch()
+        if self.validated_at < self.step:
+            self._validate()
         self._average()
         return self.best
 
     def _run_epoch(self) -> None:
-        started, tokens, losses = time.perf_counter(), 0, []
-        batches = self.data.epoch(self.epoch, self.rank, self.world)
-        while self.batch < len(batches):
-            batch, labels = batches[self.batch]
-            rate = self.rate((self.epoch + self.batch / len(batches)) / self.config.epochs)
-            self.optimizer.learning_rate = rate
-            mean, norm = self.train_step(batch, labels)
-            self.step, self.batch = self.step + 1, self.batch + 1
-            tokens += batch.source.size + batch.target.size
-            losses.append(mean)
-            if self.step % self.config.log_every == 0:
-                seconds = time.perf_counter() - started
-                self._log(
-                    step=self.step,
-                    epoch=round(self.epoch + self.batch / len(batches), 4),
-                    loss=sum(losses) / len(losses),
-                    learning_rate=rate,
-                    gradient_norm=norm,
-                    tokens_per_second=round(self.world * tokens / seconds),
-                )
-                started, tokens, losses = time.perf_counter(), 0, []
-            if self.step % self.config.checkpoint_every == 0:
-                self._save()
-        self.epoch, self.batch = self.epoch + 1, 0
+        before = self.step
+        for batches in self.data.blocks(self.epoch, self.block, self.rank, self.world):
+            while self.batch < len(batches):
+                self._run_step(batches)
+                if self._ended():
+                    return
+            self.block, self.batch = self.block + 1, 0
+        if self.step == before == 0:
+            raise ValueError("no sentence pair is left to train on: see data.max_tokens and the data set")
+        self.epoch, self.block = self.epoch + 1, 0
+        if self.config.validate_every is None:
+            self._validate()
 
-    def _end_epoch(self) -> None:
+    def _run_step(self, batches: Sequence[tuple[Batch, int]]) -> None:
+        c = self.config
+        now = batches[self.batch : self.batch + c.accumulate]
+        epochs = self.epoch + self.batch / len(batches)  # where there are several blocks, steps are given
+        rate = self.rate(self.step / c.steps if c.steps else epochs / c.epochs)
+        self.optimizer.learning_rate = rate
+        mean, norm = self.train_step(now)
+        self.step, self.batch = self.step + 1, self.batch + len(now)
+        self.window.add(mean, [batch for batch, _ in now])
+        if self.step % c.log_every == 0:
+            seconds = time.perf_counter() - self._started
+            line = self.window.figures() | {"learning_rate": rate, "gradient_norm": norm}
+            line["tokens_per_second"] = round(self.world * self.window.tokens_since_start / seconds)
+            line["peak_memory_gb"] = round(mx.get_peak_memory() / 1e9, 3)
+            self._log(step=self.step, epoch=round(self.epoch + self.batch / len(batches), 4), **line)
+            self.window, self._started = _Window(), time.perf_counter()
+        if c.validate_every and self.step % c.validate_every == 0:
+            self._validate()
+        elif self.step % c.checkpoint_every == 0:
+            self._save()
+
+    def _ended(self) -> bool:
+        return self._all_done() or 0 < self.config.patience <= self.since_best
+
+    def _all_done(self) -> bool:
+        return self.step >= self.config.steps if self.config.steps else self.epoch >= self.config.epochs
+
+    def _validate(self) -> None:
+        """Log a validation loss, and scores where it is their turn; keep the weights; save a checkpoint."""
+        started = time.perf_counter()
         line: dict[str, float] = {"validation_loss": self.validation_loss()}
-        if self.score and (self.epoch % self.config.score_every == 0 or self.epoch == self.config.epochs):
+        number = len(self.kept) + 1
+        if self.score and (number % self.config.score_every == 0 or self._all_done()):
             line |= self._scores()
             if line["bleu"] > self.best.get("bleu", -1.0):
-                self.best, self.since_best = line | {"epoch": self.epoch}, 0
+                self.best, self.since_best = line | {"epoch": self.epoch, "validation": number}, 0
             else:
                 self.since_best += 1
+        whole = self.block == self.batch == 0
+        self.kept.append(f"epoch-{self.epoch:03d}.safetensors" if whole else f"step-{self.step:07d}.safetensors")
         if self.rank == 0:
-            self._write(self.folder / f"epoch-{self.epoch:03d}.safetensors", self._weights())
+            self._write(self.folder / self.kept[-1], self._weights())
+        self.validated_at = self.step
         self._log(step=self.step, epoch=self.epoch, **line)
         self._save()
+        self._started += time.perf_counter() - started
 
     def validation_loss(self) -> float:
         """Mean cross-entropy of a validation label in nats, without label smoothing or dropout."""
@@ -211,18 +264,15 @@ class Trainer:
         bleu = mx.distributed.all_sum(mx.array(scores["bleu"]), group=self.group)
         return scores | {"bleu": _float(bleu)}
 
-    def _out_of_patience(self) -> bool:
-        return 0 < self.config.patience <= self.since_best
-
     def _average(self) -> None:
-        """Give the model the mean of the last epochs' weights; with early stopping, of those up to the best."""
-        last = int(self.best["epoch"]) if self.config.patience and self.best else self.epoch
-        paths = sorted(self.folder.glob("epoch-*.safetensors"))[:last][-self.config.average :]
-        every: list[Any] = [mx.load(str(path)) for path in paths]
+        """Give the model the mean of the last validations' weights; with early stopping, of those up to the best."""
+        last = int(self.best["validation"]) if self.config.patience and self.best else len(self.kept)
+        names = self.kept[:last][-self.config.average :]
+        every: list[Any] = [mx.load(str(self.folder / name)) for name in names]
         mean = {name: sum(w[name] for w in every) / len(every) for name in every[0]}
         self.model.load_weights(list(mean.items()), strict=False)
         self.model.eval()
-        self._log(step=self.step, averaged=len(paths), validation_loss=self.validation_loss())
+        self._log(step=self.step, averaged=len(names), validation_loss=self.validation_loss())
 
     # Files
 
@@ -234,8 +284,7 @@ class Trainer:
             return
         arrays = {f"model.{name}": value for name, value in self._weights().items()}
         arrays |= {f"optimizer.{name}": v for name, v in tree_flatten(self.optimizer.state)}
-        counters = {"step": self.step, "epoch": self.epoch, "batch": self.batch}
-        counters |= {"best": self.best, "since_best": self.since_best}  # type: ignore[dict-item]
+        counters = {name: getattr(self, name) for name in COUNTERS} | {"window": asdict(self.window)}
         self._write(self.folder / "last.safetensors", arrays, {"counters": json.dumps(counters)})
 
     def _write(self, path: Path, arrays: dict[str, mx.array], metadata: dict[str, str] | None = None) -> None:
@@ -254,15 +303,16 @@ class Trainer:
         state = [(n.removeprefix("optimizer."), a) for n, a in arrays.items() if n.startswith("optimizer.")]
         self.optimizer.state = tree_unflatten(state)
         counters = json.loads(metadata["counters"])
-        self.step, self.epoch, self.batch = counters["step"], counters["epoch"], counters["batch"]
-        self.best, self.since_best = counters["best"], counters["since_best"]
+        for name in COUNTERS:
+            setattr(self, name, counters[name])
+        self.window = _Window(**counters["window"] | {"tokens_since_start": 0})
         log.info("resuming %s at step %d, epoch %d", self.folder, self.step, self.epoch)
         lines = self.folder / "train.jsonl"
         if self.rank == 0 and lines.exists():  # forget what was logged after the checkpoint
-            kept = [line for line in lines.read_text().splitlines() if _logged_step(line) <= self.step]
-            write_atomically(lines, "".join(f"{line}\n" for line in kept))
+            write_atomically(lines, "".join(lines.read_text().splitlines(keepends=True)[: self.lines]))
 
     def _log(self, **line: Any) -> None:
+        self.lines += 1
         if self.rank:
             return
         log.info(" ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in line.items()))
@@ -272,11 +322,27 @@ class Trainer:
             self.track(line)
 
 
-def _logged_step(line: str) -> float:
-    try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError):  # a line cut off by a kill
-        return math.inf
+@dataclass
+class _Window:
+    """What has been learned since the last logged line; part of a checkpoint, so that the next line is whole."""
+
+    losses: list[float] = field(default_factory=list)
+    tokens: int = 0
+    padding: int = 0
+    tokens_since_start: int = 0  # of this process
+
+    def add(self, mean: float, batches: Sequence[Batch]) -> None:
+        self.losses.append(mean)
+        for batch in batches:
+            self.tokens += batch.tokens
+            self.tokens_since_start += batch.tokens
+            self.padding += batch.padding
+
+    def figures(self) -> dict[str, float]:
+        return {
+            "loss": sum(self.losses) / len(self.losses),
+            "padding": round(self.padding / self.tokens, 4),
+        }
 
 
 def _float(array: mx.array) -> float:

@@ -68,16 +68,17 @@ def loss(model: Any, batch: Batch, label_smoothing: float, target_start: int = 0
     with exponentials.replaced(model):
         logits = forward(model, batch, target_start, paradigm)
     labels = mx.array(batch.labels.reshape(-1))
-    return cross_entropy(logits.reshape(-1, logits.shape[-1]), labels, label_smoothing)
+    logits = logits.reshape(-1, logits.shape[-1])
+    return cross_entropy(logits, labels, label_smoothing, lazy=exponentials.lazy(model))
 
 
-def cross_entropy(logits: mx.array, labels: mx.array, label_smoothing: float) -> mx.array:
+def cross_entropy(logits: mx.array, labels: mx.array, label_smoothing: float, lazy: bool = False) -> mx.array:
     """Sum of label-smoothed cross-entropies; logits (N, V), labels (N,), -1 for none.
 
     Equal to ``mlx.nn.losses.cross_entropy``, but takes each exponential once for loss and gradient, and by numpy on
-    a CPU, where they cost more than the products.
+    a CPU, where they cost more than the products, unless nothing may be evaluated yet (``lazy``).
     """
-    ours: Any = _cross_entropy_by_numpy if exponentials.on_cpu(logits) else _cross_entropy
+    ours: Any = _cross_entropy_by_numpy if exponentials.on_cpu(logits) and not lazy else _cross_entropy
     total: mx.array = ours(logits, labels, mx.array(label_smoothing))[0]
     return total
 

@@ -12,20 +12,23 @@ from typing import Any, Protocol
 
 import mlx.core as mx
 import mlx.nn as nn
+import mlx.optimizers as optim
 
 from streamllm.environment import environment
 from streamllm.families import check_trainable
 from streamllm.metrics.summary import summarise
 from streamllm.model import ModelConfig, StreamingModel, find_model
 from streamllm.paradigms import Group, Interleaved, Paradigm
-from streamllm.policies import WaitK
+from streamllm.policies import Full, WaitK
 from streamllm.prompt import Prompt
-from streamllm.records import Example
+from streamllm.records import Example, Policy, Trace
 from streamllm.runs import CONFIG, ENVIRONMENT, METRICS, RunFolder, write_atomically
+from streamllm.scheduler import Clock, translate_many
 from streamllm.segment import Unit
+from streamllm.session import Session
 from streamllm.tracking import Guarded, NullTracker, RunInfo, Tracker
 from streamllm.training.adapters import AdapterConfig, save_adapter
-from streamllm.training.data import DataConfig, TrainingData
+from streamllm.training.data import FULL, DataConfig, TrainingData, check_k
 from streamllm.training.fresh import FreshModel
 from streamllm.training.loop import Trainer, TrainingConfig
 from streamllm.training.segmentation import BPEDropout
@@ -51,12 +54,24 @@ class ValidationConfig:
     """What training is judged by.
 
     Args:
-        k: of the validation loss and of the wait-k translations that are scored.
+        k: of the validation loss and of the wait-k translations that are scored, one or several; "full" is the
+            whole source. With several, scores are means, and ``bleu_k3`` and so on stand beside them.
         sentences: how many of the validation set are translated for a score; 0 for none.
+        batch_size: how many at a time; the scores are the same.
     """
 
-    k: int = 5
+    k: int | str | Sequence[int | str] = 5
     sentences: int = 100
+    batch_size: int = 32
+
+    def __post_init__(self) -> None:
+        check_k(self.ks, "score.k")
+        if self.batch_size < 1:
+            raise ValueError(f"score.batch_size is {self.batch_size}; it is at least 1")
+
+    @property
+    def ks(self) -> list[int | str]:
+        return [self.k] if isinstance(self.k, int | str) else list(self.k)
 
 
 def train(
@@ -74,6 +89,7 @@ def train(
     paradigm: Paradigm = Group(),
     prompt: Prompt | None = None,
     adapter: AdapterConfig | None = None,
+    optimizer: optim.Optimizer | None = None,
 ) -> dict[str, Any]:
     """Train, or resume, and return the scores; a finished training only returns them.
 
@@ -121,18 +137,19 @@ def train(
         held_out = TrainingData(validation_examples, streaming.prompt, replace(data, bpe_dropout=0.0), seed)
 
         def score(_: nn.Module) -> dict[str, float]:  # the trainer changes the model of `streaming` in place
-            return _score(streaming, validation_examples[: validation.sentences], corpus, validation.k)
+            return _score(streaming, validation_examples, corpus, validation)
 
         trainer = Trainer(
             streaming.model,
             TrainingData(examples, streaming.prompt, data, seed, dropout),
-            list(held_out.fixed(validation.k)),
+            [batch for k in validation.ks for batch in held_out.fixed(k)],
             training,
             run.path,
             score=score if validation.sentences else None,
             track=lambda line: guarded.log(line, step=int(line["step"])),
             target_start=streaming.target_start,
             paradigm=paradigm.trained_as,
+            optimizer=optimizer,
         )
         log.info("%d sentence pairs, %d for validation; %s", len(examples), len(validation_examples), run.path)
         try:
@@ -188,12 +205,30 @@ def _prepare(folder: Path, model: ModelConfig | FreshModel, examples: Sequence[E
     part.rename(folder)
 
 
-def _score(streaming: StreamingModel, examples: Sequence[Example], corpus: Corpus, k: int) -> dict[str, float]:
-    """BLEU and AL of wait-k translations."""
-    units = (corpus.source_unit, corpus.target_unit)
-    traces = [translate(streaming.session(), example, WaitK(k), Limits(), *units) for example in examples]
-    summary = summarise(traces, corpus.target_language, corpus.target_unit)
-    return {name: summary[name] for name in ("bleu", "al")}  # type: ignore[misc]
+def _score(
+    streaming: StreamingModel, examples: Sequence[Example], corpus: Corpus, validation: ValidationConfig
+) -> dict[str, float]:
+    """BLEU and AL of wait-k translations, for each k and on average."""
+    examples = examples[: validation.sentences]
+    order = [example.id for example in examples]
+    each: dict[int | str, dict[str, float]] = {}
+    for k in validation.ks:
+        policy = Full() if k == FULL else WaitK(int(k))
+
+        def one(session: Session, example: Example, clock: Clock, policy: Policy = policy) -> Trace:
+            return translate(session, example, policy, Limits(), corpus.source_unit, corpus.target_unit, clock)
+
+        traces = {trace.id: trace for trace in translate_many(streaming, examples, one, validation.batch_size)}
+        summary = summarise([traces[id] for id in order], corpus.target_language, corpus.target_unit)
+        each[k] = {name: float(summary[name]) for name in ("bleu", "al")}  # type: ignore[arg-type]
+    scores = {name: sum(one[name] for one in each.values()) / len(each) for name in ("bleu", "al")}
+    if len(each) > 1:
+        scores |= {
+            f"{name}_{'full' if k == FULL else f'k{k}'}": value
+            for k, both in each.items()
+            for name, value in both.items()
+        }
+    return scores
 
 
 def _export(streaming: StreamingModel, start: Path, folder: Path) -> None:

@@ -1,0 +1,48 @@
+"""What mlx.optimizers lacks. All others are taken from there as they are: see conf/optimizer."""
+
+from collections.abc import Sequence
+
+import mlx.core as mx
+import mlx.optimizers as optim
+
+
+class Muon(optim.MultiOptimizer):  # type: ignore[misc]
+    """mlx's Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon) for the matrices of the blocks, AdamW for all
+    else: embeddings, heads, norms, biases, experts.
+
+    Args:
+        learning_rate: of Muon.
+        others_rate: of AdamW, as a share of that.
+        weight_decay: of AdamW; that of mlx's Muon is not decoupled.
+        momentum, nesterov, ns_steps: of Muon; betas, eps: of AdamW.
+    """
+
+    def __init__(
+        self,
+        learning_rate: float,
+        others_rate: float = 0.1,
+        momentum: float = 0.95,
+        nesterov: bool = True,
+        ns_steps: int = 5,
+        betas: Sequence[float] = (0.9, 0.98),
+        eps: float = 1e-9,
+        weight_decay: float = 0.0,
+    ):
+        matrices = optim.Muon(learning_rate, momentum, weight_decay=0.0, nesterov=nesterov, ns_steps=ns_steps)
+        others = optim.AdamW(learning_rate * others_rate, list(betas), eps, weight_decay)
+        super().__init__([matrices, others], [_matrix_of_a_block])
+        self._others_rate = others_rate
+
+    @property
+    def learning_rate(self) -> mx.array:
+        rate: mx.array = self.optimizers[0].learning_rate
+        return rate
+
+    @learning_rate.setter
+    def learning_rate(self, rate: float) -> None:
+        self.optimizers[0].learning_rate = rate
+        self.optimizers[1].learning_rate = rate * self._others_rate
+
+
+def _matrix_of_a_block(name: str, weight: mx.array) -> bool:
+    return weight.ndim == 2 and any(part.isdigit() for part in name.split("."))
