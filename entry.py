@@ -1,6 +1,8 @@
 """What run.py, train.py and scripts/live.py share: wrong input ends in one line that says what to do."""
 
+import atexit
 import functools
+import gc
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +14,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from streamllm.experiment import USER_ERRORS, user_error
+
+# Else the interpreter looks for garbage among all objects of all libraries before it ends, a tenth of a short run.
+atexit.register(gc.freeze)
 
 
 def explained(main: Callable[[DictConfig], float]) -> Callable[[DictConfig], float]:

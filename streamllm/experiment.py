@@ -107,9 +107,8 @@ def run_experiment(
     examples = dataset.load()  # before the model: bad data costs nothing
 
     def make_translate() -> Translate:
-        from streamllm.scheduler import translate_many
-
         loaded = model.load(prompt, dataset.source_unit, dataset.target_unit, paradigm)
+        from streamllm.scheduler import translate_many  # after it: a model that is not there is said at once
 
         def translate_one(session: "Session", example: Example, clock: "Clock") -> Trace:
             return translate(session, example, policy, limits, dataset.source_unit, dataset.target_unit, clock)

@@ -8,12 +8,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import mlx.core as mx
 
 from streamllm.attention import Attention, recorded
-from streamllm.cache import DualStreamingCache, make_caches
+
+if TYPE_CHECKING:  # the cache needs mlx-lm, which is slow to import: runs that load no model do not wait for it
+    from streamllm.cache import DualStreamingCache
 
 TargetStart = int | Literal["after_source"]
 
@@ -119,6 +121,8 @@ class _Counted:
     """What all memories share: a model, its caches, and what has been fed."""
 
     def __init__(self, model: Any, target_start: int = 0):
+        from streamllm.cache import make_caches
+
         self._model = model
         self.caches = make_caches(model, target_start)
         self._sources = [cache.source for cache in self.caches]
@@ -299,7 +303,7 @@ class Branches:
 
 
 @contextmanager
-def _visible(caches: Sequence[DualStreamingCache], sees: mx.array) -> Iterator[None]:
+def _visible(caches: Sequence["DualStreamingCache"], sees: mx.array) -> Iterator[None]:
     """Inside, the target sees of the source what ``sees`` (1, N, S) says."""
     for cache in caches:
         cache.target.visible = sees
@@ -321,6 +325,8 @@ def _rotations(model: Any) -> list[Rotation]:
 
     Proven on one token alone: it attends to itself only, so its keys differ by nothing but the position.
     """
+    from streamllm.cache import make_caches
+
     ropes = [
         [module for name, module in layer.named_modules() if name.rpartition(".")[2] in ("rope", "rotary_emb")]
         for layer in model.layers
@@ -337,7 +343,7 @@ def _rotations(model: Any) -> list[Rotation]:
     )
 
 
-def _moves(rotate: Rotation, here: DualStreamingCache, there: DualStreamingCache, by: int) -> bool:
+def _moves(rotate: Rotation, here: "DualStreamingCache", there: "DualStreamingCache", by: int) -> bool:
     """Whether ``rotate`` makes the target's keys of the second cache out of those of the first."""
     keys, moved = here.get_target()[0], there.get_target()[0]
     if keys is None or moved is None:

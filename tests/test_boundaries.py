@@ -29,7 +29,7 @@ MAY_IMPORT = {
 }
 NO_MLX = ("records", "segment", "policies", "metrics", "translate", "tracking", "corpora", "experiment")
 ABOVE = {"hydra", "omegaconf", "conf", "experiments", "run", "train", "scripts", "tests"}
-HEAVY = ("wandb", "datasets", "transformers", "sacrebleu", "pandas", "mlx_lm", "mlx", "torch")
+HEAVY = ("wandb", "datasets", "transformers", "sacrebleu", "pandas", "matplotlib", "mlx_lm", "mlx", "torch")
 
 
 def imports(tree: ast.AST, everywhere: bool = True) -> set[str]:
@@ -120,6 +120,8 @@ def test_there_are_no_import_cycles():
 @pytest.mark.parametrize("module", MODULES)
 def test_heavy_libraries_are_imported_where_they_are_used(module: str):
     allowed = {"mlx", "mlx_lm"}  # what a module of the model needs at once
+    if inside(module, {"streamllm.plots"}):
+        allowed |= {"matplotlib"}
     top = {name.split(".")[0] for name in of(module, everywhere=False)}
     assert not top & (set(HEAVY) - allowed)
 
@@ -136,3 +138,32 @@ def test_import_is_light(module: str):
     code = f"import sys, {module}; print(*[name for name in {HEAVY!r} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert result.stdout.split() == []
+
+
+PROGRAM = f"""
+import atexit, runpy, sys
+atexit.register(lambda: print("imported", *[name for name in {HEAVY!r} if name in sys.modules]))
+sys.path[0] = {str(ROOT)!r}
+sys.argv = ["run.py", "dataset=sample", "dataset.limit=1", "tracker=none", *sys.argv[1:]]
+runpy.run_path({str(ROOT / "run.py")!r}, run_name="__main__")
+"""
+
+
+def test_run_imports_what_it_uses(tmp_path: Path):
+    """transformers comes with mlx_lm, which takes its tokenizers from there."""
+
+    def imported(*arguments: str) -> set[str]:
+        command = [sys.executable, "-c", PROGRAM, *arguments]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        return set(done.stdout.splitlines()[-1].split()) - {"imported"}
+
+    assert imported() == {"mlx", "mlx_lm", "transformers", "sacrebleu"}
+    assert imported() == {"mlx"}, "a finished run shows its results"
+    assert imported("k=1", "model.path=absent") == {"mlx"}, "there is no such model"
+
+
+def test_import_takes_less_than_a_second():
+    """Processor time: a busy machine makes a clock on the wall wait."""
+    code = "import time; import streamllm; print(time.process_time())"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert float(result.stdout) < 1
