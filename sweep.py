@@ -4,6 +4,7 @@ Invariant: a sweep leaves in the run folders what single runs leave there, and n
 """
 
 import atexit
+import contextlib
 import json
 import secrets
 import shutil
@@ -16,10 +17,11 @@ from typing import Any
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import CompactHydraException
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from entry import resolved
-from streamllm.runs import RunFolder, write_atomically
+from streamllm.runs import RunError, RunFolder, write_atomically
 
 # --- one model in memory
 
@@ -59,7 +61,8 @@ class LoadedOnce:
 
 @dataclass(frozen=True)
 class Point:
-    """One point of a sweep, as its process left it: metrics of a finished run, else the error in one line."""
+    """One point of a sweep, as its process left it: metrics of a finished run, else the error in one line.
+    ``skipped`` is a run that had finished before the sweep came to it."""
 
     number: int
     policy: str
@@ -67,6 +70,7 @@ class Point:
     folder: str | None = None
     metrics: Mapping[str, float | None] | None = None
     error: str | None = None
+    skipped: bool = False
 
 
 SCORES = ("bleu", "laal", "al")
@@ -76,29 +80,36 @@ class SweepTable(Callback):
     """Prints one table when a sweep ends, however it ends. Single runs are left alone.
 
     The points may run in other processes and on other machines, and no launcher hands their results to callbacks: so
-    each leaves a note in the sweep's folder, and the process that was started by hand reads and removes them.
-
-    Args:
-        sweep: names the folder of the notes; made when the sweep starts, and handed to its points as an override.
+    each leaves a note in the sweep's folder, and the process that was started by hand reads and removes them. Launchers
+    send the callback along with each point, so what it learns at the start of the sweep is known there, too.
     """
 
-    def __init__(self, sweep: str | None = None) -> None:
-        self._sweep, self._ended = sweep, False
+    def __init__(self) -> None:
+        self._sweep: str | None = None
+        self._command: list[str] = []
+        self._ended = self._skips = False
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        self._sweep = f"points-{secrets.token_hex(4)}"
-        with read_write(config), open_dict(config):
-            config.hydra.overrides.hydra.append(f"++hydra.callbacks.table.sweep={self._sweep}")
+        self._sweep, self._command = f"points-{secrets.token_hex(4)}", sys.argv
         # At exit, and not on_multirun_end: that is not called when a point has failed, nor after Ctrl-C.
         atexit.register(self._show, self._notes(config))
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         self._ended = True
 
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        if self._sweep is None:
+            return
+        sys.argv = self._command  # env.json tells what was typed, and not how a launcher started this process
+        self._skips = False
+        with contextlib.suppress(OmegaConfBaseException, RunError):  # the run itself says what is wrong
+            keys = [key for key in config if key != "hydra"]
+            self._skips = _folder(OmegaConf.masked_copy(config, keys)).finished
+
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         if self._sweep is None:
             return
-        point = _point(config, job_return)
+        point = _point(config, job_return, self._skips)
         path = self._notes(config) / f"{point.number}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, json.dumps(asdict(point)))
@@ -117,7 +128,12 @@ class SweepTable(Callback):
         sys.stdout.flush()
 
 
-def _point(config: DictConfig, job_return: JobReturn) -> Point:
+def _folder(cfg: DictConfig) -> RunFolder:
+    values = resolved(cfg)
+    return RunFolder.of(values, values["name"], values["output"]["root"])
+
+
+def _point(config: DictConfig, job_return: JobReturn, skipped: bool) -> Point:
     overrides = [str(item).lstrip("+~").partition("=") for item in config.hydra.overrides.task]
     known = {
         "number": int(config.hydra.job.num),
@@ -127,10 +143,9 @@ def _point(config: DictConfig, job_return: JobReturn) -> Point:
     if job_return.status != JobStatus.COMPLETED:
         return Point(**known, error=_one_line(job_return._return_value))  # return_value would raise it
     assert job_return.cfg is not None
-    values = resolved(job_return.cfg)
-    folder = RunFolder.of(values, values["name"], values["output"]["root"])
-    metrics = folder.metrics()
-    return Point(**known, folder=str(folder.path), metrics={key: metrics.get(key) for key in SCORES})
+    folder = _folder(job_return.cfg)
+    metrics = {key: folder.metrics().get(key) for key in SCORES}
+    return Point(**known, folder=str(folder.path), metrics=metrics, skipped=skipped)
 
 
 def _one_line(error: Any) -> str:
@@ -146,8 +161,7 @@ def table(points: Sequence[Point]) -> str:
     rows = [["policy", *swept, *(score.upper() for score in SCORES), "folder"]]
     for point in points:
         scores = [_figure(point.metrics.get(score)) for score in SCORES] if point.metrics else ["-"] * len(SCORES)
-        last = point.folder if point.error is None else f"failed: {point.error}"
-        rows.append([point.policy, *(point.overrides.get(key, "") for key in swept), *scores, str(last)])
+        rows.append([point.policy, *(point.overrides.get(key, "") for key in swept), *scores, _outcome(point)])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
         "  ".join(
@@ -157,8 +171,15 @@ def table(points: Sequence[Point]) -> str:
         for row in rows
     ]
     failed = sum(point.error is not None for point in points)
-    head = f"sweep: {len(points) - failed} points" + (f" and {failed} that failed" if failed else "")
-    return "\n".join([head, *lines])
+    skipped = sum(point.skipped for point in points)
+    head = f"sweep: {len(points) - failed} points" + (f", {skipped} of them finished before" if skipped else "")
+    return "\n".join([head + (f" and {failed} that failed" if failed else ""), *lines])
+
+
+def _outcome(point: Point) -> str:
+    if point.error is not None:
+        return f"failed: {point.error}"
+    return f"{point.folder} (finished before)" if point.skipped else str(point.folder)
 
 
 def _figure(value: float | None) -> str:
