@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from resource import RUSAGE_CHILDREN, getrusage
 
@@ -153,9 +154,7 @@ def main() -> None:
     overrides = ["tracker=none", *args.overrides]
     columns = {"wall_s": ("wall, s", ".2f"), "cpu_s": ("CPU, s", ".2f")}
 
-    imports = rows(
-        in_turn({what: lambda code=code: measure_import(code) for what, code in IMPORTS.items()}, args.rounds)
-    )
+    imports = rows(in_turn({what: partial(measure_import, code) for what, code in IMPORTS.items()}, args.rounds))
     print(markdown(imports, {"what": ("import", "")} | columns), flush=True)
 
     stages: dict[str, list[Times]] = {}
