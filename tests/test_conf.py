@@ -152,7 +152,9 @@ def desk(tmp_path: Path) -> Path:
 
 def run(desk: Path, *arguments: str, stop_after: int | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(ROOT / "run.py"), *arguments, "tracker=none", "dataset.limit=4"]
-    command += [f"hydra.searchpath=[file://{desk / 'conf'}]", "model=shouting", "batch_size=1"]
+    command += [f"hydra.searchpath=[file://{desk / 'conf'}]", "model=shouting"]
+    if not any(argument.startswith("batch_size=") for argument in arguments):
+        command.append("batch_size=1")  # this model has no memory to share
     paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
     environment = {**os.environ, "PYTHONPATH": paths}
     if stop_after is not None:
