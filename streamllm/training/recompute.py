@@ -31,11 +31,11 @@ class _Slot:
 
 
 def _split(tree: Any) -> tuple[Any, list[mx.array]]:
-    """A tree with slots for its arrays, and these."""
+    """A tree with slots for its arrays of floats, and these."""
     arrays: list[mx.array] = []
 
     def take(leaf: Any) -> Any:
-        if not isinstance(leaf, mx.array):
+        if not isinstance(leaf, mx.array) or not mx.issubdtype(leaf.dtype, mx.floating):
             return leaf
         arrays.append(leaf)
         return _Slot(len(arrays) - 1)
@@ -75,6 +75,8 @@ class _Recomputed:
             result, out = _split(super(_Recomputed, self).__call__(*args, **kwargs))  # type: ignore[misc]
             if cache is not None:
                 keys, values, *counts_after = cache.state
+            if len(out) > 1:  # a block that also returns its keys: of a result given twice, MLX learns from one only
+                keys, values = keys + 0, values + 0
             return [*out, keys, values]
 
         *out, keys, values = mx.checkpoint(compute)(self.trainable_parameters(), arrays, keys, values)
