@@ -7,13 +7,14 @@ import os
 import random
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from streamllm import tables
-from streamllm.pairs import FilePath, listed, read_lines, read_parallel, stem, to_examples
+from streamllm import streams, tables
+from streamllm.pairs import FilePath, existing_file, listed, read_lines, read_parallel, stem, to_examples
 from streamllm.records import Example
 from streamllm.segment import Unit, check_unit
 
@@ -85,6 +86,26 @@ class Dataset(ABC):
             OSError: a file is absent (FileNotFoundError) or the network is out of reach (ConnectionError).
             ValueError: the data is not what the arguments say, or a sentence is empty.
         """
+
+    def stream(self) -> Iterator[Example]:
+        """The same pairs one by one, in the order of the data, without holding them; ids are the same up to leading
+        zeros of numbers. What `load` would have raised at once is raised where it is reached.
+
+        Raises:
+            ValueError: ``shuffle`` is set, which needs all pairs at once.
+        """
+        if self.shuffle:
+            raise ValueError(
+                "dataset.shuffle needs all of the data at once; where it is streamed, data.buffer shuffles"
+            )
+        return islice(self._stream(), self.limit)
+
+    def _stream(self) -> Iterator[Example]:
+        return iter(self.load())
+
+    def files(self) -> list[Path]:
+        """The local files that are read."""
+        return []
 
     def _order(self, count: int) -> list[int]:
         order = list(range(count))
@@ -170,6 +191,12 @@ class ParallelText(Dataset):
     def load(self) -> list[Example]:
         return self._select(read_parallel(self.source, self.target, name=self.name, skip_empty=self.skip_empty))
 
+    def _stream(self) -> Iterator[Example]:
+        return streams.parallel(self.source, self.target, name=self.name, skip_empty=self.skip_empty)
+
+    def files(self) -> list[Path]:
+        return [existing_file(self.source), existing_file(self.target)]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Table(Dataset):
@@ -206,6 +233,12 @@ class Table(Dataset):
 
     def load(self) -> list[Example]:
         return _from_rows(self, tables.load_files(self._paths()), listed(self._paths()))
+
+    def _stream(self) -> Iterator[Example]:
+        return _stream_rows(self, streams.rows_of(self._paths()), listed(self._paths()))
+
+    def files(self) -> list[Path]:
+        return [existing_file(path) for path in self._paths()]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,10 +282,24 @@ class HubDataset(Dataset):
 
     def load(self) -> list[Example]:
         if self.data_dir is not None:
-            self._refuse_one_language()
-            source, target = _files_of_split(self.data_dir, self.split, self.source_language, self.target_language)
+            source, target = self.files()
             return self._select(read_parallel(source, target, name=self.name, skip_empty=self.skip_empty))
-        rows = tables.load_hub(
+        return _from_rows(self, self._rows(), self.path)
+
+    def _stream(self) -> Iterator[Example]:
+        if self.data_dir is not None:
+            source, target = self.files()
+            return streams.parallel(source, target, name=self.name, skip_empty=self.skip_empty)
+        return _stream_rows(self, self._rows(streaming=True), self.path)
+
+    def files(self) -> list[Path]:
+        if self.data_dir is None:
+            return []
+        self._refuse_one_language()
+        return _files_of_split(self.data_dir, self.split, self.source_language, self.target_language)
+
+    def _rows(self, streaming: bool = False) -> Any:
+        return tables.load_hub(
             self.path,
             self.subset,
             self.hub_splits.get(self.split, self.split),
@@ -263,8 +310,8 @@ class HubDataset(Dataset):
                 f"{self.split}.{self.target_language} (or .gz), or dataset=files dataset.source=FILE "
                 f"dataset.target=FILE"
             ),
+            streaming=streaming,
         )
-        return _from_rows(self, rows, self.path)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -374,3 +421,15 @@ def _from_rows(dataset: Table | HubDataset, rows: Any, place: str) -> list[Examp
         skip_empty=dataset.skip_empty,
     )
     return dataset._select(examples) if whole else examples
+
+
+def _stream_rows(dataset: Table | HubDataset, rows: Iterable[streams.Row], place: str) -> Iterator[Example]:
+    return streams.table(
+        rows,
+        place=place,
+        languages=(dataset.source_language, dataset.target_language),
+        columns=(dataset.source_column, dataset.target_column),
+        id_column=dataset.id_column,
+        name=dataset.name,
+        skip_empty=dataset.skip_empty,
+    )

@@ -57,7 +57,7 @@ def load_files(paths: Sequence[FilePath]) -> Any:
         if not text.strip():
             raise ValueError(f"{path} holds no sentences: it is empty")
         if FORMATS[suffix] == "csv":
-            options = _csv_options(path, text, _Tabs if suffix == ".tsv" else csv.excel)
+            options = _csv_options(path, text, dialect_of(suffix))
         elif suffix != ".json":
             _check_json_lines(path, text)
     files = [str(existing_file(path).resolve()) for path in paths]
@@ -72,6 +72,10 @@ def load_files(paths: Sequence[FilePath]) -> Any:
 
 class _Tabs(csv.excel_tab):
     quoting = csv.QUOTE_NONE
+
+
+def dialect_of(suffix: str) -> type[csv.Dialect]:
+    return _Tabs if suffix == ".tsv" else csv.excel
 
 
 def _csv_options(path: FilePath, text: str, dialect: type[csv.Dialect]) -> dict[str, Any]:
@@ -108,9 +112,18 @@ def _check_json_lines(path: FilePath, text: str) -> None:
 
 
 def load_hub(
-    path: str, subset: str | None, split: str, revision: str | None, folder: str | None, otherwise: str
+    path: str,
+    subset: str | None,
+    split: str,
+    revision: str | None,
+    folder: str | None,
+    otherwise: str,
+    streaming: bool = False,
 ) -> Any:
     """The rows (a ``datasets.Dataset``) of one split of a dataset of the hub, or of a folder.
+
+    With ``streaming`` they come one by one (a ``datasets.IterableDataset``), and of a dataset on the hub no copy is
+    made or found.
 
     Without a network, ``datasets``' own copy of an earlier download is read. ``otherwise`` says, for the
     error, what to do when there is none.
@@ -124,8 +137,8 @@ def load_hub(
         try:
             with _offline() if unreachable else nullcontext():
                 if folder is None:
-                    return datasets.load_dataset(path, subset, revision=revision, split=split)
-                return datasets.load_dataset(_fetched_folder(path, revision, folder), split=split)
+                    return datasets.load_dataset(path, subset, revision=revision, split=split, streaming=streaming)
+                return datasets.load_dataset(_fetched_folder(path, revision, folder), split=split, streaming=streaming)
         except (datasets.exceptions.DatasetsError, ValueError, OSError, RuntimeError) as error:
             if unreachable:
                 raise ConnectionError(
@@ -183,8 +196,8 @@ def read_columns(
         ValueError: a column is absent (with those there are), or holds something other than text.
     """
     known = _column_names(rows.features)
-    source = _column(columns[0], languages[0], "source", known, place)
-    target = _column(columns[1], languages[1], "target", known, place)
+    source = find_column(columns[0], languages[0], "source", known, place)
+    target = find_column(columns[1], languages[1], "target", known, place)
     if source == target:
         raise ValueError(f"source and target are both column {source!r} of {place}, which has {listed(known)}")
     if id_column is None and "id" in known:
@@ -229,7 +242,12 @@ def _column_names(features: Mapping[str, Any]) -> list[str]:
     return names
 
 
-def _column(explicit: str | None, language: str, side: str, known: Sequence[str], place: str) -> str:
+def find_column(explicit: str | None, language: str, side: str, known: Sequence[str], place: str) -> str:
+    """The name, of those ``known``, of the column of a side ("source" or "target").
+
+    Raises:
+        ValueError: there is no such column.
+    """
     if explicit is not None and explicit not in known:
         raise ValueError(f"dataset.{side}_column is {explicit!r}, and {place} has the columns {listed(known)}")
     for name in (explicit, language, f"translation.{language}"):

@@ -225,9 +225,8 @@ from test_training import FULL, PAIRS, DataConfig, ModelConfig, TrainingData
 from streamllm.training.loop import Trainer, TrainingConfig
 folder = Path(sys.argv[1])
 model = ModelConfig(str(folder.parent / "model")).load()
-data = TrainingData(PAIRS, model.prompt, DataConfig(k=(1, 3, FULL), batch_tokens=70, source_mask=0.1), 5)
 held_out = list(TrainingData(PAIRS[:2], model.prompt, DataConfig(), 5).fixed(3))
-config = TrainingConfig(epochs=6, dropout=0.1, warmup_steps=5, log_every=1, checkpoint_every=1, average=2)
+{setup}
 trainer = Trainer(model.model, data, held_out, config, folder)
 if len(sys.argv) > 2:
     def kill(line):
@@ -238,10 +237,26 @@ trainer.run()
 """
 
 
-def train_in_process(folder: Path, kill_at: int | None = None, **env: str) -> int:
-    script = SCRIPT.format(tests=str(Path(__file__).parent))
+PLAIN = """
+data = TrainingData(PAIRS, model.prompt, DataConfig(k=(1, 3, FULL), batch_tokens=70, source_mask=0.1), 5)
+config = TrainingConfig(epochs=6, dropout=0.1, warmup_steps=5, log_every=1, checkpoint_every=1, average=2)
+"""
+EVERYTHING = """
+from streamllm.training.adapters import AdapterConfig
+from streamllm.training.sources import Stream
+AdapterConfig(rank=2, dropout=0.2).apply(model.model, seed=1)
+config = TrainingConfig(
+    steps=16, validate_every=5, accumulate=2, gradient_checkpointing=True, dropout=0.1, warmup_steps=5, log_every=3,
+    checkpoint_every=2, average=2,
+)
+data = TrainingData(Stream(lambda: iter(PAIRS), 4, 5), model.prompt, DataConfig(batch_tokens=50, source_mask=0.1), 5)
+"""
+
+
+def train_in_process(folder: Path, kill_at: int | None = None, setup: str = PLAIN) -> int:
+    script = SCRIPT.format(tests=str(Path(__file__).parent), setup=setup)
     command = [sys.executable, "-c", script, str(folder), *([str(kill_at)] if kill_at else [])]
-    return subprocess.run(command, env=os.environ | env, capture_output=True).returncode
+    return subprocess.run(command, capture_output=True).returncode
 
 
 def loss_curve(folder: Path) -> list[dict]:
@@ -258,6 +273,17 @@ def test_a_killed_training_goes_on_bit_for_bit(model: StreamingModel, tmp_path: 
     last = "epoch-006.safetensors"
     straight, killed = (mx.load(str(tmp_path / name / last)) for name in ("straight", "killed"))
     assert all(mx.array_equal(straight[name], killed[name]).item() for name in straight)
+
+
+def test_a_killed_training_of_an_adapter_on_a_stream_goes_on_bit_for_bit(model: StreamingModel, tmp_path: Path) -> None:
+    """With accumulated and recomputed gradients, and dropout everywhere."""
+    assert train_in_process(tmp_path / "straight", setup=EVERYTHING) == 0
+    for step in (6, 10):
+        assert train_in_process(tmp_path / "killed", step, EVERYTHING) == -signal.SIGKILL
+    assert train_in_process(tmp_path / "killed", setup=EVERYTHING) == 0
+    assert loss_curve(tmp_path / "killed") == loss_curve(tmp_path / "straight")
+    straight, killed = (mx.load(str(tmp_path / name / "step-0000016.safetensors")) for name in ("straight", "killed"))
+    assert all(".lora_" in name and mx.array_equal(straight[name], killed[name]).item() for name in straight)
 
 
 @pytest.mark.slow

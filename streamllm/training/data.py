@@ -1,5 +1,5 @@
-"""Sentence pairs to training batches. Everything random follows from (seed, epoch), so that a position
-in the data is two numbers, the epoch and the batch."""
+"""Sentence pairs to training batches. Everything random follows from (seed, epoch, block), so that a position in the
+data is three numbers, the epoch, the block of pairs within it and the batch within that."""
 
 import random
 from collections.abc import Iterator, Sequence
@@ -11,6 +11,7 @@ from streamllm.prompt import PromptTokens
 from streamllm.records import Example
 from streamllm.segment import split
 from streamllm.training.segmentation import BPEDropout
+from streamllm.training.sources import Memory, Source, Tokenized
 
 FULL = "full"
 PADDING = 2**30  # unit index of padding: beyond every k, so never visible
@@ -79,6 +80,10 @@ class DataConfig:
         max_tokens: pairs with a longer stream are left out (and counted).
         bpe_dropout: probability of leaving out a merge in the training data.
         source_mask: probability that a source word is replaced by a random word of the batch's own sentence.
+        buffer: pairs that are held at a time: they are shuffled, and batches are of pairs of similar length among
+            them. None holds the whole corpus.
+        cache: a folder for tokens, so that they are made once and shuffled as a whole (`sources.TokenFiles`). With
+            ``bpe_dropout`` or ``source_mask`` they differ in every epoch, and nothing is kept.
     """
 
     k: Sequence[int | str] = (1, 2, 3, 4, 5, 7, 9, FULL)
@@ -86,8 +91,12 @@ class DataConfig:
     max_tokens: int = 256
     bpe_dropout: float = 0.0
     source_mask: float = 0.0
+    buffer: int | None = None
+    cache: str | None = None
 
     def __post_init__(self) -> None:
+        if self.buffer is not None and self.buffer < 1:
+            raise ValueError(f"data.buffer is {self.buffer}; it is at least 1, or null for the whole corpus")
         check_k(self.k, "data.k")
 
 
@@ -96,38 +105,46 @@ class TrainingData:
 
     def __init__(
         self,
-        examples: Sequence[Example],
+        examples: Sequence[Example] | Source,
         prompt: PromptTokens,
         config: DataConfig,
         seed: int,
         dropout: BPEDropout | None = None,
     ):
-        self.examples = examples
+        self.source: Source = Memory(examples) if isinstance(examples, Sequence) else examples
         self.prompt = prompt
         self.config = config
         self.seed = seed
         self.dropout = dropout
         self.left_out = 0
 
-    def encode(self, example: Example, k: int | str, rng: random.Random | None = None) -> Encoded:
-        """One pair in tokens; with ``rng``, regularised."""
+    def tokenize(self, example: Example, rng: random.Random | None = None) -> Tokenized:
+        """The tokens of each unit; with ``rng``, regularised."""
         prompt = self.prompt
         source = split(example.source, prompt.source_unit)
         target = split(example.reference, prompt.target_unit)
-        words = source
         if rng is not None and self.config.source_mask:
-            words = [rng.choice(source) if rng.random() < self.config.source_mask else word for word in source]
+            source = [rng.choice(source) if rng.random() < self.config.source_mask else word for word in source]
+        return Tokenized(
+            [self._tokens(prompt.spaced(word, i == 0, prompt.source_unit), rng) for i, word in enumerate(source)],
+            [self._tokens(prompt.spaced(word, i == 0, prompt.target_unit), rng) for i, word in enumerate(target)],
+        )
+
+    def encode(self, pair: Example | Tokenized, k: int | str, rng: random.Random | None = None) -> Encoded:
+        """One pair in tokens; with ``rng``, regularised."""
+        prompt = self.prompt
+        if isinstance(pair, Example):
+            pair = self.tokenize(pair, rng)
+        source, target = pair.source, pair.target
         tokens, units = list(prompt.source_header), [-1] * len(prompt.source_header)
-        for i, word in enumerate(words):
-            piece = self._tokens(prompt.spaced(word, i == 0, prompt.source_unit), rng)
+        for i, piece in enumerate(source):
             tokens += piece
             units += [i] * len(piece)
         tokens += prompt.source_footer
         units += [len(source)] * len(prompt.source_footer)
 
         output, output_units = list(prompt.target_header), [0] * len(prompt.target_header)
-        for i, word in enumerate(target):
-            piece = self._tokens(prompt.spaced(word, i == 0, prompt.target_unit), rng)
+        for i, piece in enumerate(target):
             output += piece
             output_units += [i] * len(piece)
         output.append(prompt.end_token)
@@ -147,16 +164,32 @@ class TrainingData:
             return self.prompt.encode(text)
         return self.dropout.tokens(text, rng)
 
-    def epoch(self, epoch: int, rank: int = 0, world: int = 1) -> list[tuple[Batch, int]]:
-        """This process's batches of an epoch, in order: shuffled, each of pairs of similar length.
+    @property
+    def count(self) -> int | None:
+        """How many blocks an epoch has; None where nothing knows before its end."""
+        return self.source.count
+
+    def blocks(self, epoch: int, start: int = 0, rank: int = 0, world: int = 1) -> Iterator[list[tuple[Batch, int]]]:
+        """This process's batches of an epoch, block by block from number ``start`` on, in order: shuffled, each of
+        pairs of similar length.
 
         All processes cut the same global batches of ``world * batch_tokens`` and take every world-th row;
         the number beside a batch counts the labels in all processes' rows.
         """
-        rng = random.Random(f"{self.seed}/{epoch}")
-        encoded = [self.encode(example, rng.choice(self.config.k), rng) for example in self.examples]
+        for number, pairs in enumerate(self.source.blocks(epoch, start), start):
+            rng = random.Random(f"{self.seed}/{epoch}/{number}" if number else f"{self.seed}/{epoch}")
+            yield self._batches(pairs, rng, rank, world)
+
+    def epoch(self, epoch: int, rank: int = 0, world: int = 1) -> list[tuple[Batch, int]]:
+        """All batches of an epoch, see `blocks`."""
+        return [batch for block in self.blocks(epoch, 0, rank, world) for batch in block]
+
+    def _batches(
+        self, pairs: Sequence[Example | Tokenized], rng: random.Random, rank: int, world: int
+    ) -> list[tuple[Batch, int]]:
+        encoded = [self.encode(pair, rng.choice(self.config.k), rng) for pair in pairs]
         kept = [e for e in encoded if max(len(e.source), len(e.target)) <= self.config.max_tokens]
-        self.left_out = len(encoded) - len(kept)
+        self.left_out += len(encoded) - len(kept)
         # Jittered lengths mix the pairs of a batch anew in every epoch.
         kept.sort(key=lambda e: ((len(e.source) + rng.randrange(3)) // 3, len(e.target) + rng.random()))
         groups = list(self._cut(kept, world))
@@ -167,14 +200,9 @@ class TrainingData:
             if len(group) >= world
         ]
 
-    def blocks(self, epoch: int, start: int = 0, rank: int = 0, world: int = 1) -> Iterator[list[tuple[Batch, int]]]:
-        """The batches of an epoch block by block, from block ``start`` on; here all are one block."""
-        if start == 0:
-            yield self.epoch(epoch, rank, world)
-
     def fixed(self, k: int | str) -> Iterator[Batch]:
         """The data once, in order of length, without regularisation: for validation."""
-        encoded = sorted((self.encode(example, k) for example in self.examples), key=len)
+        encoded = sorted((self.encode(pair, k) for block in self.source.blocks(0, 0) for pair in block), key=len)
         return (pad(group) for group in self._cut(encoded, 1))
 
     def _cut(self, encoded: list[Encoded], world: int) -> Iterator[list[Encoded]]:

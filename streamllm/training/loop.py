@@ -114,6 +114,11 @@ class Trainer:
         paradigm: str = "group",
         optimizer: optim.Optimizer | None = None,
     ):
+        if data.count is None and not config.steps:
+            raise ValueError(
+                "data.buffer streams the corpus, so nobody knows how long an epoch is: give training.steps, or "
+                "data.cache=FOLDER for its tokens"
+            )
         self.model, self.data, self.validation = model, data, validation
         self.config, self.folder = config, folder
         self.score, self.track = score, track
@@ -200,8 +205,7 @@ class Trainer:
     def _run_step(self, batches: Sequence[tuple[Batch, int]]) -> None:
         c = self.config
         now = batches[self.batch : self.batch + c.accumulate]
-        epochs = self.epoch + self.batch / len(batches)  # where there are several blocks, steps are given
-        rate = self.rate(self.step / c.steps if c.steps else epochs / c.epochs)
+        rate = self.rate(self.step / c.steps if c.steps else self._epochs(len(batches)) / c.epochs)
         self.optimizer.learning_rate = rate
         mean, norm = self.train_step(now)
         self.step, self.batch = self.step + 1, self.batch + len(now)
@@ -211,12 +215,16 @@ class Trainer:
             line = self.window.figures() | {"learning_rate": rate, "gradient_norm": norm}
             line["tokens_per_second"] = round(self.world * self.window.tokens_since_start / seconds)
             line["peak_memory_gb"] = round(mx.get_peak_memory() / 1e9, 3)
-            self._log(step=self.step, epoch=round(self.epoch + self.batch / len(batches), 4), **line)
+            self._log(step=self.step, epoch=round(self._epochs(len(batches)), 4), **line)
             self.window, self._started = _Window(), time.perf_counter()
         if c.validate_every and self.step % c.validate_every == 0:
             self._validate()
         elif self.step % c.checkpoint_every == 0:
             self._save()
+
+    def _epochs(self, batches: int) -> float:
+        """How many are done, where a block has so many batches; whole ones, where nobody knows their length."""
+        return self.epoch + (self.block + self.batch / batches) / self.data.count if self.data.count else self.epoch
 
     def _ended(self) -> bool:
         return self._all_done() or 0 < self.config.patience <= self.since_best

@@ -1,12 +1,14 @@
 """One training from data to a model folder, free of Hydra. What it leaves is ``model/`` in the run folder, which
 ``run.py model.path=…`` takes as it is, or ``adapter/``, which ``run.py model.adapter_path=…`` does."""
 
+import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, is_dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,10 +19,10 @@ import mlx.optimizers as optim
 from streamllm.environment import environment
 from streamllm.families import check_trainable
 from streamllm.metrics.summary import summarise
-from streamllm.model import ModelConfig, StreamingModel, find_model
+from streamllm.model import TOKENIZER_FILES, ModelConfig, StreamingModel, find_model
 from streamllm.paradigms import Group, Interleaved, Paradigm
 from streamllm.policies import Full, WaitK
-from streamllm.prompt import Prompt
+from streamllm.prompt import Prompt, PromptTokens
 from streamllm.records import Example, Policy, Trace
 from streamllm.runs import CONFIG, ENVIRONMENT, METRICS, RunFolder, write_atomically
 from streamllm.scheduler import Clock, translate_many
@@ -32,6 +34,7 @@ from streamllm.training.data import FULL, DataConfig, TrainingData, check_k
 from streamllm.training.fresh import FreshModel
 from streamllm.training.loop import Trainer, TrainingConfig
 from streamllm.training.segmentation import BPEDropout
+from streamllm.training.sources import Memory, Source, Stream, TokenFiles, token_files
 from streamllm.translate import Limits, translate
 
 log = logging.getLogger(__name__)
@@ -47,6 +50,10 @@ class Corpus(Protocol):
     target_language: str
 
     def load(self) -> list[Example]: ...
+
+    def stream(self) -> Iterator[Example]: ...
+
+    def files(self) -> list[Path]: ...
 
 
 @dataclass(frozen=True)
@@ -114,11 +121,17 @@ def train(
     if run.finished:
         log.info("%s has finished already", run.path)
         return run.metrics()
-    examples, validation_examples = corpus.load(), validation_corpus.load()
+    validation_examples = validation_corpus.load()
+    if data.buffer:
+        next(corpus.stream(), None)  # what is wrong with it at once is said at once
+        pairs: Callable[[], Iterable[Example]] = corpus.stream
+    else:
+        examples = corpus.load()
+        pairs = partial(iter, examples)
     with run if group.rank() == 0 else nullcontext():
         if group.rank() == 0:
             _begin(run, config)
-            _prepare(run.path / START, model, examples)
+            _prepare(run.path / START, model, pairs)
         mx.eval(mx.distributed.all_sum(mx.array(1), group=group))  # the others wait for the folder
         if isinstance(model, FreshModel):
             model = ModelConfig(str(run.path / START))
@@ -134,6 +147,8 @@ def train(
         guarded = Guarded(tracker if group.rank() == 0 else NullTracker())
         guarded.start(RunInfo(run.digest, run.path.name, run.path, config, job_type="train"))
         dropout = BPEDropout(start / "tokenizer.json", data.bpe_dropout, seed) if data.bpe_dropout else None
+        source = _source(corpus, pairs, streaming.prompt, data, start, seed, group)
+        training_data = TrainingData(source, streaming.prompt, data, seed, dropout)
         held_out = TrainingData(validation_examples, streaming.prompt, replace(data, bpe_dropout=0.0), seed)
 
         def score(_: nn.Module) -> dict[str, float]:  # the trainer changes the model of `streaming` in place
@@ -141,7 +156,7 @@ def train(
 
         trainer = Trainer(
             streaming.model,
-            TrainingData(examples, streaming.prompt, data, seed, dropout),
+            training_data,
             [batch for k in validation.ks for batch in held_out.fixed(k)],
             training,
             run.path,
@@ -151,7 +166,8 @@ def train(
             paradigm=paradigm.trained_as,
             optimizer=optimizer,
         )
-        log.info("%d sentence pairs, %d for validation; %s", len(examples), len(validation_examples), run.path)
+        size = "a stream of" if data.buffer else len(examples)
+        log.info("%s sentence pairs, %d for validation; %s", size, len(validation_examples), run.path)
         try:
             best = trainer.run()
         except KeyboardInterrupt:
@@ -195,14 +211,54 @@ def _begin(run: RunFolder, config: Mapping[str, Any]) -> None:
         write_atomically(run.path / ENVIRONMENT, json.dumps(environment(), indent=2) + "\n")
 
 
-def _prepare(folder: Path, model: ModelConfig | FreshModel, examples: Sequence[Example]) -> None:
+def _prepare(folder: Path, model: ModelConfig | FreshModel, pairs: Callable[[], Iterable[Example]]) -> None:
     """Make the folder of a fresh model; whole or not at all."""
     if not isinstance(model, FreshModel) or folder.exists():
         return
     part = folder.with_name("part-start")
     shutil.rmtree(part, ignore_errors=True)
-    model.create(part, (text for example in examples for text in (example.source, example.reference)))
+    model.create(part, (text for example in pairs() for text in (example.source, example.reference)))
     part.rename(folder)
+
+
+def _source(
+    corpus: Corpus,
+    pairs: Callable[[], Iterable[Example]],
+    prompt: PromptTokens,
+    data: DataConfig,
+    start: Path,
+    seed: int,
+    group: mx.distributed.Group,
+) -> Source:
+    """What is trained on, as ``data`` says. Tokens that are to be kept are made by the first process."""
+    varied = data.bpe_dropout or data.source_mask
+    if data.cache and varied:
+        log.info("data.cache is not used: bpe_dropout and source_mask give other tokens in every epoch")
+    if data.cache and not varied:
+        key = {
+            "corpus": asdict(corpus) if is_dataclass(corpus) and not isinstance(corpus, type) else repr(corpus),
+            "files": [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in corpus.files()],
+            "prompt": asdict(prompt.text),
+            "units": (corpus.source_unit, corpus.target_unit),
+            "tokenizer": _digest(start),
+        }
+        tokenize = TrainingData([], prompt, data, seed).tokenize
+        if group.rank() == 0:
+            token_files(Path(data.cache).expanduser(), key, pairs, tokenize)
+        mx.eval(mx.distributed.all_sum(mx.array(1), group=group))  # the others wait
+        return TokenFiles(token_files(Path(data.cache).expanduser(), key, pairs, tokenize), data.buffer, seed)
+    if data.buffer:
+        return Stream(corpus.stream, data.buffer, seed)
+    return Memory(list(pairs()))
+
+
+def _digest(folder: Path) -> str:
+    """Of the tokenizer in a model folder."""
+    files = sorted({file for pattern in (*TOKENIZER_FILES, "tokenizer_config.json") for file in folder.glob(pattern)})
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.name.encode() + file.read_bytes())
+    return digest.hexdigest()
 
 
 def _score(

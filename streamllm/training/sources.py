@@ -1,0 +1,155 @@
+"""Where the sentence pairs of a training come from: memory, a stream, or tokens on disk. Each gives an epoch in blocks,
+of which one is held at a time; which pairs a block has follows from (seed, epoch, block)."""
+
+import hashlib
+import json
+import logging
+import random
+import shutil
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from streamllm.records import Example
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Tokenized:
+    """The tokens of each unit of both sides of a sentence pair, without headers, footer and end token."""
+
+    source: list[list[int]]
+    target: list[list[int]]
+
+
+class Source(Protocol):
+    """``count``: how many blocks an epoch has; None where nothing knows before its end."""
+
+    @property
+    def count(self) -> int | None: ...
+
+    def blocks(self, epoch: int, start: int) -> Iterator[Sequence[Example | Tokenized]]:
+        """The blocks of an epoch in order, from number ``start`` on."""
+        ...
+
+
+@dataclass(frozen=True)
+class Memory:
+    """All pairs are one block."""
+
+    pairs: Sequence[Example]
+    count = 1
+
+    def blocks(self, epoch: int, start: int) -> Iterator[Sequence[Example]]:
+        if start == 0:
+            yield self.pairs
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Pairs in the order of a stream, ``buffer`` at a time. In every epoch but the first the borders of the blocks lie
+    elsewhere, so that other pairs meet.
+
+    Args:
+        open: begins the stream anew; to go on within an epoch, what comes before is read over.
+    """
+
+    open: Callable[[], Iterator[Example]]
+    buffer: int
+    seed: int
+    count = None
+
+    def blocks(self, epoch: int, start: int) -> Iterator[Sequence[Example]]:
+        first = self.buffer
+        if epoch:
+            first -= random.Random(f"{self.seed}/{epoch}/borders").randrange(self.buffer)
+        pairs = islice(self.open(), first + (start - 1) * self.buffer if start else 0, None)
+        size = self.buffer if start else first
+        while block := list(islice(pairs, size)):
+            yield block
+            size = self.buffer
+
+
+class TokenFiles:
+    """Pairs in tokens, in files that are mapped into memory: any pair is had without the others.
+
+    ``tokens.bin`` (int32) has the tokens of all units, ``lengths.bin`` (int32) how many each unit has, ``pairs.bin``
+    (int64, four a pair) where a pair begins in both and how many source and target units it has.
+
+    Args:
+        buffer: pairs of a block, drawn from all; None gives all in one block, in the order of the data.
+    """
+
+    FILES = ("tokens", "lengths", "pairs")
+
+    def __init__(self, folder: Path, buffer: int | None, seed: int):
+        self._tokens, self._lengths = (np.memmap(folder / f"{name}.bin", np.int32, "r") for name in self.FILES[:2])
+        self._pairs = np.memmap(folder / "pairs.bin", np.int64, "r").reshape(-1, 4)
+        self.buffer, self.seed = buffer or len(self), seed
+        self._shuffled = buffer is not None
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    @property
+    def count(self) -> int:
+        return -(-len(self) // self.buffer)
+
+    def __getitem__(self, index: int) -> Tokenized:
+        at, unit, source, target = (int(number) for number in self._pairs[index])
+        units = []
+        for length in self._lengths[unit : unit + source + target].tolist():
+            units.append(self._tokens[at : at + length].tolist())
+            at += length
+        return Tokenized(units[:source], units[source:])
+
+    def blocks(self, epoch: int, start: int) -> Iterator[Sequence[Tokenized]]:
+        order = np.arange(len(self))
+        if self._shuffled:
+            np.random.default_rng(zlib.crc32(f"{self.seed}/{epoch}".encode())).shuffle(order)
+        for first in range(start * self.buffer, len(self), self.buffer):
+            yield [self[index] for index in order[first : first + self.buffer].tolist()]
+
+
+def token_files(
+    root: Path,
+    key: Mapping[str, Any],
+    pairs: Callable[[], Iterable[Example]],
+    tokenize: Callable[[Example], Tokenized],
+) -> Path:
+    """The folder of `TokenFiles` below ``root`` that ``key`` names, made if it is not there, whole or not at all.
+
+    Args:
+        key: all that the tokens depend on, fit for JSON.
+    """
+    text = json.dumps(key, sort_keys=True, ensure_ascii=False, default=str)
+    folder = root / hashlib.sha256(text.encode()).hexdigest()[:16]
+    if folder.exists():
+        log.info("tokens are in %s already", folder)
+        return folder
+    part = folder.with_name(f"part-{folder.name}")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    (part / "key.json").write_text(text + "\n", encoding="utf-8")
+    count = at = unit = 0
+    with ExitStack() as stack:
+        tokens, lengths, places = (stack.enter_context((part / f"{name}.bin").open("wb")) for name in TokenFiles.FILES)
+        for pair in map(tokenize, pairs()):
+            units = [*pair.source, *pair.target]
+            flat = [token for one in units for token in one]
+            tokens.write(np.array(flat, np.int32).tobytes())
+            lengths.write(np.array([len(one) for one in units], np.int32).tobytes())
+            places.write(np.array([at, unit, len(pair.source), len(pair.target)], np.int64).tobytes())
+            at, unit, count = at + len(flat), unit + len(units), count + 1
+    if not count:
+        raise ValueError("the data set has no sentence pairs")
+    part.rename(folder)
+    log.info("tokens of %d sentence pairs are in %s", count, folder)
+    return folder

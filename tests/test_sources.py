@@ -1,0 +1,289 @@
+"""Corpora that memory does not hold: read one by one, in blocks, or as tokens from disk."""
+
+import gzip
+import json
+from collections.abc import Iterator
+from itertools import islice, pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+from test_training import PAIRS, fresh
+
+from streamllm.corpora import Dataset, HubDataset, ParallelText, Sample, Table
+from streamllm.model import ModelConfig, StreamingModel
+from streamllm.records import Example
+from streamllm.streams import lines
+from streamllm.tracking import NullTracker
+from streamllm.training.adapters import AdapterConfig
+from streamllm.training.data import FULL, DataConfig, TrainingData
+from streamllm.training.loop import Trainer, TrainingConfig
+from streamllm.training.run import ValidationConfig, train
+from streamllm.training.sources import Stream, TokenFiles, token_files
+
+# Streams of every data set
+
+
+def texts(folder: Path, sources: list[str], references: list[str], packed: bool = False) -> tuple[Path, Path]:
+    files = []
+    for code, rows in (("en", sources), ("de", references)):
+        path = folder / f"pairs.{code}{'.gz' if packed else ''}"
+        data = "".join(f"{row}\n" for row in rows).encode()
+        path.write_bytes(gzip.compress(data) if packed else data)
+        files.append(path)
+    return files[0], files[1]
+
+
+SOURCES, REFERENCES = [pair.source for pair in PAIRS], [pair.reference for pair in PAIRS]
+
+
+def table(folder: Path, ending: str) -> Path:
+    path = folder / f"rows.{ending}"
+    rows = [{"en": pair.source, "de": pair.reference} for pair in PAIRS]
+    if ending == "json":
+        path.write_text(json.dumps(rows))
+    elif ending == "parquet":
+        import pandas
+
+        pandas.DataFrame({"translation": rows}).to_parquet(path)
+    elif ending in ("csv", "tsv"):
+        separator = "," if ending == "csv" else "\t"
+        quote = '"' if ending == "csv" else ""
+        body = [separator.join(f"{quote}{row[code]}{quote}" for code in ("en", "de")) for row in rows]
+        path.write_text("\n".join([separator.join(("en", "de")), *body]) + "\n")
+    else:
+        data = "".join(json.dumps(row) + "\n" for row in rows).encode()
+        path.write_bytes(gzip.compress(data) if ending.endswith("gz") else data)
+    return path
+
+
+def corpus(kind: str, folder: Path) -> Dataset:
+    codes = {"source_language": "en", "target_language": "de"}
+    if kind in ("text", "text.gz"):
+        source, target = texts(folder, SOURCES, REFERENCES, kind.endswith("gz"))
+        return ParallelText(source=source, target=target)
+    if kind == "data_dir":
+        texts(folder, SOURCES, REFERENCES)
+        return HubDataset(path="any/thing", split="pairs", data_dir=folder, **codes)  # type: ignore[arg-type]
+    if kind == "hub":
+        table(folder, "jsonl").rename(folder / "train.jsonl")
+        return HubDataset(path=str(folder), split="train", **codes)  # type: ignore[arg-type]
+    return Sample() if kind == "sample" else Table(path=table(folder, kind), **codes)  # type: ignore[arg-type]
+
+
+KINDS = ["text", "text.gz", "data_dir", "hub", "sample", "json", "jsonl", "jsonl.gz", "csv", "tsv", "parquet"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_stream_gives_what_loading_does(kind: str, tmp_path: Path) -> None:
+    data = corpus(kind, tmp_path)
+    assert [(p.source, p.reference) for p in data.stream()] == [(p.source, p.reference) for p in data.load()]
+    assert len({pair.id for pair in data.stream()}) == len(data.load())
+    assert all(path.is_file() for path in data.files())
+    assert bool(data.files()) == (kind not in ("hub", "sample"))
+
+
+def test_a_stream_stops_at_its_limit_and_refuses_to_shuffle(tmp_path: Path) -> None:
+    source, target = texts(tmp_path, SOURCES, REFERENCES)
+    assert len(list(ParallelText(source=source, target=target, limit=2).stream())) == 2
+    with pytest.raises(ValueError, match=r"data\.buffer shuffles"):
+        ParallelText(source=source, target=target, shuffle=True).stream()
+
+
+@pytest.mark.parametrize(
+    ("sources", "references", "says"),
+    [
+        (["a", "b", "c"], ["x", "y"], r"pairs\.de ends before line 3"),
+        (["a", "b", ""], ["x", "y", "z"], r"empty source in .*pairs\.en \(pairs-3\)"),
+        (["a", "b", "c"], ["x", "y", " "], r"empty reference in .*pairs\.de \(pairs-3\)"),
+    ],
+)
+def test_what_is_wrong_is_said_where_it_is_reached(
+    sources: list[str], references: list[str], says: str, tmp_path: Path
+) -> None:
+    source, target = texts(tmp_path, sources, references)
+    stream = ParallelText(source=source, target=target).stream()
+    assert [pair.source for pair in islice(stream, 2)] == ["a", "b"]
+    with pytest.raises(ValueError, match=says):
+        next(stream)
+    if "" in sources:
+        kept = ParallelText(source=source, target=target, skip_empty=True).stream()
+        assert [pair.id for pair in kept] == ["pairs-1", "pairs-2"]
+
+
+def test_damaged_files_are_named(tmp_path: Path) -> None:
+    (tmp_path / "latin.en").write_bytes(b"good\nsch\xf6n\n")
+    with pytest.raises(ValueError, match=r"latin\.en cannot be read after line"):
+        list(lines(tmp_path / "latin.en"))
+    source, target = texts(tmp_path, SOURCES, REFERENCES, packed=True)
+    source.write_bytes(source.read_bytes()[:-9])
+    with pytest.raises(ValueError, match=r"pairs\.en\.gz cannot be read after line"):
+        list(ParallelText(source=source, target=target).stream())
+    (tmp_path / "rows.jsonl").write_text('{"en": "a", "de": "b"}\n{"en": \n')
+    with pytest.raises(ValueError, match=r"line 2 of .*rows\.jsonl is not JSON"):
+        list(Table(path=tmp_path / "rows.jsonl", source_language="en", target_language="de").stream())
+    with pytest.raises(ValueError, match=r"no column for 'fr'.*en, de"):
+        next(Table(path=tmp_path / "rows.jsonl", source_language="en", target_language="fr").stream())
+
+
+# Blocks
+
+
+class Counted:
+    """A stream of numbered pairs that counts what is taken of it."""
+
+    def __init__(self, size: int):
+        self.size = size
+        self.taken = 0
+
+    def __call__(self) -> Iterator[Example]:
+        for i in range(self.size):
+            self.taken += 1
+            yield Example(str(i), f"source {i}", f"target {i}")
+
+
+def ids(blocks: Iterator[Any]) -> list[list[str]]:
+    return [[pair.id for pair in block] for block in blocks]
+
+
+def test_a_block_is_all_that_is_held() -> None:
+    pairs = Counted(100)
+    blocks = Stream(pairs, 7, seed=1).blocks(0, 0)
+    next(blocks)
+    assert pairs.taken == 7
+    next(blocks)
+    assert pairs.taken == 14
+
+
+@pytest.mark.parametrize("epoch", [0, 1, 2])
+def test_an_epoch_of_a_stream_has_each_pair_once_and_can_begin_at_any_block(epoch: int) -> None:
+    stream = Stream(Counted(40), 7, seed=1)
+    whole = ids(stream.blocks(epoch, 0))
+    assert [id for block in whole for id in block] == [str(i) for i in range(40)]
+    assert max(map(len, whole)) == 7
+    for start in range(len(whole) + 2):
+        assert ids(stream.blocks(epoch, start)) == whole[start:]
+
+
+def test_other_pairs_meet_in_other_epochs() -> None:
+    stream = Stream(Counted(40), 7, seed=1)
+    assert len({tuple(map(len, ids(stream.blocks(epoch, 0)))) for epoch in range(5)}) > 2
+
+
+# Tokens on disk
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> StreamingModel:
+    return fresh(tmp_path / "model")
+
+
+def token_source(
+    model: StreamingModel, root: Path, buffer: int | None, key: str = "a", pairs: list[Example] = PAIRS
+) -> TokenFiles:
+    tokenize = TrainingData([], model.prompt, DataConfig(), 5).tokenize
+    return TokenFiles(token_files(root, {"key": key}, lambda: pairs, tokenize), buffer, 5)
+
+
+def rows(data: TrainingData, epoch: int, start: int = 0) -> list[list[list[int]]]:
+    return [[row.tolist() for batch, _ in block for row in (*batch.source, *batch.target, batch.k)]
+            for block in data.blocks(epoch, start)]  # fmt: skip
+
+
+def test_tokens_from_disk_give_the_batches_of_memory(model: StreamingModel, tmp_path: Path) -> None:
+    config = DataConfig(k=(1, 3, FULL), batch_tokens=60)
+    memory, disk = (
+        TrainingData(source, model.prompt, config, 5) for source in (PAIRS, token_source(model, tmp_path, None))
+    )
+    for epoch in range(2):
+        assert rows(disk, epoch) == rows(memory, epoch)
+
+
+def test_blocks_of_tokens_are_drawn_from_all_and_can_begin_anywhere(model: StreamingModel, tmp_path: Path) -> None:
+    pairs = [Example(str(i), f"source {i}", f"target {i}") for i in range(20)]
+    source = token_source(model, tmp_path, 6, pairs=pairs)
+    assert source.count == 4
+    decoded = [
+        [model.prompt.decode([t for unit in pair.source for t in unit]).strip() for pair in block]
+        for block in source.blocks(0, 0)
+    ]
+    assert sorted(text for block in decoded for text in block) == sorted(pair.source for pair in pairs)
+    assert decoded[0] != [pair.source for pair in pairs[:6]]
+    assert list(source.blocks(0, 2)) == list(source.blocks(0, 0))[2:]
+    assert list(source.blocks(1, 0)) != list(source.blocks(0, 0))
+
+
+def test_tokens_are_made_once_and_only_whole(model: StreamingModel, tmp_path: Path) -> None:
+    def broken() -> Iterator[Example]:
+        yield PAIRS[0]
+        raise KeyboardInterrupt
+
+    tokenize = TrainingData([], model.prompt, DataConfig(), 5).tokenize
+    with pytest.raises(KeyboardInterrupt):
+        token_files(tmp_path, {"key": "a"}, broken, tokenize)
+    assert len(token_source(model, tmp_path, None)) == len(PAIRS)
+    folder = token_files(tmp_path, {"key": "a"}, broken, tokenize)  # nothing is read
+    assert token_files(tmp_path, {"key": "b"}, lambda: PAIRS, tokenize) != folder
+
+
+# In a training
+
+
+def test_a_stream_needs_to_know_when_to_end(model: StreamingModel, tmp_path: Path) -> None:
+    data = TrainingData(Stream(lambda: iter(PAIRS), 4, 5), model.prompt, DataConfig(), 5)
+    with pytest.raises(ValueError, match=r"give training\.steps, or data\.cache"):
+        Trainer(model.model, data, [], TrainingConfig(), tmp_path)
+
+
+def test_a_rate_falls_from_block_to_block(model: StreamingModel, tmp_path: Path) -> None:
+    pairs = [Example(str(i), "a small dog", f"ein {i}") for i in range(12)]
+    data = TrainingData(token_source(model, tmp_path, 4, pairs=pairs), model.prompt, DataConfig(batch_tokens=60), 5)
+    config = TrainingConfig(epochs=2, warmup_steps=1, dropout=0.0, log_every=1, average=1, schedule="linear")
+    Trainer(model.model, data, [*data.fixed(3)], config, tmp_path / "run").run()
+    logged = [json.loads(line) for line in (tmp_path / "run" / "train.jsonl").read_text().splitlines()]
+    rates = [line["learning_rate"] for line in logged if "loss" in line]
+    assert len(rates) >= 6
+    assert all(later < earlier for earlier, later in pairwise(rates))
+    epochs = [line["epoch"] for line in logged if "loss" in line]
+    assert epochs[-1] == 2
+    assert epochs == sorted(set(epochs))
+
+
+@pytest.mark.parametrize("data", [{"buffer": 4}, {"buffer": 4, "cache": "tokens"}, {"cache": "tokens"},
+                                  {"buffer": 4, "cache": "tokens", "source_mask": 0.1}])  # fmt: skip
+def test_train_reads_as_its_data_says(data: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    base = tiny.model_folder(tmp_path / "base")
+    source, target = texts(tmp_path, SOURCES, REFERENCES)
+    pairs = ParallelText(source=source, target=target)
+    scores = train(
+        {"data": data}, "test", ModelConfig(str(base)), pairs, pairs,
+        DataConfig(**data), TrainingConfig(steps=4, dropout=0.0, average=1), ValidationConfig(sentences=0),
+        NullTracker(), adapter=AdapterConfig(rank=2),
+    )  # fmt: skip
+    assert scores["steps"] == 4
+    kept = list(tmp_path.glob("tokens/*/tokens.bin"))
+    assert len(kept) == ("cache" in data and "source_mask" not in data)
+
+
+def test_another_tokenizer_gets_tokens_of_its_own(tmp_path: Path) -> None:
+    source, target = texts(tmp_path, SOURCES, REFERENCES)
+    pairs = ParallelText(source=source, target=target)
+    for pieces in (tiny.PIECES, (" the ", " a")):
+        base = tiny.model_folder(tmp_path / f"base-{len(pieces)}")
+        if pieces != tiny.PIECES:
+            tiny.byte_level_tokenizer(base, pieces, chat_template=tiny.CHAT)
+        train(
+            {"pieces": len(pieces)}, "test", ModelConfig(str(base)), pairs, pairs,
+            DataConfig(cache=str(tmp_path / "tokens")), TrainingConfig(steps=1, dropout=0.0, average=1),
+            ValidationConfig(sentences=0), NullTracker(), root=tmp_path, adapter=AdapterConfig(rank=2),
+        )  # fmt: skip
+    sizes = [np.fromfile(path, np.int32).size for path in tmp_path.glob("tokens/*/tokens.bin")]
+    assert len(set(sizes)) == 2
+
+
+def test_a_wrong_buffer_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"data\.buffer is 0"):
+        DataConfig(buffer=0)
