@@ -1,19 +1,23 @@
-"""Cost of decoding through the dual cache against mlx-lm's own KVCache on the same model, at the same context.
+"""Cost of decoding through the dual cache against mlx-lm's own KVCache, and against two streams kept apart and
+concatenated for every attention, on the same model, at the same context.
 
-    python scripts/bench_decode.py [--model PATH] [--contexts 64 256 1024 4096] [--json FILE]
+    python scripts/bench_decode.py [--model PATH] [--contexts 64 256 1024 4096 8192] [--json FILE]
 
-Half of the context is source, half target; at each context both caches decode in turn, one token each, so
-that a noisy machine disturbs both alike. Printed are medians and the ratio of medians of one run. A second
-table shows what one read between two writes costs (the splice of the buffer), and how the cost of a target
+Half of the context is source, half target; at each context the caches decode in turn, one token each, so
+that a noisy machine disturbs all alike. Printed are medians, and ratios of medians of one run to the KVCache. A
+second table shows what one read between two writes costs (the splice of the buffer), and how the cost of a target
 token grows with the length of the source.
 """
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
+
+from benchmark import markdown, save
 
 import streamllm  # noqa: F401  (loads the BLAS before mlx)
 
@@ -25,6 +29,49 @@ from streamllm.model import ModelConfig, StreamingModel
 from streamllm.prompt import Prompt
 
 TOKEN = mx.array([[5]])
+COMPARED = {
+    "context": ("context (tokens)", ",d"),
+    "kvcache_ms": ("`KVCache`, ms", ".2f"),
+    "dual_ms": ("dual cache, ms", ".2f"),
+    "dual_ratio": ("ratio", ".3f"),
+    "concatenating_ms": ("concatenating, ms", ".2f"),
+    "concatenating_ratio": ("ratio", ".3f"),
+    "kvcache_mb": ("`KVCache`, MB", ".2f"),
+    "dual_mb": ("dual cache, MB", ".2f"),
+}
+GROWN = {
+    "source": ("source (tokens)", ",d"),
+    "target": ("target (tokens)", ",d"),
+    "write_ms": ("write, ms", ".2f"),
+    "read_ms": ("read, ms", ".2f"),
+}
+
+
+class Concatenating:
+    """One layer's source and target in caches of their own, joined anew for every attention of the target."""
+
+    def __init__(self) -> None:
+        self.source, self._target = KVCache(), KVCache()
+
+    @property
+    def offset(self) -> int:
+        return int(self._target.offset)
+
+    @property
+    def buffers(self) -> list[mx.array]:
+        return [self._target.keys, self._target.values]
+
+    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
+        keys, values = self._target.update_and_fetch(keys, values)
+        read, offset = self.source, self.source.offset
+        keys = mx.concatenate([read.keys[..., :offset, :], keys], axis=2)
+        return keys, mx.concatenate([read.values[..., :offset, :], values], axis=2)
+
+    def make_mask(self, N: int, **_: Any) -> str | None:
+        return None if N == 1 else "causal"
+
+    def trim(self, n: int) -> int:
+        return int(self._target.trim(n))
 
 
 def random_model(layers: int, hidden: int) -> Any:
@@ -53,7 +100,8 @@ def prefill(model: Any, length: int, views: list[Any]) -> None:
 
 
 def view_state(view: Any) -> list[mx.array]:
-    return view._cache.buffers if hasattr(view, "_cache") else [view.keys, view.values]
+    owner = getattr(view, "_cache", view)
+    return [view.keys, view.values] if isinstance(owner, KVCache) else owner.buffers
 
 
 def seconds(step: Callable[[], mx.array]) -> float:
@@ -75,16 +123,18 @@ def alternate(steps: dict[str, Callable[[], mx.array]], repeats: int) -> dict[st
 
 
 def compare(model: Any, context: int, repeats: int) -> dict[str, float]:
-    """Milliseconds per token of both caches, and the ratio of medians, at a context of ``context`` tokens.
+    """Milliseconds per token of all caches, and the ratios of medians, at a context of ``context`` tokens.
 
     Every step is trimmed again, so that all are taken at this context.
     """
     plain = [KVCache() for _ in model.layers]
     dual = [DualStreamingCache() for _ in model.layers]
+    apart = [Concatenating() for _ in model.layers]
     targets = [cache.target for cache in dual]
     prefill(model, context, plain)
-    prefill(model, context // 2, [cache.source for cache in dual])
-    prefill(model, context - context // 2, targets)
+    for sources, views in (([cache.source for cache in dual], targets), ([cache.source for cache in apart], apart)):
+        prefill(model, context // 2, sources)
+        prefill(model, context - context // 2, views)
 
     def step(views: list[Any]) -> mx.array:
         logits: mx.array = model(TOKEN, cache=views)
@@ -92,13 +142,14 @@ def compare(model: Any, context: int, repeats: int) -> dict[str, float]:
             view.trim(1)
         return mx.argmax(logits[:, -1], axis=-1)
 
-    times = alternate({"KVCache": lambda: step(plain), "dual": lambda: step(targets)}, repeats)
+    caches = {"kvcache": plain, "dual": targets, "concatenating": apart}
+    times = alternate({name: partial(step, views) for name, views in caches.items()}, repeats)
     median = {name: statistics.median(values) * 1e3 for name, values in times.items()}
     return {
         "context": context,
-        "kvcache_ms": median["KVCache"],
-        "dual_ms": median["dual"],
-        "ratio": median["dual"] / median["KVCache"],
+        **{f"{name}_ms": value for name, value in median.items()},
+        "dual_ratio": median["dual"] / median["kvcache"],
+        "concatenating_ratio": median["concatenating"] / median["kvcache"],
         "kvcache_mb": sum(cache.nbytes for cache in plain) / 1e6,
         "dual_mb": sum(cache.nbytes for cache in dual) / 1e6,
     }
@@ -135,9 +186,9 @@ def main() -> None:
     parser.add_argument("--model", help="a model folder or hub id; without it, a Qwen2 with random weights")
     parser.add_argument("--layers", type=int, default=8)
     parser.add_argument("--hidden", type=int, default=512)
-    parser.add_argument("--contexts", type=int, nargs="+", default=[64, 256, 1024, 4096])
+    parser.add_argument("--contexts", type=int, nargs="+", default=[64, 256, 1024, 4096, 8192])
     parser.add_argument("--repeats", type=int, default=101)
-    parser.add_argument("--json", help="also write the rows to this file")
+    parser.add_argument("--json", type=Path, help="also write the rows to this file")
     args = parser.parse_args()
     if args.model:
         loaded: StreamingModel = ModelConfig(args.model).load(Prompt(target_header="\n"))
@@ -145,20 +196,11 @@ def main() -> None:
     else:
         model = random_model(args.layers, args.hidden)
     rows = [compare(model, context, args.repeats) for context in args.contexts]
-    print(f"{'context':>8} {'KVCache ms':>11} {'dual ms':>9} {'ratio':>6} {'KVCache MB':>11} {'dual MB':>8}")
-    for row in rows:
-        print(
-            f"{row['context']:>8} {row['kvcache_ms']:>11.3f} {row['dual_ms']:>9.3f} {row['ratio']:>6.3f} "
-            f"{row['kvcache_mb']:>11.2f} {row['dual_mb']:>8.2f}"
-        )
+    print(markdown(rows, COMPARED), flush=True)
     grown = [growth(model, source, 64, args.repeats) for source in args.contexts]
     grown += [growth(model, 64, target, args.repeats) for target in args.contexts[1:]]
-    print(f"\n{'source':>8} {'target':>8} {'write ms':>9} {'read ms':>8}")
-    for row in grown:
-        print(f"{row['source']:>8} {row['target']:>8} {row['write_ms']:>9.3f} {row['read_ms']:>8.3f}")
-    if args.json:
-        with open(args.json, "w") as file:
-            json.dump({"compare": rows, "growth": grown}, file, indent=2)
+    print(f"\n{markdown(grown, GROWN)}")
+    save(args.json, {"repeats": args.repeats}, compare=rows, growth=grown)
 
 
 if __name__ == "__main__":

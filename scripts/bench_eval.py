@@ -3,17 +3,18 @@
     python scripts/bench_eval.py [--batch-sizes 1 8 32] [--policies waitk full] [--limit 100] [--rounds 3] [--json FILE]
 
 In each round every batch size is run once, in turn, so that a noisy machine disturbs all alike. Printed are medians
-over the rounds and their ratio to batch size 1, in wall time and in CPU time of this process. Outputs and delays are
-compared with those of batch size 1.
+over the rounds and their ratio to the first batch size, in wall time and in CPU time of this process. Outputs and
+delays are compared with those of the first, and sentences in which they differ are counted.
 """
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+from benchmark import markdown, save
 
 import streamllm  # noqa: F401  (loads the BLAS before mlx)
 
@@ -27,6 +28,16 @@ from streamllm.scheduler import Clock, translate_many
 from streamllm.session import Session
 from streamllm.translate import translate
 
+COLUMNS = {
+    "policy": ("policy", ""),
+    "batch_size": ("batch size", "d"),
+    "sentences_per_second": ("sentences/s", ".2f"),
+    "ratio": ("ratio", ".2f"),
+    "cpu_ms_per_sentence": ("CPU ms/sentence", ".1f"),
+    "cpu_ratio": ("CPU ratio", ".2f"),
+    "peak_mb": ("peak, MB", ".1f"),
+    "different": ("different", "d"),
+}
 POLICIES: dict[str, Policy] = {
     "waitk": policies.WaitK(3),
     "full": policies.Full(),
@@ -96,7 +107,7 @@ def main() -> None:
     )
     parser.add_argument("--policies", nargs="+", choices=POLICIES, default=["waitk", "full"])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", help="also write the rows to this file")
+    parser.add_argument("--json", type=Path, help="also write the rows to this file")
     args = parser.parse_args()
     if args.data_dir:
         dataset: Sample | HubDataset = HubDataset(
@@ -112,28 +123,15 @@ def main() -> None:
     examples = dataset.load()
     model = ModelConfig(args.model).load(source_unit=dataset.source_unit, target_unit=dataset.target_unit)
     list(traces(model, examples[:2], POLICIES["waitk"], 2))  # warm
-    found: dict[str, list[dict[str, float]]] = {}
-    print(
-        f"{'policy':>16} {'batch':>6} {'sentences/s':>12} {'ratio':>7} {'CPU ms/sentence':>16} {'CPU ratio':>10} "
-        f"{'peak MB':>8} {'different':>10}"
-    )
+    rows: list[dict[str, Any]] = []
     for name in args.policies:
-        found[name] = compare(model, examples, POLICIES[name], args.batch_sizes, args.rounds)
-        for row in found[name]:
-            print(
-                f"{name:>16} {row['batch_size']:>6} {row['sentences_per_second']:>12.2f} {row['ratio']:>7.2f} "
-                f"{row['cpu_ms_per_sentence']:>16.2f} {row['cpu_ratio']:>10.2f} {row['peak_mb']:>8.1f} "
-                f"{row['different']:>10}",
-                flush=True,
-            )
-    if args.json:
-        about = {
-            "model": args.model,
-            "sentences": len(examples),
-            "rounds": args.rounds,
-            "device": str(mx.default_device()),
-        }
-        Path(args.json).write_text(json.dumps({"about": about, "policies": found}, indent=2) + "\n")
+        found = compare(model, examples, POLICIES[name], args.batch_sizes, args.rounds)
+        rows += [{"policy": name} | row for row in found]
+        best = max(found, key=lambda row: row["ratio"])
+        best_size, speed, ratio = (best[key] for key in ("batch_size", "sentences_per_second", "ratio"))
+        print(f"{name}: {speed:.2f} sentences/s at batch size {best_size}, {ratio:.2f} times as many as at the first")
+    print(f"\n{markdown(rows, COLUMNS)}")
+    save(args.json, {"model": args.model, "sentences": len(examples), "rounds": args.rounds}, rows=rows)
 
 
 if __name__ == "__main__":
