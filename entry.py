@@ -42,6 +42,15 @@ def explained(main: Callable[[DictConfig], float]) -> Callable[[DictConfig], flo
     return wrapped
 
 
+def launch(main: Callable[[], Any]) -> None:
+    """Run an entry point. Ctrl-C ends it without a stack also in a launcher that waits for other processes."""
+    try:
+        main()
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
+
+
 def resolved(cfg: DictConfig) -> dict[str, Any]:
     """The whole configuration as plain values; a missing one is an error."""
     return OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[return-value]

@@ -5,7 +5,7 @@ import streamllm  # noqa: F401, I001  first: it loads a BLAS, which must come be
 import hydra
 from omegaconf import DictConfig
 
-from entry import explained, resolved
+from entry import explained, launch, resolved
 from streamllm.experiment import run_experiment
 from sweep import LoadedOnce
 
@@ -25,4 +25,4 @@ def main(cfg: DictConfig) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    launch(main)

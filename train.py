@@ -11,7 +11,7 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from entry import explained, resolved
+from entry import explained, launch, resolved
 from streamllm.training.run import train
 
 PARTS = {"dataset": "corpus", "validation": "validation_corpus", "score": "validation"}
@@ -33,4 +33,4 @@ def main(cfg: DictConfig) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    launch(main)

@@ -4,12 +4,16 @@ import signal
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 import streamllm  # noqa: F401  before any test imports mlx: it loads the BLAS
 
 pytest_plugins = ["tiny_fixtures"]
 
 ROOT = Path(__file__).parent.parent
+
+settings.register_profile("streamllm", deadline=None)  # a busy machine is no failure
+settings.load_profile("streamllm")
 
 # A job that was started in the background ignores SIGINT, and so would the processes that tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)

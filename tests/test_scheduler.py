@@ -327,12 +327,13 @@ def test_a_run_is_the_same_in_batches(model_folder: Path, tmp_path: Path) -> Non
     from streamllm.experiment import run_experiment
     from streamllm.runs import load_traces
 
-    runs = {}
+    runs = []
     for batch_size in (1, 4):
+        root = tmp_path / str(batch_size)
         run_experiment(
             config={"batch_size": batch_size},
             name="run",
-            root=tmp_path,
+            root=root,
             model=ModelConfig(str(model_folder)),
             prompt=PROMPT,
             policy=WaitK(2),
@@ -340,7 +341,7 @@ def test_a_run_is_the_same_in_batches(model_folder: Path, tmp_path: Path) -> Non
             limits=Limits(length_extra=4),
             batch_size=batch_size,
         )
-        (folder,) = set(tmp_path.iterdir()) - set(runs)
-        runs[folder] = [without_times(trace) for trace in load_traces(folder)]
-    one, many = runs.values()
+        (folder,) = root.iterdir()
+        runs.append((folder.name, [without_times(trace) for trace in load_traces(folder)]))
+    one, many = runs
     assert one == many
