@@ -313,6 +313,8 @@ class Row:
     ``forward_passes`` counts what the sentence asked for, so that it does not depend on the sentences beside it.
     """
 
+    source_gap = (0, 0)
+
     def __init__(self, pool: Pool, slot: int, target_start: TargetStart):
         self._pool, self.slot = pool, slot
         self._after_source = target_start == "after_source"

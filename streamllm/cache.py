@@ -30,8 +30,7 @@ class DualStreamingCache:
     """
 
     step = 256
-    _keys: mx.array | None
-    _values: mx.array | None
+    _arrays: list[mx.array]  # the buffer, parts side by side: keys, then values; none when empty
     _source_length: int
     _target_length: int
     _merged: bool
@@ -80,13 +79,15 @@ class DualStreamingCache:
                 f"cannot update the {stream} while the streams are merged: call separate_source_target() first"
             )
         self._check(keys, values)
-        end = self.offset  # tokens behind `at` make room: a splice, on a read that comes after a write
-        if at < end:
-            assert self._keys is not None and self._values is not None
-            keys = mx.concatenate([keys, self._keys[..., at:end, :]], axis=2)
-            values = mx.concatenate([values, self._values[..., at:end, :]], axis=2)
-        self._keys = self._store(self._keys, keys, at)
-        self._values = self._store(self._values, values, at)
+        new, end = self._parts(keys, values), self.offset
+        if at < end:  # tokens behind `at` make room: a splice, on a read that comes after a write
+            new = [mx.concatenate([part, self._arrays[i][..., at:end, :]], axis=2) for i, part in enumerate(new)]
+        held: list[mx.array | None] = [*self._arrays] or [None] * len(new)
+        self._arrays = [self._store(held[i], part, at) for i, part in enumerate(new)]
+
+    def _parts(self, keys: mx.array, values: mx.array) -> list[mx.array]:
+        """As the buffer holds them."""
+        return [keys, values]
 
     def _store(self, buffer: mx.array | None, new: mx.array, at: int) -> mx.array:
         """Write `new` at row `at`, growing the buffer by whole steps."""
@@ -106,20 +107,22 @@ class DualStreamingCache:
                 f"keys {keys.shape} and values {values.shape} do not fit together: "
                 "both are (B, H_kv, L, D) and only D may differ"
             )
-        if self._keys is None or self._values is None:
-            return
-        for name, held, new in (("keys", self._keys, keys), ("values", self._values, values)):
-            if (*held.shape[:2], held.shape[3], held.dtype) != (*new.shape[:2], new.shape[3], new.dtype):
+        for name, held, new in zip(("keys", "values"), self._held(), (keys, values), strict=False):
+            if held != (*new.shape[:2], new.shape[3], new.dtype):
                 raise ValueError(
                     f"{name} of shape {new.shape} and {new.dtype} do not fit the cache, which holds "
-                    f"(B, H_kv, *, D) = {(*held.shape[:2], '*', held.shape[3])} of {held.dtype}: "
+                    f"(B, H_kv, *, D) = {(*held[:2], '*', held[2])} of {held[3]}: "
                     "use a cache of its own for each batch, or call reset() first"
                 )
 
+    def _held(self) -> list[tuple[Any, ...]]:
+        """(B, H_kv, D, dtype) of keys and of values; nothing when empty."""
+        return [(*held.shape[:2], held.shape[3], held.dtype) for held in self._arrays]
+
     def _slice(self, start: int, end: int) -> KV:
         """Rows of the buffer. Always new array objects, even of the whole: the buffer's own are written in place."""
-        assert self._keys is not None and self._values is not None
-        return self._keys[..., start:end, :], self._values[..., start:end, :]
+        keys, values = self._arrays
+        return keys[..., start:end, :], values[..., start:end, :]
 
     # Merging
 
@@ -178,7 +181,7 @@ class DualStreamingCache:
     @property
     def buffers(self) -> list[mx.array]:
         """The arrays that hold everything, slack included: what to evaluate after an update."""
-        return [array for array in (self._keys, self._values) if array is not None]
+        return [*self._arrays]
 
     def empty(self) -> bool:
         return self.offset == 0
@@ -187,8 +190,7 @@ class DualStreamingCache:
 
     def reset(self) -> None:
         """Forget everything; the streams are separate again. ``target_start`` stays."""
-        self._keys = None
-        self._values = None
+        self._arrays = []
         self._source_length = 0
         self._target_length = 0
         self._merged = False
@@ -221,13 +223,38 @@ class DualStreamingCache:
         Raises: as `trim_target`.
         """
         n = self._trimmed("source", n, self._source_length)
-        if n and self._target_length:
-            at, end = self._source_length, self.offset
-            assert self._keys is not None and self._values is not None
-            self._keys[..., at - n : end - n, :] = mx.contiguous(self._keys[..., at:end, :])
-            self._values[..., at - n : end - n, :] = mx.contiguous(self._values[..., at:end, :])
+        self._close(self._source_length - n, n)
         self._source_length -= n
         return n
+
+    def forget_source(self, n: int, after: int, move: Callable[[mx.array], mx.array]) -> None:
+        """Forget the ``n`` source tokens that follow the first ``after``; ``move`` is given the keys
+        (B, H_kv, L, D) of those behind them, which are at new positions now.
+
+        Raises: RuntimeError: the streams are merged. ValueError: there are not so many.
+        """
+        self._forget("source", n, after, 0, self._source_length, move)
+        self._source_length -= n
+
+    def forget_target(self, n: int, after: int, move: Callable[[mx.array], mx.array]) -> None:
+        """As `forget_source`, of the target."""
+        self._forget("target", n, after, self._source_length, self.offset, move)
+        self._target_length -= n
+
+    def _forget(
+        self, stream: str, n: int, after: int, start: int, end: int, move: Callable[[mx.array], mx.array]
+    ) -> None:
+        if self._trimmed(stream, n, end - start) + after > end - start or after < 0:
+            raise ValueError(f"cannot forget {n} {stream} tokens after the first {after}: {end - start} are held")
+        self._map_keys(start + after + n, end, move)
+        self._close(start + after, n)
+
+    def _close(self, at: int, n: int) -> None:
+        """Move all rows behind `at` + `n` down to `at`."""
+        end = self.offset
+        if n and at + n < end:
+            for part in self._arrays:
+                part[..., at : end - n, :] = mx.contiguous(part[..., at + n : end, :])
 
     def _trimmed(self, stream: str, n: int, length: int) -> int:
         if self._merged:
@@ -243,7 +270,7 @@ class DualStreamingCache:
     @property
     def batch_size(self) -> int:
         """B of what is held, 0 when empty."""
-        return 0 if self._keys is None else int(self._keys.shape[0])
+        return int(self._arrays[0].shape[0]) if self._arrays else 0
 
     def copy(self) -> Self:
         """A new cache with the same content."""
@@ -253,14 +280,16 @@ class DualStreamingCache:
 
     def select(self, rows: list[int]) -> None:
         """Keep these rows, in this order; a row may be kept several times."""
-        if self._keys is not None and self._values is not None:
-            self._keys, self._values = self._keys[mx.array(rows)], self._values[mx.array(rows)]
+        self._arrays = [part[mx.array(rows)] for part in self._arrays]
 
     def map_target_keys(self, function: Callable[[mx.array], mx.array]) -> None:
         """Replace the target's keys (B, H_kv, T, D) by what ``function`` makes of them, of the same shape."""
-        if self._keys is not None and self._target_length:
-            at, end = self._source_length, self.offset
-            self._keys[..., at:end, :] = function(self._keys[..., at:end, :])
+        self._map_keys(self._source_length, self.offset, function)
+
+    def _map_keys(self, start: int, end: int, function: Callable[[mx.array], mx.array]) -> None:
+        if start < end:
+            keys = self._arrays[0]
+            keys[..., start:end, :] = function(keys[..., start:end, :])
 
     # State
 
@@ -276,14 +305,19 @@ class DualStreamingCache:
     @state.setter
     def state(self, state: Any) -> None:
         keys, values, source_length, target_length, target_start, merged = state
-        held = keys.shape[2] if keys.ndim == 4 else 0
+        arrays = self._unsliced(keys, values)
+        held = arrays[0].shape[2] if arrays else 0
         if held != source_length + target_length:
             raise ValueError(
                 f"the state holds {held} tokens but counts {source_length} source and {target_length} target tokens"
             )
-        self._keys, self._values = (keys[...], values[...]) if held else (None, None)
+        self._arrays = [array[...] for array in arrays]
         self._source_length, self._target_length = int(source_length), int(target_length)
         self.target_start, self._merged = int(target_start), bool(merged)
+
+    def _unsliced(self, keys: Any, values: Any) -> list[mx.array]:
+        """What `_slice` gave, as the buffer holds it; nothing where a state says that it is empty."""
+        return [keys, values] if keys.ndim == 4 else []
 
     @classmethod
     def from_state(cls, state: Any) -> Self:

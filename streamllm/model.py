@@ -5,8 +5,9 @@ import json
 import logging
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from mlx.utils import tree_flatten, tree_map
 from streamllm.families import check_supported
 from streamllm.paradigms import Group, Memory, Paradigm, TargetStart
 from streamllm.prompt import Prompt, PromptTokens
+from streamllm.retention import Retention
 from streamllm.segment import Unit
 from streamllm.session import Sampler, Session
 
@@ -44,6 +46,7 @@ class ModelConfig:
             where everything else is 10 to 20 times slower.
         quantized: whether quantised weights stay so. None unpacks them on a CPU, for the same reason.
         temperature, top_p: of sampling; temperature 0 is greedy.
+        max_source, max_target, sinks, kv_bits, kv_group_size: for long streams, see `Retention` (docs/long_streams.md).
     """
 
     path: str
@@ -53,6 +56,11 @@ class ModelConfig:
     quantized: bool | None = None
     temperature: float = 0.0
     top_p: float = 1.0
+    max_source: int | None = None
+    max_target: int | None = None
+    sinks: int = 4
+    kv_bits: int | None = None
+    kv_group_size: int = 64
 
     def __post_init__(self) -> None:
         if self.dtype not in (None, "float32", "bfloat16", "float16"):
@@ -66,6 +74,14 @@ class ModelConfig:
             raise ModelError(
                 f"model.target_start is {start!r}; accepted are a position of at least 0, after_source and null"
             )
+        try:
+            self.retention  # noqa: B018  it checks
+        except ValueError as error:
+            raise ModelError(f"model.{error}") from error
+
+    @property
+    def retention(self) -> Retention:
+        return Retention(self.max_source, self.max_target, self.sinks, self.kv_bits, self.kv_group_size)
 
     def load(
         self,
@@ -109,16 +125,21 @@ class ModelConfig:
         trained = settings.get("paradigm", paradigm.trained_as)
         if trained != paradigm.trained_as:
             log.warning("%s was trained for paradigm=%s; this is %s", self.path, trained, paradigm)
-        return StreamingModel(
-            _in_dtype(_unpacked(model, self.quantized), self.dtype),
-            tokens,
-            tokenizer,
-            target_start=target_start,
-            temperature=self.temperature,
-            top_p=self.top_p,
-            paradigm=paradigm,
-            alignment_heads=settings.get("alignment_heads"),
-        )
+        model = _in_dtype(_unpacked(model, self.quantized), self.dtype)
+        try:
+            return StreamingModel(
+                model,
+                tokens,
+                tokenizer,
+                target_start=target_start,
+                temperature=self.temperature,
+                top_p=self.top_p,
+                paradigm=paradigm,
+                alignment_heads=settings.get("alignment_heads"),
+                retention=self.retention,
+            )
+        except ValueError as error:
+            raise ModelError(str(error)) from error
 
     def _settings(self, folder: Path) -> dict[str, Any]:
         settings: dict[str, Any] = {}
@@ -134,6 +155,9 @@ class StreamingModel:
     Args:
         model: an mlx-lm model of a supported family.
         tokenizer: mlx-lm's TokenizerWrapper.
+
+    Raises:
+        ValueError: the model or the paradigm cannot keep streams as ``retention`` says.
     """
 
     def __init__(
@@ -146,10 +170,18 @@ class StreamingModel:
         top_p: float = 1.0,
         paradigm: Paradigm = Group(),
         alignment_heads: Sequence[Sequence[int]] | None = None,
+        retention: Retention = Retention(),
     ):
         self.model, self.prompt, self.tokenizer = model, prompt, tokenizer
         self.target_start, self.paradigm, self.alignment_heads = target_start, paradigm, alignment_heads
         self._temperature, self._top_p = temperature, top_p
+        self.retention = retention
+        self._open: Callable[[TargetStart], Memory] = partial(paradigm.open, model)
+        if not retention.keeps_all:
+            headers = (len(prompt.source_header), len(prompt.target_header))
+            from streamllm.windows import memories
+
+            self._open = memories(retention, model, paradigm, *headers)
 
     def session(self, seed: int = 0, name: str = "", memory: Memory | None = None) -> Session:
         """A new sentence. Sampling is seeded by (seed, name), so that its order in a run does not matter.
@@ -160,8 +192,9 @@ class StreamingModel:
         key = mx.random.key(zlib.crc32(f"{seed}/{name}".encode()))
         sampler = self._sampler(key) if self._temperature > 0 else None
         if memory is None:
-            memory = self.paradigm.open(self.model, self.target_start)
-        return Session(memory, self.prompt, sampler, alignment_heads=self.alignment_heads)
+            memory = self._open(self.target_start)
+        heads, ahead = self.alignment_heads, self.retention.max_target
+        return Session(memory, self.prompt, sampler, alignment_heads=heads, max_ahead=ahead)
 
     def _sampler(self, key: mx.array) -> Sampler:
         """A sampler with random numbers of its own: other sentences may be under way at the same time."""

@@ -36,6 +36,11 @@ class Memory(Protocol):
         """Number of target tokens held."""
         ...
 
+    @property
+    def source_gap(self) -> tuple[int, int]:
+        """Which source tokens are not held any more, as a range of all that were fed; (0, 0) where all are."""
+        ...
+
     def read(self, tokens: list[int]) -> None:
         """Feed source tokens, and evaluate the memory."""
         ...
@@ -120,11 +125,13 @@ class BatchPositions:
 class _Counted:
     """What all memories share: a model, its caches, and what has been fed."""
 
-    def __init__(self, model: Any, target_start: int = 0):
+    source_gap = (0, 0)
+
+    def __init__(self, model: Any, target_start: int = 0, caches: "list[DualStreamingCache] | None" = None):
         from streamllm.cache import make_caches
 
         self._model = model
-        self.caches = make_caches(model, target_start)
+        self.caches = make_caches(model, target_start) if caches is None else caches
         self._sources = [cache.source for cache in self.caches]
         self._targets = [cache.target for cache in self.caches]
         self._columns: list[int] = []  # of the source tokens, in the keys that a target token sees
@@ -162,10 +169,13 @@ class GroupMemory(_Counted):
     Args:
         target_start: position of the first target token (φ); "after_source" goes on where the source stands at
             the first write. With the whole source read, that is what a model not trained to stream expects.
+        caches: empty ones, where they are not to be the usual ones.
     """
 
-    def __init__(self, model: Any, target_start: TargetStart = 0):
-        super().__init__(model, 0 if target_start == "after_source" else target_start)
+    def __init__(self, model: Any, target_start: TargetStart = 0, caches: "list[DualStreamingCache] | None" = None):
+        start = 0 if target_start == "after_source" else target_start
+        super().__init__(model, start, caches)
+        self._place(start)
         self._after_source = target_start == "after_source"
 
     @property
@@ -242,7 +252,15 @@ class BatchPositionsMemory(GroupMemory):
 
     def __init__(self, model: Any):
         super().__init__(model, "after_source")
-        self._rotations = _rotations(model)
+        from streamllm.rotations import rotations
+
+        found = rotations(model)
+        if found is None:
+            raise ValueError(
+                "paradigm=batch_positions needs rotary positions that add up, and this model's do not: choose "
+                "paradigm=batch"
+            )
+        self._rotations = found
 
     def write(self, tokens: list[int], hidden: int = 0) -> mx.array:
         follows = self.caches[0].source_offset - hidden
@@ -312,55 +330,3 @@ def _visible(caches: Sequence["DualStreamingCache"], sees: mx.array) -> Iterator
     finally:
         for cache in caches:
             cache.target.visible = None
-
-
-class Rotation(Protocol):
-    """Moves keys (1, H, L, D) on by some positions."""
-
-    def __call__(self, keys: mx.array, by: int) -> mx.array: ...
-
-
-def _rotations(model: Any) -> list[Rotation]:
-    """For each layer, what moves its keys (1, H, L, D) on by some positions.
-
-    Proven on one token alone: it attends to itself only, so its keys differ by nothing but the position.
-    """
-    from streamllm.cache import make_caches
-
-    ropes = [
-        [module for name, module in layer.named_modules() if name.rpartition(".")[2] in ("rope", "rotary_emb")]
-        for layer in model.layers
-    ]
-    rotations = [_rotation(found[0]) for found in ropes if len(found) == 1]
-    here, there = (make_caches(model, start) for start in (0, 7))
-    for caches in (here, there):
-        model(mx.array([[0]]), cache=[cache.target for cache in caches])
-    layers = list(zip(rotations, here, there, strict=False))
-    if len(rotations) == len(here) and all(_moves(rotate, first, second, by=7) for rotate, first, second in layers):
-        return rotations
-    raise ValueError(
-        "paradigm=batch_positions needs rotary positions that add up, and this model's do not: choose paradigm=batch"
-    )
-
-
-def _moves(rotate: Rotation, here: "DualStreamingCache", there: "DualStreamingCache", by: int) -> bool:
-    """Whether ``rotate`` makes the target's keys of the second cache out of those of the first."""
-    keys, moved = here.get_target()[0], there.get_target()[0]
-    if keys is None or moved is None:
-        return False
-    try:
-        error = mx.abs(rotate(keys, by=by) - moved).max()
-    except ValueError:  # made for keys of another width (latent attention)
-        return False
-    return bool(error.item() <= 1e-3 * mx.abs(moved).max().item())  # type: ignore[operator]
-
-
-def _rotation(rope: Any) -> Rotation:
-    def rotate(keys: mx.array, by: int) -> mx.array:
-        batch, heads, length, width = keys.shape
-        # Each token in a row of its own: RoPE would add 0, 1, 2, … along a row.
-        rows = keys.transpose(0, 2, 1, 3).reshape(batch * length, heads, 1, width)
-        turned = rope(rows, offset=by).reshape(batch, length, heads, width)
-        return mx.contiguous(turned.transpose(0, 2, 1, 3))
-
-    return rotate

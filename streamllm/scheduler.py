@@ -156,6 +156,8 @@ def why_alone(model: StreamingModel) -> str | None:
     """Why sentences of this model must be translated one by one; None when many can share a memory, which is tried."""
     if not isinstance(model.paradigm, Group):
         return f"paradigm {type(model.paradigm).__name__} gives each sentence a memory of its own"
+    if not model.retention.keeps_all:
+        return "windows on the streams and quantised keys and values need a memory for each sentence"
     try:
         difference, tolerance = _difference(model.model)
     except Exception as error:  # whatever a model file raises that expects one position for all rows

@@ -4,6 +4,8 @@ Invariant: the memory holds the fed tokens of the header, of what was written an
 nothing is known of what comes next that was not predicted from all source read so far.
 """
 
+import math
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -48,6 +50,7 @@ class Session:
         max_unit_tokens: tokens after which a unit ends even though no new one has begun; if they are all white
             space, this counts as the end token.
         alignment_heads: pairs of layer and head that follow the source, for `attended`.
+        max_ahead: tokens after which a draft or a beam ends; None is no limit but its units.
     """
 
     def __init__(
@@ -57,9 +60,11 @@ class Session:
         sampler: Sampler | None = None,
         max_unit_tokens: int = 64,
         alignment_heads: Sequence[Sequence[int]] | None = None,
+        max_ahead: int | None = None,
     ):
         self.memory, self.prompt, self._sampler = memory, prompt, sampler
         self._max_unit_tokens, self._heads = max_unit_tokens, alignment_heads
+        self._max_ahead = math.inf if max_ahead is None else max_ahead
         self._open = list(prompt.target_header)  # to be fed before the next prediction
         # Tokens that come next, each predicted after feeding the one before: all but the last are fed.
         self._known: list[int] = []
@@ -76,7 +81,9 @@ class Session:
         self._begun = False  # whether a unit was written, or tried to be
         self._queue: deque[str] = deque()  # units that came out of one token together
         self._reads = 0
-        self._unit_ends: list[int] = []  # number of source tokens fed by the end of each unit
+        # Number of source tokens fed by the end of each unit that is held, at least in part; and how many are not.
+        self._unit_ends: list[int] = []
+        self._units_gone = 0
         self._source_ended = False
         self._tail_written = False  # what stood before the stop text in its token
         self._has_unit = False
@@ -120,6 +127,10 @@ class Session:
         self._forget()
         self._taken, self._marked = [], False
         self.memory.read(tokens)
+        if gap := self.memory.source_gap[1]:
+            gone = bisect_right(self._unit_ends, gap)
+            del self._unit_ends[:gone]
+            self._units_gone += gone
 
     def _forget(self) -> None:
         """Make the next prediction anew: the last token is fed again, and what was known to follow it is gone. A
@@ -290,14 +301,15 @@ class Session:
         """What the model says of the next token, from all source read but its last ``hidden`` units.
 
         With units hidden, what was written before still knows them. That costs a forward, and one more if the
-        prediction from all of the source is known already and wanted again.
+        prediction from all of the source is known already and wanted again. With a window on the source, no more
+        units can be hidden than it holds.
         """
         if hidden <= 0:
             self.predict()
             return NextToken(self._logits[0], self.prompt.end_tokens)
         units = max(0, len(self._unit_ends) - hidden)
         read = self.memory.source_tokens
-        seen = self._unit_ends[units - 1] if units else min(len(self.prompt.source_header), read)
+        seen = self._unit_ends[units - 1] if units else min(self._source_start, read)
         self._forget()
         logits = self.memory.write(self._open, hidden=read - seen)
         self.memory.trim(len(self._open))
@@ -309,8 +321,11 @@ class Session:
         They stay known: writing them costs nothing until the next read.
         """
         mark = self.mark()
+        start = self.target_tokens
         hypothesis: list[Emission] = []
-        while len(hypothesis) < max_units and (emission := self.write()).unit is not None:
+        while len(hypothesis) < max_units and self.target_tokens - start < self._max_ahead:
+            if (emission := self.write()).unit is None:
+                break
             hypothesis.append(emission)
         self.rewind(mark)
         return tuple(hypothesis)
@@ -333,8 +348,8 @@ class Session:
             branches[:] = branches or [self.memory.fork()]
             return branches[0].step(parents, tokens)
 
-        # Few words have more than four tokens.
-        found = beam_search(self._logits[0], step, self._ends, size, max_tokens=4 * max_units + 8)
+        max_tokens = int(min(4 * max_units + 8, self._max_ahead))  # few words have more than four
+        found = beam_search(self._logits[0], step, self._ends, size, max_tokens)
         return [self._units_of(tokens)[:max_units] for tokens in found]
 
     def _ends(self, token: int) -> bool:
@@ -353,7 +368,8 @@ class Session:
 
     def attended(self, heads: Sequence[Sequence[int]] | None = None) -> int:
         """Which source unit (from 0) the next token is predicted from: the one that ``heads`` (None: the model's
-        alignment heads) attend to most on average, its tokens taken together. Header and footer do not count.
+        alignment heads) attend to most on average, its tokens taken together. Header and footer do not count, nor do
+        sinks once a window has forgotten what followed them.
 
         Raises:
             ValueError: nothing was read, there are no heads, or attention cannot be read out of this model.
@@ -364,7 +380,12 @@ class Session:
                 "no attention heads are given and the model names none: find some with "
                 "scripts/calibrate_alignatt.py and set policy.heads"
             )
-        return int(self.unit_attention(heads).mean(axis=0).argmax())
+        return self._units_gone + int(self.unit_attention(heads).mean(axis=0).argmax())
+
+    @property
+    def _source_start(self) -> int:
+        """Where the units that are held begin, in source tokens fed."""
+        return max(len(self.prompt.source_header), self.memory.source_gap[1])
 
     @property
     def heads(self) -> list[tuple[int, int]]:
@@ -372,8 +393,8 @@ class Session:
         return self._attention.heads if self._attention is not None else []
 
     def unit_attention(self, heads: Sequence[Sequence[int]] | None = None) -> np.ndarray:
-        """How much each of ``heads`` (None: all) attends to each source unit when the next token is predicted:
-        (heads, units), a row sums to at most 1. Raises: as `attended`."""
+        """How much each of ``heads`` (None: all) attends to each source unit that is held when the next token is
+        predicted: (heads, units), a row sums to at most 1. Raises: as `attended`."""
         if not self._unit_ends:
             raise ValueError("no source unit has been read, so none is attended to: read one first")
         self._watches = True
@@ -382,5 +403,6 @@ class Session:
         self.predict()
         assert self._attention is not None
         weights = np.array(self._attention.weights(heads if heads is not None else self._attention.heads))
-        starts = [len(self.prompt.source_header), *self._unit_ends[:-1]]
-        return np.add.reduceat(weights[:, : self._unit_ends[-1]], starts, axis=1)
+        first, end = self.memory.source_gap
+        starts = np.array([self._source_start, *self._unit_ends[:-1]]) - (end - first)
+        return np.add.reduceat(weights[:, : self._unit_ends[-1] - (end - first)], starts, axis=1)
