@@ -38,7 +38,7 @@ def recorded(model: Any) -> Iterator[list[Call]]:
         raise ValueError(
             f"the attention of this model (model_type {getattr(model, 'model_type', 'unknown')!r}) cannot be read out: "
             f"{len(calls)} of its {len(model.layers)} layers leave all of it to MLX's attention. Choose a policy other "
-            "than alignatt"
+            "than alignatt; where model.kv_bits is set, leave it at null"
         )
 
 

@@ -328,7 +328,7 @@ class DualStreamingCache:
 
     def __repr__(self) -> str:
         return (
-            f"DualStreamingCache(source_offset={self.source_offset}, target_offset={self.target_offset}, "
+            f"{type(self).__name__}(source_offset={self.source_offset}, target_offset={self.target_offset}, "
             f"is_merged={self.is_merged})"
         )
 
