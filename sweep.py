@@ -1,11 +1,13 @@
-"""What makes many runs of run.py one sweep: a model that stays loaded, and a table at the end.
+"""What makes many runs of run.py one sweep: a model that stays loaded, one group in W&B, and a table at the end.
 
 Invariant: a sweep leaves in the run folders what single runs leave there, and nothing else.
 """
 
 import atexit
 import contextlib
+import hashlib
 import json
+import re
 import secrets
 import shutil
 import sys
@@ -17,7 +19,7 @@ from typing import Any
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import CompactHydraException
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from entry import resolved
@@ -54,6 +56,34 @@ class LoadedOnce:
 
     def load(self, *how: Any) -> Any:
         return _ONE.load(self.model, *how)
+
+
+# --- the group
+
+GROUP_LENGTH = 128  # characters; W&B takes no more
+
+
+class SweepGroup(Callback):
+    """Groups the points of a sweep in the tracker by the words of its command line, unless ``tracker.group`` is given.
+    The same command gives the same group, so a sweep that goes on stays one."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        words = list(config.hydra.overrides.task)
+        swept = any(word.startswith("tracker=") and "," in word for word in words)
+        if swept or config.tracker.get("group", "") is not None:  # null: a tracker that has groups, and was given none
+            return
+        with read_write(config), open_dict(config):
+            config.hydra.overrides.task.append(f"tracker.group='{group_name(words)}'")
+
+
+def group_name(words: Sequence[str]) -> str:
+    """A sweep's command line as the name of a group, without what the tracker and the output are told, and without
+    what Hydra's grammar would read something into."""
+    told = [word for word in words if word.split("=")[0].split(".")[0].lstrip("+~") not in ("tracker", "output")]
+    name = re.sub(r"[$'\\]", "", " ".join(told)) or "sweep"
+    if len(name) <= GROUP_LENGTH:
+        return name
+    return f"{name[: GROUP_LENGTH - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 # --- the table
@@ -135,7 +165,7 @@ def _folder(cfg: DictConfig) -> RunFolder:
 
 def _point(config: DictConfig, job_return: JobReturn, skipped: bool) -> Point:
     overrides = [str(item).lstrip("+~").partition("=") for item in config.hydra.overrides.task]
-    known = {
+    known: dict[str, Any] = {
         "number": int(config.hydra.job.num),
         "policy": str(config.hydra.runtime.choices.get("policy")),
         "overrides": {key: value for key, _, value in overrides},

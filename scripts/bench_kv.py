@@ -23,6 +23,7 @@ from streamllm.model import ModelConfig
 from streamllm.paradigms import Group, GroupMemory
 from streamllm.prompt import Prompt
 from streamllm.retention import Retention
+from streamllm.windows import memories
 
 
 def decode(model: Any, memory: GroupMemory) -> mx.array:
@@ -35,20 +36,20 @@ def decode(model: Any, memory: GroupMemory) -> mx.array:
 
 def compare(model: Any, context: int, group_size: int, repeats: int) -> list[dict[str, Any]]:
     """One row for each way to keep keys and values."""
-    memories: dict[str, GroupMemory] = {"as they are": GroupMemory(model)}
+    kept: dict[str, GroupMemory] = {"as they are": GroupMemory(model)}
     for bits in (8, 4):
         retention = Retention(kv_bits=bits, kv_group_size=group_size)
-        memories[f"{bits} bits"] = retention.memories(model, Group())(0)
-    for memory in memories.values():
+        kept[f"{bits} bits"] = memories(retention, model, Group())(0)
+    for memory in kept.values():
         prefill(model, context // 2, [cache.source for cache in memory.caches])
         prefill(model, context - context // 2, [cache.target for cache in memory.caches])
-    times = alternate({name: partial(decode, model, memory) for name, memory in memories.items()}, repeats)
+    times = alternate({name: partial(decode, model, memory) for name, memory in kept.items()}, repeats)
     median = {name: statistics.median(values) * 1e3 for name, values in times.items()}
     rows: list[dict[str, Any]] = []
-    for name, memory in memories.items():
+    for name, memory in kept.items():
         # Slack is left out: it does not depend on how numbers are kept.
         held = sum(part.nbytes * context // part.shape[2] for cache in memory.caches for part in cache.buffers)
-        rows.append({"context": context, "kept": name, "bytes_per_token": held / context, "ms": median[name]})
+        rows.append({"context": context, "kept": name, "bytes_per_token": held // context, "ms": median[name]})
     for row in rows:
         row["memory_ratio"] = row["bytes_per_token"] / rows[0]["bytes_per_token"]
         row["time_ratio"] = row["ms"] / rows[0]["ms"]

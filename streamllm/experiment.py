@@ -5,6 +5,7 @@ import contextlib
 import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -17,7 +18,7 @@ from streamllm.policies.bounded import bounded
 from streamllm.records import Example, Policy, State, Trace
 from streamllm.runs import LOG, RunFolder, RunInUse
 from streamllm.segment import Unit
-from streamllm.tracking import Guarded, NullTracker, RunInfo, Tracker
+from streamllm.tracking import Guarded, NullTracker, Picture, RunInfo, Tracker
 from streamllm.translate import Limits, translate
 
 if TYPE_CHECKING:
@@ -31,6 +32,9 @@ log = logging.getLogger(__name__)
 
 Translate = Callable[[Sequence[Example]], Iterator[Trace]]
 """Translates examples, yielding each trace as it is finished, in any order."""
+
+LETTERS = {"read": "R", "forced_read": "F", "write": "W"}
+"""How the actions of a sentence are written for trackers: RRWRWW."""
 
 USER_ERRORS = (ValueError, OSError, ImportError, RunInUse)
 """What wrong input raises: the message is enough, no stack trace is needed."""
@@ -103,6 +107,11 @@ def run_experiment(
     if folder.finished:
         metrics = folder.metrics()
         print(f"{report(folder, metrics)}\n  finished before; to run it again, delete the folder")
+        if tracker is not None and tracker.again:
+            guarded = Guarded(tracker)
+            guarded.start(RunInfo(folder.digest, folder.path.name, folder.path, config))
+            _conclude(guarded, folder, folder.traces(), metrics, dataset.target_language, dataset.target_unit)
+            guarded.finish()
         return metrics
     examples = dataset.load()  # before the model: bad data costs nothing
 
@@ -163,8 +172,7 @@ def evaluate(
                 traces = [done[example.id] for example in examples]
                 metrics: dict[str, Any] = dict(summarise(traces, target_language, target_unit, arrival, at_limit))
                 folder.finish(metrics, [example.id for example in examples])
-                guarded.table("sentences", *_sentence_table(traces, target_language, target_unit))
-                guarded.summary(metrics)
+                _conclude(guarded, folder, traces, metrics, target_language, target_unit)
                 log.debug("finished: %s", metrics)
                 exit_code = 0
             except KeyboardInterrupt:
@@ -249,18 +257,41 @@ class _Running:
         return figures | {"al": self._lagging / self._sentences} if self._sentences else figures
 
 
+def _conclude(
+    tracker: Guarded,
+    folder: RunFolder,
+    traces: Sequence[Trace],
+    metrics: Mapping[str, Any],
+    target_language: str,
+    target_unit: Unit,
+) -> None:
+    """Tell a tracker what came out: every sentence, the metrics, and where and by what it was made."""
+    undefined = [key for key, value in metrics.items() if value is None]  # W&B drops what is None
+    tracker.summary({**metrics, "undefined": undefined, "folder": str(folder.path), "env": folder.environment()})
+    tracker.table("sentence_table", *_sentence_table(traces, target_language, target_unit))
+
+
 def _sentence_table(
     traces: Sequence[Trace], target_language: str, target_unit: Unit
 ) -> tuple[list[str], list[list[Any]]]:
     """One row a sentence, for trackers."""
-    columns = ["id", "source", "reference", "prediction", "delays", "bleu", "al"]
+    columns = ["id", "source", "reference", "prediction", "delays", "actions", "path", "bleu", "al"]
     rows: list[list[Any]] = []
     for trace in traces:
         bleu = sentence_bleu(trace.prediction, trace.reference, target_language)
         lagging = latency(trace.delays, trace.source_units, trace.reference, target_unit)["al"]
         delays = " ".join(map(str, trace.delays))
-        rows.append([trace.id, trace.source, trace.reference, trace.prediction, delays, bleu, lagging])
+        actions = "".join(LETTERS.get(event.kind, "") for event in trace.events)
+        path = Picture(partial(_draw, trace))
+        texts = (trace.id, trace.source, trace.reference, trace.prediction, delays, actions)
+        rows.append([*texts, path, bleu, lagging])
     return columns, rows
+
+
+def _draw(trace: Trace) -> bytes:
+    from streamllm.plots import path_png  # Matplotlib takes most of a second to import
+
+    return path_png(trace)
 
 
 def _check_examples(examples: Sequence[Example]) -> None:

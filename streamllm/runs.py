@@ -172,6 +172,12 @@ class RunFolder:
         metrics: dict[str, Any] = json.loads((self.path / METRICS).read_text(encoding="utf-8"))
         return metrics
 
+    def environment(self) -> dict[str, Any]:
+        """What the run was begun with (`streamllm.environment`); empty before that."""
+        path = self.path / ENVIRONMENT
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        return found
+
     def traces(self) -> list[Trace]:
         """What has been translated so far, in the order of the file; a half-written last line is left out.
 

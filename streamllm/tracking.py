@@ -1,15 +1,22 @@
 """Trackers: where a run reports itself besides its folder. Invariant: a tracker never costs a result; the
 run talks to it through `Guarded`, which turns every failure into one warning."""
 
+import io
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from streamllm.runs import flatten
+
 log = logging.getLogger(__name__)
 
 WANDB_MODES = ("online", "offline", "disabled")
+INIT_SECONDS = 30  # for W&B to answer when an online run begins
+FINISH_SECONDS = 120  # for it to take what is left when an online run ends
+UNPROMISED = {"x_transaction_log_flush_interval": 1.0}  # seconds that a killed run may lose; W&B's own are 15
+"""Settings of W&B that may be gone in its next release, and that we can do without."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +35,20 @@ class RunInfo:
     job_type: str = "evaluate"
 
 
+@dataclass(frozen=True)
+class Picture:
+    """A cell of a table that is drawn only where it is shown. ``draw`` returns a PNG."""
+
+    draw: Callable[[], bytes]
+
+
 class Tracker(Protocol):
-    """A place that runs report to. `start` comes first, `finish` last."""
+    """A place that runs report to. `start` comes first, `finish` last; cells of a `table` may be a `Picture`.
+
+    ``again``: whether it wants to hear of a run that had finished before, too.
+    """
+
+    again: bool
 
     def start(self, run: RunInfo) -> None: ...
 
@@ -44,6 +63,8 @@ class Tracker(Protocol):
 
 class NullTracker:
     """Reports nowhere."""
+
+    again = False
 
     def start(self, run: RunInfo) -> None:
         pass
@@ -65,11 +86,13 @@ class WandbTracker:
     """Weights & Biases; files are in ``wandb/`` beside the run folders (``wandb sync`` sends offline runs).
 
     Args:
-        mode: "offline", "online" or "disabled".
+        mode: "offline", "online" (where W&B cannot be reached, the run is recorded offline) or "disabled".
         project, entity, group, tags: as in ``wandb.init``.
+        pictures: of so many rows of a table; the others have none.
+        again: report a run that had finished before, too: it may not have been tracked.
 
     Raises:
-        ValueError: an unknown mode.
+        ValueError: an unknown mode, or fewer than 0 pictures.
     """
 
     def __init__(
@@ -79,19 +102,44 @@ class WandbTracker:
         entity: str | None = None,
         group: str | None = None,
         tags: Sequence[str] = (),
+        pictures: int = 5,
+        again: bool = False,
     ):
         if mode not in WANDB_MODES:
             raise ValueError(
                 f"tracker.mode is {mode!r}; accepted are {', '.join(WANDB_MODES)} (or tracker=none for no tracker)"
             )
+        if not isinstance(pictures, int) or pictures < 0:
+            raise ValueError(f"tracker.pictures is {pictures!r}; it is the number of sentences to draw, at least 0")
         self.mode, self.project, self.entity, self.group, self.tags = mode, project, entity, group, list(tags)
+        self.pictures, self.again = pictures, again
         self._run: Any = None
 
     def start(self, run: RunInfo) -> None:
+        try:
+            self._run = self._begin(run, self.mode)
+        except Exception as error:  # no network, no key, a wrong one
+            if self.mode != "online":
+                raise
+            import wandb
+
+            wandb.teardown()  # else the id of the run is still in use
+            self._run = self._begin(run, "offline")
+            log.warning(
+                "Weights & Biases cannot be reached (%s: %s), so this run is recorded offline; send it later: "
+                "wandb sync %s",
+                *(type(error).__name__, error, Path(self._run.dir).parent),
+            )
+        else:
+            if self.mode == "online":
+                log.info("Weights & Biases: %s", self._run.url)
+        self._restore(run.config)
+
+    def _begin(self, run: RunInfo, mode: str) -> Any:
         import wandb
 
-        self._run = wandb.init(
-            mode=self.mode,  # type: ignore[arg-type]
+        return wandb.init(
+            mode=mode,  # type: ignore[arg-type]
             project=self.project,
             entity=self.entity,
             group=self.group,
@@ -104,10 +152,23 @@ class WandbTracker:
             resume="allow",
             # In a sweep, many runs follow each other in one process.
             reinit="finish_previous",
-            settings=wandb.Settings(console="off", silent=True, init_timeout=30),
+            settings=wandb.Settings(
+                console="off",
+                silent=True,
+                init_timeout=INIT_SECONDS,
+                login_timeout=INIT_SECONDS,
+                finish_timeout=0 if mode == "offline" else FINISH_SECONDS,
+                finish_timeout_raises=True,
+                **{name: value for name, value in UNPROMISED.items() if name in wandb.Settings.model_fields},
+            ),
         )
-        if self.mode == "online":
-            log.info("Weights & Biases: %s", self._run.url)
+
+    def _restore(self, config: Mapping[str, Any]) -> None:
+        """A W&B sweep over ``policy`` puts the word "waitk" where the configuration has the keys of a policy, and locks
+        it: they go beside it, as ``policy.k``."""
+        shown = self._run.config
+        hidden = {key: config[key] for key in config if isinstance(config[key], Mapping) and shown[key] != config[key]}
+        shown.update(flatten(hidden))
 
     def log(self, values: Mapping[str, Any], step: int) -> None:
         self._run.log(dict(values), step=step)
@@ -115,7 +176,18 @@ class WandbTracker:
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         import wandb
 
-        self._run.log({name: wandb.Table(columns=list(columns), data=[list(row) for row in rows])})
+        data = [[self._cell(cell, number) for cell in row] for number, row in enumerate(rows)]
+        self._run.log({name: wandb.Table(columns=list(columns), data=data)})
+
+    def _cell(self, cell: Any, number: int) -> Any:
+        if not isinstance(cell, Picture):
+            return cell
+        if number >= self.pictures:
+            return None
+        import wandb
+        from PIL import Image
+
+        return wandb.Image(Image.open(io.BytesIO(cell.draw())))
 
     def summary(self, values: Mapping[str, Any]) -> None:
         self._run.summary.update(dict(values))
@@ -132,6 +204,10 @@ class Guarded:
     def __init__(self, tracker: Tracker):
         self._tracker = tracker
         self._failed = False
+
+    @property
+    def again(self) -> bool:
+        return self._tracker.again
 
     def start(self, run: RunInfo) -> None:
         self._try("start", run)

@@ -143,11 +143,27 @@ def test_tracker_is_told_steps_table_and_summary(tmp_path: Path):
     metrics = run(tmp_path / "run-1", tracker=tracker)
     assert tracker.steps == [1, 2, 3, 4, 5, 6]
     assert tracker.told["id"] == "1"
-    assert tracker.told["summary"] == metrics
+    assert {key: tracker.told["summary"][key] for key in metrics} == metrics
+    assert tracker.told["summary"]["folder"] == str(tmp_path / "run-1")
+    assert tracker.told["summary"]["env"]["device"] in ("cpu", "gpu")
     assert tracker.told["exit_code"] == 0
-    first = tracker.told["sentences"][0]
+    first = tracker.told["sentence_table"][0]
     assert (first["id"], first["prediction"], first["delays"]) == ("0", "ZERO ONE TWO", "2 3 3")
-    assert (first["bleu"], first["al"]) == (pytest.approx(100), pytest.approx(2))
+    assert (first["actions"], first["bleu"], first["al"]) == ("RRWRWW", pytest.approx(100), pytest.approx(2))
+
+
+def test_path_of_a_sentence_is_drawn_when_a_tracker_asks_for_it(tmp_path: Path):
+    tracker = Recorder()
+    run(tmp_path / "run-1", tracker=tracker)
+    assert tracker.told["sentence_table"][0]["path"].draw().startswith(b"\x89PNG")
+
+
+def test_matplotlib_is_not_imported_unless_something_is_drawn(tmp_path: Path):
+    code = "import sys; from pathlib import Path; from test_experiment import Recorder, run\n"
+    code += "run(Path(sys.argv[1]), tracker=Recorder()); sys.exit('matplotlib' in sys.modules)"
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    command = [sys.executable, "-c", code, str(tmp_path / "run-1")]
+    assert subprocess.run(command, env=os.environ | {"PYTHONPATH": paths}, capture_output=True).returncode == 0
 
 
 def test_tracker_that_fails_changes_no_result(tmp_path: Path):
@@ -215,6 +231,21 @@ def test_finished_run_shows_its_results_without_data_or_model(tmp_path: Path, ca
     assert run_experiment(model=model, dataset=Sentences([]), **options) == first
     assert not model.loaded
     assert "finished before" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_finished_run_is_tracked_again_only_where_that_is_wanted(tmp_path: Path, again: bool):
+    options: Any = {"config": CONFIG, "name": "test", "policy": WaitK(2), "root": tmp_path, "dataset": Sentences()}
+    first, second = Recorder(), Recorder()
+    second.again = again
+    run_experiment(model=ShoutingModel(), tracker=first, **options)
+    run_experiment(model=never, tracker=second, **options)
+    told, told_again = ({**tracker.told, "sentence_table": None} for tracker in (first, second))
+    told.pop("running")
+    assert told_again == (told if again else {"sentence_table": None})
+    if again:
+        rows = [[row["prediction"] for row in tracker.told["sentence_table"]] for tracker in (first, second)]
+        assert rows[0] == rows[1]
 
 
 def stopping_after(count: int, error: BaseException) -> Callable[[], Translate]:

@@ -1,14 +1,17 @@
 """Trackers: what W&B is told, and that no failure of a tracker reaches a run."""
 
+import io
 import json
 import logging
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
-from streamllm.tracking import Guarded, NullTracker, RunInfo, WandbTracker
+from streamllm.tracking import Guarded, NullTracker, Picture, RunInfo, WandbTracker
 
 
 @pytest.fixture
@@ -45,17 +48,19 @@ def use(tracker: Any, info: RunInfo) -> None:
     tracker.finish()
 
 
-def wandb_records(folder: Path) -> list[Any]:
+def wandb_records(folder: Path, run: str = "abc") -> list[Any]:
     """What an offline run has stored: protocol buffers in LevelDB's log format, after a header of 7 bytes."""
     from wandb.proto import wandb_internal_pb2
 
-    (path,) = folder.glob("wandb/offline-run-*/run-*.wandb")
+    (path,) = folder.glob(f"wandb/offline-run-*/run-{run}.wandb")
     content, at, records, whole = path.read_bytes(), 7, [], b""
     while at + 7 <= len(content):
         if 32768 - at % 32768 < 7:  # the rest of a block is padding
             at += 32768 - at % 32768
             continue
         length, kind = int.from_bytes(content[at + 4 : at + 6], "little"), content[at + 6]
+        if at + 7 + length > len(content):
+            break  # cut off by a kill
         whole += content[at + 7 : at + 7 + length]
         at += 7 + length
         if kind in (1, 4):  # a full record, or the last part of one
@@ -122,6 +127,32 @@ def test_wandb_prints_nothing(info: RunInfo, capfd: pytest.CaptureFixture[str]):
 def test_wandb_mode_that_does_not_exist_is_refused():
     with pytest.raises(ValueError, match=r"tracker\.mode is 'on'; accepted are online, offline, disabled"):
         WandbTracker(mode="on")
+
+
+def test_fewer_than_no_pictures_are_refused():
+    with pytest.raises(ValueError, match=r"tracker\.pictures is -1; it is the number of sentences to draw"):
+        WandbTracker(pictures=-1)
+
+
+def test_only_the_first_pictures_are_drawn(monkeypatch: pytest.MonkeyPatch):
+    import wandb
+
+    drawn: list[int] = []
+    content = io.BytesIO()
+    Image.new("RGB", (2, 3)).save(content, format="png")
+
+    def draw(number: int) -> bytes:
+        drawn.append(number)
+        return content.getvalue()
+
+    logged: dict[str, Any] = {}
+    tracker = WandbTracker(pictures=2)
+    monkeypatch.setattr(tracker, "_run", type("Run", (), {"log": logged.update}))
+    tracker.table("sentences", ["id", "path"], [[str(n), Picture(partial(draw, n))] for n in range(4)])
+    cells = [row[1] for row in logged["sentences"].data]
+    assert drawn == [0, 1]
+    assert [isinstance(cell, wandb.Image) for cell in cells] == [True, True, False, False]
+    assert (cells[0].image.size, cells[2]) == ((2, 3), None)
 
 
 @pytest.mark.parametrize("method", ["start", "log", "table", "summary", "finish"])

@@ -3,12 +3,13 @@ only where none are given. Nothing is shown, saved or set globally, and no label
 
 from streamllm.plots.curves import operating_points, pareto_front, quality_latency, quality_latency_panels
 from streamllm.plots.look import policy_name
-from streamllm.plots.sentences import delay_histogram, read_write_path, sentence_comparison
+from streamllm.plots.sentences import delay_histogram, path_png, read_write_path, sentence_comparison
 
 __all__ = [
     "delay_histogram",
     "operating_points",
     "pareto_front",
+    "path_png",
     "policy_name",
     "quality_latency",
     "quality_latency_panels",

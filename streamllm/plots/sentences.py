@@ -1,11 +1,14 @@
 """Figures of traces: the path of a sentence, the lags of runs, and two runs sentence by sentence."""
 
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import cycle, product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
@@ -61,7 +64,7 @@ def read_write_path(traces: Trace | Mapping[str, Trace], ax: Axes | None = None)
     source = _source_units(next(iter(named.values())))
     width, height = max(1, len(source)), max(1, *(len(trace.units) for trace in named.values()))
     alone = len(named) == 1
-    ax = make_axes(ax, (max(4.0, 0.6 + len(named) + 0.42 * width), max(3.0, 1.3 + 0.3 * height)))
+    ax = make_axes(ax, _path_size(width, height, len(named)))
     colors = dict(zip(named, cycle(COLORS), strict=False))
     for place, (name, trace) in enumerate(named.items()):
         if alone:
@@ -84,6 +87,22 @@ def read_write_path(traces: Trace | Mapping[str, Trace], ax: Axes | None = None)
         key = Line2D([], [], color=GREY, **FORCED, label="forced READ: the end token came too early")
         ax.legend(handles=[key], loc="upper left", bbox_to_anchor=(0, 0), frameon=False, fontsize=SMALL)
     return ax
+
+
+def _path_size(width: int, height: int, paths: int = 1) -> tuple[float, float]:
+    """Inches for so many units of source and target."""
+    return max(4.0, 0.6 + paths + 0.42 * width), max(3.0, 1.3 + 0.3 * height)
+
+
+def path_png(trace: Trace) -> bytes:
+    """`read_write_path` as a PNG, for programs: no window and no figure of pyplot is opened."""
+    size = _path_size(len(_source_units(trace)), len(trace.units))
+    figure = Figure(figsize=size, layout="constrained")
+    FigureCanvasAgg(figure)
+    read_write_path(trace, figure.subplots())
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=90)
+    return content.getvalue()
 
 
 def _draw_path(ax: Axes, trace: Trace, name: str, color: str, shift: float) -> None:
