@@ -220,8 +220,8 @@ class RunFolder:
             write_atomically(self.path / CONFIG, yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
         if not (self.path / ENVIRONMENT).exists():
             write_atomically(self.path / ENVIRONMENT, json.dumps(environment, indent=2, ensure_ascii=False) + "\n")
-        self._timings = _open_for_append(self.path / TIMINGS)
-        self._predictions = _open_for_append(self.path / PREDICTIONS)
+        self._timings = open_for_append(self.path / TIMINGS)
+        self._predictions = open_for_append(self.path / PREDICTIONS)
 
     def append(self, trace: Trace) -> None:
         """Store one trace; when this returns, it is on disk."""
@@ -299,7 +299,7 @@ def _take_lock(folder: Path) -> IO[bytes]:
         file.close()  # the holder released and removed it between open and flock
 
 
-def _open_for_append(path: Path) -> IO[bytes]:
+def open_for_append(path: Path) -> IO[bytes]:
     """Open a file of lines, cutting off a last line without a line end."""
     file = path.open("a+b")
     file.seek(0)

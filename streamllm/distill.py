@@ -1,0 +1,85 @@
+"""Sequence-level distillation (Kim & Rush 2016, arXiv 1606.07947): a teacher's translations as the targets to learn
+from. A file of them is written pair by pair, so that nothing is lost by a stop; the same call goes on."""
+
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from streamllm.corpora import Dataset
+from streamllm.model import StreamingModel
+from streamllm.policies import Full
+from streamllm.records import Example, Trace
+from streamllm.runs import digest, open_for_append, write_atomically
+from streamllm.scheduler import Clock, translate_many
+from streamllm.session import Session
+from streamllm.translate import Limits, translate
+
+log = logging.getLogger(__name__)
+
+BLOCK = 64  # times the batch size: pairs that are held at a time
+
+
+def distill(
+    model: StreamingModel,
+    corpus: Dataset,
+    to: Path,
+    config: Mapping[str, Any],
+    batch_size: int = 1,
+    limits: Limits = Limits(),
+    seed: int = 0,
+    stream: bool = False,
+) -> Iterator[int]:
+    """Translate the sources of a corpus, each read whole (policy=full), into a file of JSON Lines that
+    ``dataset=table dataset.path=…`` takes: ``id``, and source and target by their language codes.
+
+    In the end its lines are in the order of the corpus. Sources that get no translation are left out, with a warning.
+
+    Args:
+        config: of model and corpus; kept beside the file, which goes on only where it is the same.
+        batch_size: sentences at a time (`scheduler.translate_many`).
+        stream: read the corpus one by one instead of holding it.
+
+    Yields: the number of pairs in the file, after each.
+
+    Raises:
+        ValueError: the file was begun with another configuration, or its languages are one.
+    """
+    source, target = corpus.source_language, corpus.target_language
+    if source == target:
+        raise ValueError(f"source and target language are both {source!r}, and name the columns of {to}")
+    begun = to.with_name(f"{to.name}.config.json")
+    if to.exists() and (not begun.exists() or digest(json.loads(begun.read_text())) != digest(config)):
+        raise ValueError(f"{to} was made with another configuration, see {begun}: give another file, or delete it")
+    to.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(begun, json.dumps(dict(config), indent=2, ensure_ascii=False) + "\n")
+    corpus_again = corpus.stream if stream else partial(iter, corpus.load())
+    done: dict[str, str] = {}  # lines by id
+    empty: set[str] = set()
+
+    def one(session: Session, example: Example, clock: Clock) -> Trace:
+        return translate(session, example, Full(), limits, corpus.source_unit, corpus.target_unit, clock)
+
+    with open_for_append(to) as file:
+        file.seek(0)
+        for line in file.read().decode().splitlines():
+            done[json.loads(line)["id"]] = line
+        pairs = corpus_again()
+        while block := list(islice(pairs, BLOCK * batch_size)):
+            todo = [pair for pair in block if pair.id not in done]
+            for trace in translate_many(model, todo, one, batch_size, seed):
+                if not trace.prediction.strip():
+                    empty.add(trace.id)
+                    continue
+                row = {"id": trace.id, source: trace.source, target: trace.prediction.strip()}
+                done[trace.id] = json.dumps(row, ensure_ascii=False)
+                file.write(f"{done[trace.id]}\n".encode())
+                file.flush()
+                yield len(done)
+    ordered = [done[pair.id] for pair in corpus_again() if pair.id in done]
+    write_atomically(to, "".join(f"{line}\n" for line in ordered))
+    if empty:
+        log.warning("%d sources got no translation and were left out, e.g. %s", len(empty), min(empty))
