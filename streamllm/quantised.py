@@ -147,12 +147,12 @@ def check_quantisable(model: Any, bits: int, group_size: int) -> None:
             keys, values = cache.buffers
             check_widths((keys.shape[-1], values.shape[-1]), group_size)
     try:
-        # With 8 bits, whatever is wanted: where float32 decides how a number is rounded, the other step is near.
+        # With 8 bits, whatever is wanted: the last bits of a float may decide between two steps, and these are small.
         got = _trial(model, [QuantisedCache(group_size=group_size) for _ in layers])
         expected = _trial(model, [_Rounded(8, group_size) for _ in layers])
         difference = float((mx.abs(got - expected).max() / mx.abs(expected).max()).item())  # type: ignore[arg-type]
         reason = f"logits differ by {difference:.1e} of the largest from those of the same keys and values, unpacked"
-        tolerance = 0.02 if got.dtype == mx.float32 else 0.05
+        tolerance = 0.05
     except Exception as error:  # whatever a model file raises that expects arrays
         difference, tolerance = math.inf, 0.0
         reason = f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"

@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "streamllm.policies": {"streamllm.records", "streamllm.policies"},
     "streamllm.metrics": {"streamllm.records", "streamllm.segment", "streamllm.metrics"},
     "streamllm.translate": {"streamllm.records", "streamllm.segment"},
-    "streamllm.tracking": set(),
+    "streamllm.tracking": {"streamllm.runs"},
     "streamllm.runs": {"streamllm", "streamllm.records", "streamllm.segment"},
     "streamllm.cache": set(),
 }

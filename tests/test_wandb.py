@@ -303,7 +303,7 @@ def test_sweep_of_w_and_b_runs_a_point_and_reports_it(tmp_path: Path):
     (tmp_path / "conf" / "model" / "shouting.yaml").write_text("_target_: test_experiment.ShoutingModel\n")
     assert SWEEP["parameters"].keys() == {"k"}
     command = command_of_agent(SWEEP["command"], {"k": 3, "policy": "waitk"})
-    command += [f"hydra.searchpath=[file://{tmp_path / 'conf'}]", "model=shouting", "dataset.limit=2"]
+    command += [f"hydra.searchpath=[file://{tmp_path / 'conf'}]", "model=shouting", "batch_size=1", "dataset.limit=2"]
     command += [f"output.root={tmp_path / 'outputs'}"]
     (tmp_path / "given.yaml").write_text("wandb_version: 1\nk:\n  value: 3\npolicy:\n  value: waitk\n")
     agent = {"WANDB_SWEEP_ID": "sweep", "WANDB_SWEEP_PARAM_PATH": str(tmp_path / "given.yaml")}
