@@ -133,7 +133,7 @@ class SweepTable(Callback):
         sys.argv = self._command  # env.json tells what was typed, and not how a launcher started this process
         self._skips = False
         with contextlib.suppress(OmegaConfBaseException, RunError):  # the run itself says what is wrong
-            keys = [key for key in config if key != "hydra"]
+            keys = [str(key) for key in config if key != "hydra"]
             self._skips = _folder(OmegaConf.masked_copy(config, keys)).finished
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
