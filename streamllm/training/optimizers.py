@@ -13,7 +13,8 @@ class Muon(optim.MultiOptimizer):  # type: ignore[misc]
     Args:
         learning_rate: of Muon.
         others_rate: of AdamW, as a share of that.
-        weight_decay: of AdamW; that of mlx's Muon is not decoupled.
+        weight_decay: a step shrinks each weight by this times the rate of its optimizer (decoupled, for both; mlx's
+            own Muon adds it to the gradient, whose length it then forgets).
         momentum, nesterov, ns_steps: of Muon; betas, eps: of AdamW.
     """
 
@@ -28,7 +29,7 @@ class Muon(optim.MultiOptimizer):  # type: ignore[misc]
         eps: float = 1e-9,
         weight_decay: float = 0.0,
     ):
-        matrices = optim.Muon(learning_rate, momentum, weight_decay=0.0, nesterov=nesterov, ns_steps=ns_steps)
+        matrices = _DecayingMuon(learning_rate, momentum, weight_decay, nesterov, ns_steps)
         others = optim.AdamW(learning_rate * others_rate, list(betas), eps, weight_decay)
         super().__init__([matrices, others], [_matrix_of_a_block])
         self._others_rate = others_rate
@@ -42,6 +43,19 @@ class Muon(optim.MultiOptimizer):  # type: ignore[misc]
     def learning_rate(self, rate: float) -> None:
         self.optimizers[0].learning_rate = rate
         self.optimizers[1].learning_rate = rate * self._others_rate
+
+
+class _DecayingMuon(optim.Muon):  # type: ignore[misc]
+    """Weight decay as in AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101)."""
+
+    def __init__(self, learning_rate: float, momentum: float, weight_decay: float, nesterov: bool, ns_steps: int):
+        super().__init__(learning_rate, momentum, weight_decay=0.0, nesterov=nesterov, ns_steps=ns_steps)
+        self._decay = weight_decay
+
+    def apply_single(self, gradient: mx.array, parameter: mx.array, state: dict[str, mx.array]) -> mx.array:
+        rate = self.learning_rate.astype(gradient.dtype)
+        updated: mx.array = super().apply_single(gradient, parameter * (1 - rate * self._decay), state)
+        return updated
 
 
 def _matrix_of_a_block(name: str, weight: mx.array) -> bool:
