@@ -25,6 +25,7 @@ from streamllm.training.data import FULL, DataConfig, TrainingData, pad
 from streamllm.training.dropout import add_dropout
 from streamllm.training.loop import Trainer, TrainingConfig
 from streamllm.training.objective import loss
+from streamllm.training.optimizers import Muon
 from streamllm.training.recompute import recompute_blocks
 from streamllm.training.run import ValidationConfig, _score
 from streamllm.training.schedules import SCHEDULES, factor
@@ -197,6 +198,15 @@ def test_muon_takes_the_matrices_of_the_blocks(model: StreamingModel) -> None:
     assert not first & rest - {""}
     muon.learning_rate = 0.5
     assert [o.learning_rate.item() for o in muon.optimizers] == pytest.approx([0.5, 0.05])
+
+
+def test_muon_decays_each_weight_by_its_own_rate() -> None:
+    muon = Muon(learning_rate=0.1, others_rate=0.5, weight_decay=0.2)
+    weights = {"layers": [{"weight": mx.ones((4, 8))}], "embed": {"weight": mx.ones((6, 8))}}
+    nothing = tree_map(mx.zeros_like, weights)
+    updated = muon.apply_gradients(nothing, weights)
+    assert np.allclose(updated["layers"][0]["weight"], 1 - 0.1 * 0.2)
+    assert np.allclose(updated["embed"]["weight"], 1 - 0.1 * 0.5 * 0.2)
 
 
 @pytest.mark.parametrize(
