@@ -251,32 +251,6 @@ def test_no_coroutine_outlives_its_run(tokenizer: Any, how: str) -> None:
 # What cannot be batched
 
 
-def test_beams_are_searched_one_by_one_with_a_line_that_says_so(
-    tokenizer: Any, caplog: pytest.LogCaptureFixture
-) -> None:
-    model, examples = streaming(tokenizer), examples_of(SENTENCES[:4])
-    policy = LocalAgreement(beam=2)
-    alone = outcomes(run(model, examples, policy, 1))
-    with caplog.at_level(logging.INFO, "streamllm"):
-        together = outcomes(run(model, examples, policy, 3))
-    assert together == alone
-    (line,) = [record.getMessage() for record in caplog.records]
-    assert line.startswith("batch_size is 3, but sentences are translated one by one: a beam search")
-
-
-def test_what_was_translated_before_the_first_beam_stays(tokenizer: Any) -> None:
-    class BeamsInShortSentences:
-        def start(self, example: Example) -> Decide:
-            policy = LocalAgreement(beam=2) if len(example.source) < 4 else WaitK(1)
-            return policy.start(example)
-
-    model, examples = streaming(tokenizer), examples_of(["the dog", "the dog runs", "a", "the cats", "the"])
-    alone = outcomes(run(model, examples, BeamsInShortSentences(), 1))
-    traces = list(run(model, examples, BeamsInShortSentences(), 2))
-    assert outcomes(iter(traces)) == alone
-    assert traces[0].id != "0"  # the longest first: it was translated in a batch
-
-
 @pytest.mark.parametrize("paradigm", [paradigms.Interleaved(), paradigms.Batch(), paradigms.BatchPositions()])
 def test_other_paradigms_are_translated_one_by_one(
     tokenizer: Any, paradigm: Any, caplog: pytest.LogCaptureFixture
