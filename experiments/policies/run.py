@@ -3,8 +3,8 @@
     python -m experiments.policies.run dataset=multi30k dataset.data_dir=FOLDER
 
 ``processes=2`` says how many policies run at a time (else one for each core); what else follows is handed to run.py
-with each point. The table and the plot are written beside this file. Seconds per sentence are measured afterwards, on the
-first sentences, with nothing running beside. A study that was stopped goes on by the same command.
+with each point. The table and the plot are written beside this file. Seconds per sentence are measured afterwards, on
+the first sentences, with nothing running beside. A study that was stopped goes on by the same command.
 """
 
 import os

@@ -64,9 +64,8 @@ def quality_latency(
     ax.margins(0.08, 0.09)
     wanted = []
     in_sight = {name: [point for point in line if _contains(ax, point.at)] for name, line in lines.items()}
-    named = {
-        name for name in look_of if in_sight[name] and (name in labels if isinstance(labels, Collection) else labels)
-    }
+    wished = set(labels) if isinstance(labels, Collection) else set(look_of) if labels else set()
+    named = [name for name in look_of if name in wished and in_sight[name]]
     for name in sorted(named, key=lambda name: name != reference):
         first, last = in_sight[name][0].at, in_sight[name][-1].at
         wanted.append(Label(name, last, look_of[name].text, TEXT, bold=name == reference, else_at=first))
