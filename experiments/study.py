@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -20,6 +21,33 @@ def launch(script: str, *overrides: str) -> None:
     code = subprocess.run(command, cwd=ROOT, check=False).returncode
     if code:
         sys.exit(code)
+
+
+def launch_all(script: str, commands: Sequence[Sequence[str]], processes: int) -> None:
+    """As `launch`, with the overrides of each command, so many commands at a time and the first ones first. What a
+    command prints stands together, when it has ended.
+
+    Raises:
+        SystemExit: a command failed; the others have been run all the same.
+    """
+
+    def run(overrides: Sequence[str]) -> int:
+        command = [sys.executable, script, *overrides]
+        shown = " ".join(["python", *command[1:]])
+        print(f"$ {shown} &", flush=True)
+        ended = subprocess.run(
+            command, cwd=ROOT, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        print(f"# of {shown}\n{ended.stdout}", flush=True)
+        return ended.returncode
+
+    pool = ThreadPoolExecutor(processes)
+    try:
+        failed = [code for code in pool.map(run, commands) if code]
+    finally:
+        pool.shutdown(cancel_futures=True)  # Ctrl-C reaches the commands too: they end, and no other begins
+    if failed:
+        sys.exit(1)
 
 
 def markdown(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

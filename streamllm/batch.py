@@ -1,11 +1,13 @@
 """One memory for many sentences: each is a row, and each forward serves rows that read and rows that write.
 
 Invariant: a row's columns below its length hold exactly the tokens that it was given and has not trimmed; no token
-sees any other column.
+sees any other column, but for the hypotheses of a beam, each of which sees its own tokens.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count, islice
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import mlx.core as mx
@@ -14,7 +16,7 @@ from mlx_lm.models import cache as mlx_lm_cache
 
 from streamllm.attention import Attention, recorded
 from streamllm.cache import KV
-from streamllm.paradigms import Branches, TargetStart
+from streamllm.paradigms import TargetStart
 
 UNUSED = np.iinfo(np.int32).max  # index of a column without a token
 STEP = 32  # columns by which the buffers grow and shrink
@@ -22,10 +24,6 @@ SHORT = 16  # more source tokens of a sentence than this are fed in a forward fo
 FEW = 4  # and all are, when on average a sentence has more than this (when all begin): it computes no logits
 CHUNK = 256  # tokens of one sentence in such a forward
 TOKENS = 4096  # tokens of all sentences in it
-
-
-class CannotBatch(Exception):
-    """What a sentence can do in a memory of its own only; the message says what."""
 
 
 class _Token(NamedTuple):
@@ -38,6 +36,10 @@ class _Token(NamedTuple):
     position: int
     source_end: int
     target_end: int
+
+
+Columns = list[int]
+"""Of the tokens of a hypothesis, in their order."""
 
 
 class Pool:
@@ -127,29 +129,36 @@ class Pool:
         short = 0 if unread > FEW * len(rows) else SHORT
         self._read_long([row for row in rows if len(row.unread) > short])
         tokens: list[_Token] = []
-        last: list[int] = []
+        asked: list[int] = []  # whose logits are wanted: one a row, or one for each hypothesis of its beam
+        ends: list[int] = []  # of each row in them
+        paths: dict[int, Columns] = {}
         for row in rows:
             tokens += self._place_source(row, len(row.unread))
             tokens += self._place_target(row)
-            last.append(len(tokens) - 1)
+            paths |= {len(tokens) + i: path for i, path in enumerate(row.paths)}
+            tokens += self._place_paths(row)
+            asked += range(len(tokens) - max(1, len(row.paths)), len(tokens))
+            ends.append(len(asked))
         calls: Sequence[Any] = []
         if any(row.attends for row in rows):
             with recorded(self._model) as calls:
-                logits = self._forward(np.array(tokens, np.int32)[:, None])
+                logits = self._forward(np.array(tokens, np.int32)[:, None], paths)
         else:
-            logits = self._forward(np.array(tokens, np.int32)[:, None])
-        logits = logits[mx.array(last), 0]  # (rows, V)
+            logits = self._forward(np.array(tokens, np.int32)[:, None], paths)
+        logits = logits[mx.array(asked), 0]  # (asked, V)
         likeliest = mx.argmax(logits, axis=-1)
         # Cut here, not in each row: policies that look at logits would evaluate each cut on its own.
-        cut = mx.split(logits.reshape(-1), len(rows))
+        parts: Sequence[mx.array] = mx.split(logits, ends[:-1])  # type: ignore[assignment]
+        cut = [part if row.paths else part.reshape(-1) for row, part in zip(rows, parts, strict=True)]
         mx.eval(likeliest, cut, [buffer for layer in self._layers for buffer in layer.buffers])
         answers: list[int] = likeliest.tolist()  # type: ignore[assignment]
-        for row, at, token, own_logits in zip(rows, last, answers, cut, strict=True):
+        for row, end, own_logits in zip(rows, ends, cut, strict=True):
             attention = None
             if row.attends:
+                at = asked[end - 1]
                 own = [(queries[at : at + 1], keys[at : at + 1], scale) for queries, keys, scale in calls]
                 attention = Attention(own, np.flatnonzero(self._source[row.slot] != UNUSED).tolist())
-            row.answer = Answer(own_logits, token, attention)
+            row.answer = Answer(own_logits, answers[end - 1], attention)
 
     def _read_long(self, rows: Sequence["Row"]) -> None:
         """Feed all source tokens of these rows. Their logits are never computed."""
@@ -178,20 +187,32 @@ class Pool:
         first = row.target_start + index
         return [_Token(token, row.slot, column + i, first + i, seen, index + i + 1) for i, token in enumerate(tokens)]
 
-    def _forward(self, feed: np.ndarray[Any, Any]) -> mx.array:
-        """Logits (S, N, V) of ``feed`` (S, N, fields of `_Token`), where each of the S rows is of one sentence."""
+    def _place_paths(self, row: "Row") -> list[_Token]:
+        """The last tokens of the row's hypotheses, each in the last column of its path."""
+        first, seen = row.target_start + row.target_offset - 1, row.source_offset
+        return [
+            _Token(token, row.slot, path[-1], first + len(path), seen, row.target_offset + len(path))
+            for token, path in zip(row.branching, row.paths, strict=True)
+        ]
+
+    def _forward(self, feed: np.ndarray[Any, Any], paths: Mapping[int, Columns] = MappingProxyType({})) -> mx.array:
+        """Logits (S, N, V) of ``feed`` (S, N, fields of `_Token`), where each of the S rows is of one sentence.
+        ``paths``: of those of the S rows that are hypotheses of a beam."""
         tokens, slots, columns, positions, source_ends, target_ends = np.moveaxis(feed, -1, 0)
         self.forward_passes += 1
         self.fed_tokens += tokens.size
-        used = int(columns.max()) + 1
+        used = max(int(columns.max()), *(max(path) for path in paths.values()), 0) + 1
         own = slots[:, 0]
+        source, target = self._source[own, :used], self._target[own, :used]  # copies, and so each hypothesis's own
+        for i, path in paths.items():
+            target[i, path] = range(target_ends[i, 0] - len(path), target_ends[i, 0])
         forward = _Forward(
             shape=self._source.shape,
             slots=mx.array(own),
             columns=mx.array(columns),
             used=used,
             start=mx.array(positions[:, 0]),
-            sight=_Sight(self._source[own, :used], self._target[own, :used], source_ends, target_ends),
+            sight=_Sight(source, target, source_ends, target_ends),
         )
         for layer in self._layers:
             layer.begin(forward)
@@ -200,7 +221,7 @@ class Pool:
 
     def _fit(self) -> None:
         """Make room for what the rows are about to be fed, and give back room that has long been too much."""
-        longest = max(row.length + len(row.unread) + len(row.unwritten) for row in self._open.values())
+        longest = max(row.end for row in self._open.values())
         columns = -(-longest // STEP) * STEP
         if self.columns < columns:
             # By a share of what is there: one endless sentence would copy all rows again and again.
@@ -300,7 +321,8 @@ class _Layer:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a step gave a row: the ``logits`` (V,) after its last token, the likeliest one, and where it looked."""
+    """What a step gave a row: the ``logits`` (V,) after its last token, the likeliest one, and where it looked. To a
+    beam it gave logits (hypotheses, V)."""
 
     logits: mx.array
     likeliest: int
@@ -323,6 +345,8 @@ class Row:
         self.unwritten: list[int] = []  # target tokens to be fed after them
         self.hidden = 0  # source tokens, from the last one back, that the latter do not see
         self.attends = False  # whether attention is read out
+        self.branching: list[int] = []  # the next token of each hypothesis of a beam, to be fed
+        self.paths: list[Columns] = []  # of these hypotheses, with that token
         self.length = self.source_offset = self.target_offset = 0  # tokens held
         self.answer: Answer | None = None
         self.forward_passes = self.source_tokens = self.fed_tokens = 0
@@ -348,6 +372,9 @@ class Row:
         if self._after_source and not self.target_offset:
             self.target_start = self.source_tokens - hidden
         self._count(tokens)
+        return self._wait(tokens, hidden)
+
+    def _wait(self, tokens: list[int], hidden: int) -> Answer:
         self.unwritten, self.hidden, self.answer = tokens, hidden, None
         self._pool.wait(self)
         assert self.answer is not None
@@ -364,9 +391,40 @@ class Row:
         self.length -= n
         self.target_offset -= n
 
-    def fork(self) -> Branches:
-        raise CannotBatch("a beam search goes on in several ways at once")
+    def fork(self) -> "RowBranches":
+        return RowBranches(self)
+
+    def branch(self, tokens: list[int], paths: list[Columns]) -> mx.array:
+        """Feed one token to each hypothesis, in the last column of its path; logits (len(tokens), V)."""
+        self.branching, self.paths = tokens, paths
+        try:
+            self._count(tokens)
+            return self._wait([], 0).logits
+        finally:
+            self.branching, self.paths = [], []
+
+    @property
+    def end(self) -> int:
+        """Columns that the row needs for what it holds and for what it is about to be fed."""
+        length = self.length + len(self.unread) + len(self.unwritten)
+        return max([length, *(column + 1 for path in self.paths for column in path)])
 
     def _count(self, tokens: list[int]) -> None:
         self.forward_passes += 1
         self.fed_tokens += len(tokens)
+
+
+class RowBranches:
+    """A `paradigms.Fork` in the columns behind those of the row. Nothing is copied: hypotheses share what they have in
+    common, and the columns of those that were given up are used again."""
+
+    def __init__(self, row: Row):
+        self._row = row
+        self._paths: list[Columns] = [[]]
+
+    def step(self, parents: list[int], tokens: list[int]) -> mx.array:
+        paths = [self._paths[parent] for parent in parents]
+        taken = {column for path in paths for column in path}
+        free = (column for column in count(self._row.length) if column not in taken)
+        self._paths = [[*path, column] for path, column in zip(paths, islice(free, len(paths)), strict=True)]
+        return self._row.branch(tokens, self._paths)

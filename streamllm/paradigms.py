@@ -62,9 +62,17 @@ class Memory(Protocol):
         """Forget the last ``n`` target tokens; no source has been read since they were fed."""
         ...
 
-    def fork(self) -> "Branches":
+    def fork(self) -> "Fork":
         """The target as it stands, to go on with in several ways; the memory itself stays as it is. Since the last
         write, nothing has been read, and nothing written with source hidden."""
+        ...
+
+
+class Fork(Protocol):
+    """Several continuations of one target, fed side by side."""
+
+    def step(self, parents: list[int], tokens: list[int]) -> mx.array:
+        """Go on from branch ``parents[i]`` with ``tokens[i]``, which becomes branch i; logits (len(tokens), V)."""
         ...
 
 
@@ -302,7 +310,7 @@ class InterleavedMemory(_Counted):
 
 
 class Branches:
-    """Several continuations of one target, fed side by side. The source is copied, not encoded again."""
+    """See `Fork`. The source is copied, not encoded again."""
 
     def __init__(self, memory: _Counted, of_source: bool):
         self._memory = memory
@@ -310,7 +318,6 @@ class Branches:
         self._views = [cache.source if of_source else cache.target for cache in self._caches]
 
     def step(self, parents: list[int], tokens: list[int]) -> mx.array:
-        """Go on from branch ``parents[i]`` with ``tokens[i]``, which becomes branch i; logits (len(tokens), V)."""
         if parents != list(range(self._caches[0].batch_size)):
             for cache in self._caches:
                 cache.select(parents)

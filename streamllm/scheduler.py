@@ -13,7 +13,7 @@ import mlx.core as mx
 import numpy as np
 from greenlet import GreenletExit, getcurrent, greenlet
 
-from streamllm.batch import SHORT, CannotBatch, Pool, Row
+from streamllm.batch import SHORT, Pool, Row
 from streamllm.model import StreamingModel
 from streamllm.paradigms import Group, GroupMemory, Memory
 from streamllm.records import Example, Trace
@@ -45,21 +45,14 @@ def translate_many(
     """
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; it is the number of sentences at a time, at least 1")
-    done: set[str] = set()
     if batch_size > 1 and len(examples) > 1:
         reason = why_alone(model)
         if reason is None:
-            try:
-                for trace in _batched(model, examples, translate_one, min(batch_size, len(examples)), seed):
-                    done.add(trace.id)
-                    yield trace
-                return
-            except CannotBatch as error:
-                reason = str(error)
+            yield from _batched(model, examples, translate_one, min(batch_size, len(examples)), seed)
+            return
         log.info("batch_size is %d, but sentences are translated one by one: %s", batch_size, reason)
     for example in examples:
-        if example.id not in done:
-            yield translate_one(model.session(seed, example.id), example, time.perf_counter)
+        yield translate_one(model.session(seed, example.id), example, time.perf_counter)
 
 
 def _batched(

@@ -15,7 +15,7 @@ import numpy as np
 
 from streamllm.attention import Attention
 from streamllm.lookahead import NextToken, beam_search
-from streamllm.paradigms import Branches, Memory
+from streamllm.paradigms import Fork, Memory
 from streamllm.prompt import PromptTokens
 from streamllm.records import Emission, Hypothesis
 from streamllm.segment import split
@@ -342,7 +342,7 @@ class Session:
         if len(self._known) > 1:
             self.memory.trim(len(self._known) - 1)
             self._known, self._logits, self._attention = self._known[:1], self._logits[:1], None
-        branches: list[Branches] = []
+        branches: list[Fork] = []
 
         def step(parents: list[int], tokens: list[int]) -> mx.array:
             branches[:] = branches or [self.memory.fork()]

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import PROGRAM, TOLERANCE, build, deviation, expected, fed_tokens
 
-from streamllm.batch import CHUNK, SHORT, STEP, CannotBatch, Pool, Row
+from streamllm.batch import CHUNK, SHORT, STEP, Pool, Row
 from streamllm.paradigms import GroupMemory, Memory
 from streamllm.scheduler import Task, run_all
 
@@ -264,6 +264,86 @@ def test_trimming_what_was_fed_before_a_read_is_refused(model: Any) -> None:
         row.trim(2)
 
 
-def test_a_row_cannot_fork(model: Any) -> None:
-    with pytest.raises(CannotBatch, match="beam search"):
-        Pool(model, 1).open().fork()
+# Beams
+
+
+def random_beam(seed: int) -> Any:
+    """A sentence that goes on in several ways, which end and fork at random, and then as if it had not."""
+
+    def live(memory: Memory, clock: Any = None) -> tuple[np.ndarray, tuple[int, ...]]:
+        dice = random.Random(seed)
+        tokens = [dice.randrange(VOCABULARY) for _ in range(200)]
+        logits: list[np.ndarray] = []
+        for _ in range(2):
+            memory.read([tokens.pop() for _ in range(dice.randrange(1, SHORT + 4))])
+            logits.append(np.array(memory.write([tokens.pop() for _ in range(dice.randrange(1, 4))]))[None])
+            branches, alive = memory.fork(), 1
+            for _ in range(dice.randrange(6)):
+                parents = [dice.randrange(alive) for _ in range(dice.randrange(1, 5))]
+                alive = len(parents)
+                logits.append(np.array(branches.step(parents, [tokens.pop() for _ in parents])))
+        logits.append(np.array(memory.write([1]))[None])
+        assert memory.likeliest(mx.array(logits[-1][0])) == logits[-1].argmax()
+        counts = (memory.forward_passes, memory.source_tokens, memory.fed_tokens, memory.target_offset)
+        return np.concatenate(logits), counts
+
+    return live
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seeds=st.lists(st.integers(0, 10**6), min_size=1, max_size=6),
+    rows=st.integers(1, 4),
+    target_start=st.sampled_from([0, 5, "after_source"]),
+)
+def test_a_beam_in_a_row_gives_what_one_in_a_memory_of_its_own_gives(
+    model: Any, seeds: list[int], rows: int, target_start: Any
+) -> None:
+    lives = [random_beam(seed) for seed in seeds]
+    together = all_of(Pool(model, rows, target_start), lives)
+    for live, (logits, counts) in zip(lives, together, strict=True):
+        alone, counts_alone = live(GroupMemory(model, target_start))
+        np.testing.assert_allclose(logits, alone, atol=2e-4, rtol=1e-4)
+        assert counts == counts_alone
+
+
+def test_a_beam_sees_through_the_windows_of_its_model() -> None:
+    """A window counts the tokens of a hypothesis, and not the columns, which other hypotheses use too."""
+    family = next(family for family in FAMILIES if family.name == "gemma3_text")
+    model = build(family)
+    (batched,) = all_of(Pool(model, 1), [random_beam(7)])
+    alone = random_beam(7)(GroupMemory(model))
+    np.testing.assert_allclose(batched[0], alone[0], atol=2e-4, rtol=1e-4)
+
+
+def test_a_beam_shares_its_forwards_with_other_rows(model: Any) -> None:
+    def beam(row: Row, clock: Any) -> int:
+        row.read([1, 2])
+        row.write([3])
+        branches = row.fork()
+        branches.step([0, 0, 0], [4, 5, 6])
+        branches.step([2, 0], [7, 8])
+        return row.forward_passes
+
+    def writing(row: Row, clock: Any) -> int:
+        for _ in range(3):
+            row.write([3])
+        return row.forward_passes
+
+    pool = Pool(model, 3)
+    assert all_of(pool, [beam, writing, beam]) == [4, 3, 4]
+    assert (pool.forward_passes, pool.fed_tokens) == (3, 2 * (3 + 3 + 2) + 3)
+
+
+def test_a_long_beam_needs_no_more_room_than_what_is_alive(model: Any) -> None:
+    def task(row: Row, clock: Any) -> int:
+        row.read([1] * 4)
+        row.write([2])
+        branches = row.fork()
+        branches.step([0, 0, 0], [4, 5, 6])
+        for _ in range(STEP - 12):
+            branches.step([1, 1, 1], [4, 5, 6])
+        return pool.columns
+
+    pool = Pool(model, 1)
+    assert all_of(pool, [task]) == [STEP]

@@ -163,6 +163,20 @@ def test_labels_can_be_left_out():
     assert not quality_latency(RUNS, labels=False).texts
 
 
+def test_some_lines_only_can_be_labelled():
+    assert set(notes(quality_latency(RUNS, labels=["hold_n"]))) == {"hold_n"}
+
+
+def test_within_given_limits_only_what_is_in_sight_is_labelled():
+    """As in a second figure of a crowded corner: wait-k goes on beyond it, "full" is not in it."""
+    _, ax = plt.subplots()
+    ax.set(xlim=(2, 4.5), ylim=(20, 40))
+    labels = notes(quality_latency(RUNS, ax=ax))
+    assert ax.get_ylim() == (20, 40)
+    assert set(labels) == {"waitk", "hold_n"}
+    assert labels["waitk"].xy == (2.9, 31.4)
+
+
 def test_points_are_labelled_by_their_setting_the_key_standing_once():
     assert {"k=1", "3", "5"} <= set(notes(quality_latency(RUNS, points=True)))
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
+import numpy as np
 import pytest
 import tiny
 from hypothesis import given, settings
@@ -17,8 +18,10 @@ from hypothesis import strategies as st
 from streamllm import paradigms, policies
 from streamllm.batch import Pool
 from streamllm.corpora import Sample
+from streamllm.lookahead import beam_search, logprobs
 from streamllm.model import ModelConfig, StreamingModel
-from streamllm.policies import Confidence, Full, LocalAgreement, WaitK
+from streamllm.policies import RALCP, Confidence, Full, HoldN, LocalAgreement, WaitK
+from streamllm.policies.bounded import bounded
 from streamllm.prompt import Prompt, PromptTokens
 from streamllm.records import READ, WRITE, Decide, Example, Policy, State, Trace
 from streamllm.scheduler import Clock, run_all, translate_many, why_alone
@@ -26,6 +29,7 @@ from streamllm.session import Session
 from streamllm.translate import Limits, translate
 
 TIE = 1e-3  # top-2 margin under which float32 may decide either way
+BEAM_TIE = 1e-4  # the same of log-probabilities, between more candidates
 PROMPT = Prompt(source_header="a <", source_footer=" =>", target_header="German:")
 WORDS = ["the", "dog", "cats", "Größe", "你好", "<run>", "a,", "jumping."]
 SENTENCES = ["a cat, the Größe: 你好.", "the", "", "dog dog dog dog dog dog", "the <run> a", "cats", "the dog runs"]
@@ -52,6 +56,39 @@ class Watched(paradigms.GroupMemory):
         second, first = mx.sort(logits)[-2:].tolist()  # type: ignore[misc]
         self.margin = min(self.margin, first - second)
         return super().likeliest(logits)
+
+
+class Margins:
+    """Stands for `lookahead.beam_search`; notes the smallest difference of scores that a search hung on."""
+
+    smallest = float("inf")
+
+    def __call__(self, first: mx.array, step: Any, is_end: Any, size: int, max_tokens: int) -> list[list[int]]:
+        ended: list[float] = []
+        scores = logprobs(first[None])
+
+        def note(length: int) -> None:
+            best = np.argsort(-scores, axis=None)[: 2 * size + 1]
+            self._take(scores.flat[best])
+            tokens = best[:size] % scores.shape[1]
+            ended.extend(scores.flat[i] / length for i, token in zip(best, tokens, strict=False) if is_end(int(token)))
+
+        def noted(parents: list[int], tokens: list[int]) -> mx.array:
+            nonlocal scores, length
+            length += 1
+            logits = step(parents, tokens)
+            scores = scores[parents, tokens][:, None] + logprobs(logits)
+            note(length)
+            return logits
+
+        length = 1
+        note(length)
+        found = beam_search(first, noted, is_end, size, max_tokens)
+        self._take(np.sort(ended)[::-1])
+        return found
+
+    def _take(self, best_first: Any) -> None:
+        self.smallest = min([self.smallest, *(-np.diff(best_first)).tolist()])
 
 
 def examples_of(sentences: Sequence[str]) -> list[Example]:
@@ -87,15 +124,17 @@ def near_ties(model: StreamingModel, examples: Sequence[Example], policy: Policy
     """Examples that float32 may decide either way."""
     found = set()
     for example in examples:
-        memory = Watched(model.model, model.target_start)
-        translate(
-            model.session(0, example.id, memory),
-            example,
-            policy,
-            Limits(length_extra=4),
-            target_unit=model.prompt.target_unit,
-        )
-        if memory.margin < TIE:
+        memory, beams = Watched(model.model, model.target_start), Margins()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("streamllm.session.beam_search", beams)
+            translate(
+                model.session(0, example.id, memory),
+                example,
+                policy,
+                Limits(length_extra=4),
+                target_unit=model.prompt.target_unit,
+            )
+        if memory.margin < TIE or beams.smallest < BEAM_TIE:
             found.add(example.id)
     return found
 
@@ -114,7 +153,7 @@ def compare(model: StreamingModel, examples: Sequence[Example], policy: Policy, 
 @given(
     seed=st.integers(10, 10**6),
     sentences=st.lists(st.lists(st.sampled_from(WORDS), max_size=6).map(" ".join), min_size=2, max_size=6),
-    policy=st.sampled_from([WaitK(1), WaitK(3), Full(), RandomPolicy()]),
+    policy=st.sampled_from([WaitK(1), WaitK(3), Full(), RandomPolicy(), RALCP(2, 0.6), HoldN(1, beam=3)]),
     batch_size=st.integers(2, 7),
     end=st.floats(0, 7),
     unit=st.sampled_from(["word", "character"]),
@@ -142,6 +181,9 @@ def test_traces_do_not_depend_on_the_batch_size(
         policies.WaitIfWorse(2),
         LocalAgreement(),
         policies.AlignAtt(1, heads=[[0, 1], [1, 2]]),
+        LocalAgreement(beam=2),
+        HoldN(1, beam=3),
+        RALCP(3, 0.6),
     ],
     ids=lambda policy: type(policy).__name__,
 )
@@ -151,7 +193,7 @@ def test_policies_that_ask_the_model_decide_the_same_in_a_batch(tokenizer: Any, 
     assert sure >= len(examples)
 
 
-@pytest.mark.parametrize("policy", [WaitK(3), Full()], ids=["waitk", "full"])
+@pytest.mark.parametrize("policy", [WaitK(3), Full(), bounded(RALCP(3, 0.6, 2), 3)], ids=["waitk", "full", "ralcp"])
 def test_the_bundled_model_translates_the_same_in_a_batch(policy: Policy) -> None:
     model = ModelConfig("bundled:tiny-en-de").load()
     assert compare(model, Sample(limit=12).load(), policy, 5) >= 11
@@ -249,32 +291,6 @@ def test_no_coroutine_outlives_its_run(tokenizer: Any, how: str) -> None:
 
 
 # What cannot be batched
-
-
-def test_beams_are_searched_one_by_one_with_a_line_that_says_so(
-    tokenizer: Any, caplog: pytest.LogCaptureFixture
-) -> None:
-    model, examples = streaming(tokenizer), examples_of(SENTENCES[:4])
-    policy = LocalAgreement(beam=2)
-    alone = outcomes(run(model, examples, policy, 1))
-    with caplog.at_level(logging.INFO, "streamllm"):
-        together = outcomes(run(model, examples, policy, 3))
-    assert together == alone
-    (line,) = [record.getMessage() for record in caplog.records]
-    assert line.startswith("batch_size is 3, but sentences are translated one by one: a beam search")
-
-
-def test_what_was_translated_before_the_first_beam_stays(tokenizer: Any) -> None:
-    class BeamsInShortSentences:
-        def start(self, example: Example) -> Decide:
-            policy = LocalAgreement(beam=2) if len(example.source) < 4 else WaitK(1)
-            return policy.start(example)
-
-    model, examples = streaming(tokenizer), examples_of(["the dog", "the dog runs", "a", "the cats", "the"])
-    alone = outcomes(run(model, examples, BeamsInShortSentences(), 1))
-    traces = list(run(model, examples, BeamsInShortSentences(), 2))
-    assert outcomes(iter(traces)) == alone
-    assert traces[0].id != "0"  # the longest first: it was translated in a batch
 
 
 @pytest.mark.parametrize("paradigm", [paradigms.Interleaved(), paradigms.Batch(), paradigms.BatchPositions()])

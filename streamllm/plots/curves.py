@@ -1,6 +1,6 @@
 """Quality over latency: the curves of policies, together or in panels, and the front of the best runs."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING
@@ -31,7 +31,7 @@ def quality_latency(
     *,
     reference: str | None = "waitk",
     points: bool = False,
-    labels: bool = True,
+    labels: bool | Collection[str] = True,
     pareto: bool = False,
 ) -> Axes:
     """A line for each policy through its operating points, from early to late.
@@ -42,10 +42,11 @@ def quality_latency(
         by: what makes a line: a column; "policy" and "paradigm" are made of their ``_target_`` where they are absent.
         band: intervals ``<y>_low`` and ``<y>_high`` with the index of ``runs``, as
             `streamllm.compare.intervals` gives; drawn as bands.
-        ax: where to draw; None makes a figure.
+        ax: where to draw; None makes a figure. Limits that it was given stay, and what lies beyond has no label.
         reference: the line to measure the others by, drawn thick and black.
         points: whether to write at each point what sets it apart (`operating_points`), where there is room.
-        labels: whether to write the name of each line at one of its ends, the late one if there is room.
+        labels: whether to write the name of each line, or which names to write, at one of its ends, the late one if
+            there is room.
         pareto: whether to draw the front of what no other run beats (`pareto_front`), broad and grey.
 
     Raises: ValueError: a column is absent, no row has both values, intervals are missing, or one line would
@@ -62,16 +63,24 @@ def quality_latency(
     finish(ax, NAMES.get(x, x), NAMES.get(y, y), grid="both")
     ax.margins(0.08, 0.09)
     wanted = []
-    for name, look in sorted(look_of.items(), key=lambda item: item[0] != reference) if labels else ():
-        first, last = lines[name][0].at, lines[name][-1].at
-        wanted.append(Label(name, last, look.text, TEXT, bold=name == reference, else_at=first))
+    in_sight = {name: [point for point in line if _contains(ax, point.at)] for name, line in lines.items()}
+    wished = set(labels) if isinstance(labels, Collection) else set(look_of) if labels else set()
+    named = [name for name in look_of if name in wished and in_sight[name]]
+    for name in sorted(named, key=lambda name: name != reference):
+        first, last = in_sight[name][0].at, in_sight[name][-1].at
+        wanted.append(Label(name, last, look_of[name].text, TEXT, bold=name == reference, else_at=first))
     for place, (name, look) in product(range(max(map(len, lines.values()))), look_of.items()) if points else ():
-        if place < len(lines[name]) and (setting := lines[name][place].setting):
+        if place < len(in_sight[name]) and (setting := in_sight[name][place].setting):
             # The key stands at the first point of a line only, unless there are several keys.
             text = setting.partition("=")[2] if place and setting.count("=") == 1 else setting
-            wanted.append(Label(text, lines[name][place].at, look.text, SMALL, needed=False))
+            wanted.append(Label(text, in_sight[name][place].at, look.text, SMALL, needed=False))
     place_labels(ax, wanted)
     return ax
+
+
+def _contains(ax: Axes, at: tuple[float, float]) -> bool:
+    (left, right), (low, high) = ax.get_xlim(), ax.get_ylim()
+    return left <= at[0] <= right and low <= at[1] <= high
 
 
 def quality_latency_panels(
