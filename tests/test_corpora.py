@@ -480,11 +480,14 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
 
 
-def test_a_hub_out_of_reach_is_one_error_within_seconds(cache: Path, no_network: None, capfd: Any) -> None:
-    began = time.monotonic()
+def test_a_hub_out_of_reach_is_one_error_within_seconds(
+    cache: Path, no_network: None, monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
+    waits: list[float] = []  # between attempts; what the clock says depends on the machine
+    monkeypatch.setattr(time, "sleep", waits.append)
     with pytest.raises(ConnectionError) as error:
         HubDataset(path="bentrevett/multi30k", split="test", **GERMAN).load()
-    assert time.monotonic() - began < 10
+    assert sum(waits) < 10
     for part in ("bentrevett/multi30k", "offline", "dataset.data_dir=FOLDER", "test.en and test.de", "dataset=files"):
         assert part in str(error.value)
     assert "\n" not in str(error.value)

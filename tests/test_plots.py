@@ -370,6 +370,17 @@ def test_policies_side_by_side_have_their_colours_and_their_words():
     assert overlapping(ax.texts) == []
 
 
+@pytest.mark.parametrize("paths", [2, 3, 4])
+def test_marks_of_one_cell_stand_side_by_side(paths: int):
+    ax = read_write_path({str(number): TRACE for number in range(paths)})
+    ax.figure.draw_without_rendering()
+    marks = [found for found in ax.lines if str(found.get_label()).startswith("_write")]
+    columns = sorted(ax.transData.transform(mark.get_xydata()[0])[0] for mark in marks)
+    width = marks[0].get_markersize() * ax.figure.dpi / 72
+    assert (np.diff(columns) >= 0.8 * width).all()  # an edge may touch the next
+    assert all(1 < mark.get_xdata()[0] < 2 for mark in marks)
+
+
 def test_characters_stand_on_the_axis_where_they_are_the_units():
     source = dataclasses.replace(TRACE, source="ab cd ef")
     assert [label.get_text() for label in read_write_path(source).get_xticklabels()] == list("abcdef")

@@ -250,7 +250,7 @@ class Client:
         self._port = port
 
     def ask(self, method: str, path: str, body: str | bytes | None = None) -> tuple[int, str]:
-        connection = HTTPConnection("127.0.0.1", self._port, timeout=30)
+        connection = HTTPConnection("127.0.0.1", self._port, timeout=120)
         try:
             connection.request(method, path, body.encode() if isinstance(body, str) else body)
             response = connection.getresponse()
@@ -442,6 +442,6 @@ def test_the_program_serves_what_the_runner_runs() -> None:
                 recorded = evaluate(source.split(), client.put, client.get)
                 assert recorded == as_sent(translate(model.session(), Example("1", source, ""), WaitK(3)))
             program.send_signal(signal.SIGINT)
-            assert program.wait(timeout=60) == 130
+            assert program.wait(timeout=120) == 130
         finally:
             program.kill()

@@ -64,7 +64,7 @@ class Writer:
         self.process.stdin.flush()
 
     def end(self) -> tuple[int, str, str]:
-        output, errors = self.process.communicate(timeout=120)
+        output, errors = self.process.communicate(timeout=300)
         return self.process.returncode, output, errors
 
 

@@ -70,7 +70,7 @@ def read_write_path(traces: Trace | Mapping[str, Trace], ax: Axes | None = None)
         if alone:
             ax.plot([0, width], [0, len(trace.units)], color=GREY, linewidth=1, linestyle=(0, (1, 3)), zorder=1)
             ax.barh(np.arange(len(trace.delays)) + 0.5, trace.delays, 1, color=colors[name], alpha=0.13, zorder=1)
-        _draw_path(ax, trace, name, colors[name], 0.0 if alone else 0.12 * (place - (len(named) - 1) / 2))
+        _draw_path(ax, trace, name, colors[name], place - (len(named) - 1) / 2, len(named))
     finish(ax, "", "", grid=None)
     ax.set(xlim=(0, width), ylim=(height, 0))
     turned: dict[str, Any] = {"rotation": 40, "ha": "left", "rotation_mode": "anchor"}
@@ -105,15 +105,17 @@ def path_png(trace: Trace) -> bytes:
     return content.getvalue()
 
 
-def _draw_path(ax: Axes, trace: Trace, name: str, color: str, shift: float) -> None:
-    """The staircase, the writes on it and the forced reads; ``shift`` keeps paths apart that go the same way."""
+def _draw_path(ax: Axes, trace: Trace, name: str, color: str, place: float, paths: int) -> None:
+    """The staircase, the writes on it and the forced reads. ``place``, around 0 among so many ``paths``, keeps those
+    apart that go the same way, and stands their marks side by side in a cell."""
+    shift, beside = 0.12 * place, min(0.28, 0.84 / paths) * place
     delays, rows = np.array(trace.delays, float), np.arange(len(trace.delays))
     read = max([sum(event.kind in ("read", "forced_read") for event in trace.events), *trace.delays[-1:]])
     xs = np.concatenate([[0], np.repeat(delays, 2), [read]])
     ys = np.concatenate([np.repeat(rows, 2), [len(rows), len(rows)]])
     ax.plot(xs + shift, ys + shift, color=color, linewidth=2, zorder=3, clip_on=False, label=f"_path {name}")
     marks: dict[str, Any] = {"color": color, "clip_on": False}
-    ax.plot(delays - 0.5 + shift, rows + 0.5 + shift, label=f"_write {name}", zorder=4, **marks, **WRITTEN)
+    ax.plot(delays - 0.5 + beside, rows + 0.5, label=f"_write {name}", zorder=4, **marks, **WRITTEN)
     if forced := list(_forced_reads(trace)):
         ax.plot(*(np.array(forced).T + shift), label=f"_forced {name}", zorder=5, **marks, **FORCED)
 
