@@ -128,8 +128,9 @@ class Event:
     ``kind`` is "read" (a source unit), "end" (a READ that found the source at its end), "write" (a target
     unit), "extend" (more of the last target unit, no space between), "draft" (a hypothesis of what follows the units
     written so far, which the policy asked for), "forced_read" (one more unit was read
-    because the end token came while source remained, or at the length limit) or "stop" (why the sentence
-    ended: "end_token", "early_stop" or "max_units", in ``text``).
+    because the end token came while source remained, or at the length limit), "limit" (before a forced read: it is the
+    limit of tokens that forces it; ``text`` is "max_tokens") or "stop" (why the sentence ended: "end_token",
+    "early_stop", "max_units" or "max_tokens", in ``text``).
     """
 
     kind: str

@@ -315,15 +315,17 @@ class Session:
         self.memory.trim(len(self._open))
         return NextToken(logits, self.prompt.end_tokens)
 
-    def draft(self, max_units: int = 200) -> Hypothesis:
-        """The units that greedy writing (or the sampler) would give from here, up to the end token.
+    def draft(self, max_units: int = 200, max_tokens: float = math.inf) -> Hypothesis:
+        """The units that greedy writing (or the sampler) would give from here, up to the end token; no unit begins
+        after ``max_tokens``.
 
         They stay known: writing them costs nothing until the next read.
         """
         mark = self.mark()
         start = self.target_tokens
+        max_tokens = min(max_tokens, self._max_ahead)
         hypothesis: list[Emission] = []
-        while len(hypothesis) < max_units and self.target_tokens - start < self._max_ahead:
+        while len(hypothesis) < max_units and self.target_tokens - start < max_tokens:
             if (emission := self.write()).unit is None:
                 break
             hypothesis.append(emission)

@@ -73,6 +73,11 @@ def test_a_forced_read_at_the_length_limit_is_no_early_end() -> None:
     assert early_ends(trace, limits.reached) == 2
 
 
+def test_a_forced_read_at_the_limit_of_tokens_is_no_early_end() -> None:
+    trace = of("write", Event("limit", "max_tokens"), "forced_read", "forced_read")
+    assert (forced_reads(trace), early_ends(trace, Limits().reached)) == (2, 1)
+
+
 def test_an_extension_does_not_count_for_the_length_limit() -> None:
     limits = Limits(length_ratio=0, length_extra=2)
     assert early_ends(of("write", "extend", "forced_read"), limits.reached) == 1

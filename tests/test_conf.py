@@ -17,6 +17,7 @@ from hydra.utils import get_class, get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from streamllm.runs import METRICS, PREDICTIONS
+from streamllm.translate import Limits
 
 CONF = ROOT / "conf"
 GROUPS = ("model", "prompt", "policy", "paradigm", "dataset", "tracker", "experiment")
@@ -104,6 +105,12 @@ def test_defaults_are_those_of_the_readme():
 
 def test_early_stop_reaches_the_limits():
     assert instantiate(composed("early_stop=stop").limits).early_stop == "stop"
+
+
+def test_the_limit_of_tokens_reaches_the_limits_and_can_be_taken_away():
+    assert instantiate(composed("limits.tokens_per_unit=3").limits).tokens_per_unit == 3
+    assert instantiate(composed("limits.tokens_per_unit=null").limits).tokens_per_unit is None
+    assert instantiate(composed().limits) == Limits()
 
 
 def test_chat_instruction_names_the_languages_of_the_data():

@@ -2,12 +2,17 @@
 
 import io
 from collections.abc import Callable, Iterator
+from typing import Any
 
+import mlx.core as mx
 import pytest
+import tiny
 
 from streamllm.live import Sentences, translate_live
-from streamllm.model import ModelConfig
+from streamllm.model import ModelConfig, StreamingModel
 from streamllm.policies import WaitK
+from streamllm.prompt import Prompt, PromptTokens
+from streamllm.translate import Limits
 
 
 def arriving(*chunks: bytes) -> Callable[[], bytes]:
@@ -71,3 +76,21 @@ def test_the_target_is_written_while_the_source_arrives() -> None:
     assert shown[:3] == ["", "", "Ein"]
     assert out.getvalue().startswith("Ein Mann")
     assert out.getvalue().endswith("\n")
+
+
+def test_an_endless_word_does_not_keep_a_live_stream_from_reading_on(tokenizer: Any) -> None:
+    """At the limit of tokens the next words are read as they come; the next line is a sentence of its own."""
+    letters = mx.array([0.0 if text.isalpha() else -1e9 for text in tiny.token_bytes(tokenizer)])
+    model = tiny.Biased(tiny.random_model(4, len(tokenizer)), letters)
+    streaming = StreamingModel(model, PromptTokens(Prompt(target_header="<mark>"), tokenizer), tokenizer)
+    out, shown = io.StringIO(), []
+
+    def read_some() -> bytes:
+        shown.append(len(out.getvalue()))
+        return next(chunks, b"")
+
+    chunks = iter([b"the ", b"dog ", b"runs\n", b"a\n"])
+    translate_live(streaming, WaitK(1), read_some, out, Limits(length_ratio=0, length_extra=10, tokens_per_unit=10))
+    first, second = out.getvalue().splitlines()
+    assert shown[1] < shown[2] == shown[3] - 1 == len(first)  # the limit is reached: then the end of the line
+    assert len(second) > 100

@@ -324,6 +324,17 @@ def test_a_draft_is_what_writing_gives_and_writing_it_costs_nothing(
     assert 6 in lengths and any(length < 6 for length in lengths)
 
 
+def test_a_draft_ends_with_the_unit_that_reaches_its_limit_of_tokens(models: list[Any], facts: PromptTokens) -> None:
+    session = Session(Group().open(models[2]), facts, max_unit_tokens=4)
+    session.read("a")
+    whole = session.draft(max_units=6)
+    lengths = [len(emission.tokens) for emission in whole]
+    assert len(whole) > 2 and max(lengths) > 1
+    for most in range(1, sum(lengths)):
+        units = next(n for n in range(len(lengths) + 1) if sum(lengths[:n]) >= most)
+        assert session.draft(max_units=6, max_tokens=most) == whole[:units]
+
+
 def test_a_draft_writes_nothing(models: list[Any], facts: PromptTokens) -> None:
     session = Session(Group().open(models[2]), facts)
     session.read("a")

@@ -28,6 +28,7 @@ from streamllm.scheduler import Clock, run_all, translate_many, why_alone
 from streamllm.session import Session
 from streamllm.translate import Limits, translate
 
+LIMITS = Limits(length_extra=4)
 TIE = 1e-3  # top-2 margin under which float32 may decide either way
 BEAM_TIE = 1e-4  # the same of log-probabilities, between more candidates
 PROMPT = Prompt(source_header="a <", source_footer=" =>", target_header="German:")
@@ -100,10 +101,11 @@ def streaming(tokenizer: Any, seed: int = 2, end: float = 4.0, unit: Any = "word
     return StreamingModel(model, PromptTokens(PROMPT, tokenizer, "word", unit), tokenizer, **settings)
 
 
-def run(model: StreamingModel, examples: Sequence[Example], policy: Policy, batch_size: int) -> Iterator[Trace]:
+def run(
+    model: StreamingModel, examples: Sequence[Example], policy: Policy, batch_size: int, limits: Limits = LIMITS
+) -> Iterator[Trace]:
     def translate_one(session: Session, example: Example, clock: Clock) -> Trace:
-        limits, unit = Limits(length_extra=4), model.prompt.target_unit
-        return translate(session, example, policy, limits, target_unit=unit, clock=clock)
+        return translate(session, example, policy, limits, target_unit=model.prompt.target_unit, clock=clock)
 
     return translate_many(model, examples, translate_one, batch_size)
 
@@ -120,7 +122,7 @@ def outcomes(traces: Iterator[Trace]) -> dict[str, Trace]:
     return by_id
 
 
-def near_ties(model: StreamingModel, examples: Sequence[Example], policy: Policy) -> set[str]:
+def near_ties(model: StreamingModel, examples: Sequence[Example], policy: Policy, limits: Limits) -> set[str]:
     """Examples that float32 may decide either way."""
     found = set()
     for example in examples:
@@ -131,7 +133,7 @@ def near_ties(model: StreamingModel, examples: Sequence[Example], policy: Policy
                 model.session(0, example.id, memory),
                 example,
                 policy,
-                Limits(length_extra=4),
+                limits,
                 target_unit=model.prompt.target_unit,
             )
         if memory.margin < TIE or beams.smallest < BEAM_TIE:
@@ -139,12 +141,14 @@ def near_ties(model: StreamingModel, examples: Sequence[Example], policy: Policy
     return found
 
 
-def compare(model: StreamingModel, examples: Sequence[Example], policy: Policy, batch_size: int) -> int:
+def compare(
+    model: StreamingModel, examples: Sequence[Example], policy: Policy, batch_size: int, limits: Limits = LIMITS
+) -> int:
     """Holds traces in batches against those one by one; returns how many could be compared."""
-    alone = outcomes(run(model, examples, policy, 1))
-    together = outcomes(run(model, examples, policy, batch_size))
+    alone = outcomes(run(model, examples, policy, 1, limits))
+    together = outcomes(run(model, examples, policy, batch_size, limits))
     assert together.keys() == alone.keys()
-    sure = alone.keys() - near_ties(model, examples, policy)
+    sure = alone.keys() - near_ties(model, examples, policy, limits)
     assert {name: together[name] for name in sure} == {name: alone[name] for name in sure}
     return len(sure)
 
@@ -191,6 +195,19 @@ def test_policies_that_ask_the_model_decide_the_same_in_a_batch(tokenizer: Any, 
     examples = examples_of(SENTENCES)
     sure = sum(compare(streaming(tokenizer, seed, 5.0), examples, policy, 4) for seed in (1, 2))
     assert sure >= len(examples)
+
+
+@pytest.mark.parametrize("policy", [WaitK(1), LocalAgreement()], ids=["waitk", "local_agreement"])
+def test_an_endless_word_is_cut_in_a_batch_as_alone(tokenizer: Any, policy: Policy) -> None:
+    letters = mx.array([0.0 if text.isalpha() else -1e9 for text in tiny.token_bytes(tokenizer)])
+    endless = tiny.Biased(tiny.random_model(4, len(tokenizer)), letters)
+    model = StreamingModel(endless, PromptTokens(PROMPT, tokenizer), tokenizer)
+    examples, limits = examples_of(["the dog", "", "cats"]), Limits(length_ratio=2, length_extra=10, tokens_per_unit=5)
+    assert compare(model, examples, policy, 2, limits) == len(examples)
+    for trace in run(model, examples, policy, 2, limits):
+        assert trace.events[-1].text == "max_tokens"
+        limit = 5 * (2 * trace.source_units + 10)
+        assert limit <= trace.stats["target_tokens"] < limit + 64  # after which a unit is cut
 
 
 @pytest.mark.parametrize("policy", [WaitK(3), Full(), bounded(RALCP(3, 0.6, 2), 3)], ids=["waitk", "full", "ralcp"])

@@ -42,6 +42,7 @@ KEYS = [
     "early_stops",
     "early_ends",
     "max_units_stops",
+    "max_tokens_stops",
     "bleu_signature",
     "chrf_signature",
 ]
@@ -189,6 +190,9 @@ def test_sentences_cut_at_the_length_limit_are_counted() -> None:
     cut = trace("a", (2,), events=(Event("stop", "max_units"),))
     ended = trace("a", (2,), events=(Event("stop", "end_token"),))
     assert summarise([cut, ended, cut], "de", "word")["max_units_stops"] == 2
+    endless = trace("c", (2,), events=(Event("limit", "max_tokens"), Event("end"), Event("stop", "max_tokens")))
+    summary = summarise([cut, endless], "de", "word")
+    assert (summary["max_units_stops"], summary["max_tokens_stops"]) == (1, 1)
 
 
 TIMED = ("al_seconds", "laal_seconds", "al_ca", "laal_ca")

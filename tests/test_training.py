@@ -1,12 +1,10 @@
 """Training as streaming sees it: the two forwards agree, and a training can be cut and split exactly."""
 
 import json
-import os
 import random
 import signal
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
 import mlx.core as mx
@@ -16,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlx.utils import tree_flatten
+from ring import run_ring
 
 from streamllm.model import ModelConfig, StreamingModel
 from streamllm.paradigms import Group, Interleaved, Paradigm
@@ -23,6 +22,7 @@ from streamllm.records import Example
 from streamllm.training.data import FULL, DataConfig, TrainingData, pad
 from streamllm.training.dropout import add_dropout
 from streamllm.training.fresh import FreshModel
+from streamllm.training.loop import Trainer, TrainingConfig
 from streamllm.training.objective import arrival_order, cross_entropy, forward, visible
 from streamllm.training.segmentation import BPEDropout
 
@@ -286,54 +286,73 @@ def test_a_killed_training_of_an_adapter_on_a_stream_goes_on_bit_for_bit(model: 
     assert all(".lora_" in name and mx.array_equal(straight[name], killed[name]).item() for name in straight)
 
 
+def trainer_of(folder: Path, group: mx.distributed.Group) -> Trainer:
+    """All processes of a group together learn from the same rows, however many they are."""
+    model = ModelConfig(str(folder / "model")).load()
+    data = TrainingData(PAIRS, model.prompt, DataConfig(k=(3,), batch_tokens=200 // group.size()), 5)
+    config = TrainingConfig(epochs=3, dropout=0.0, warmup_steps=1, average=1)
+    held_out = list(TrainingData(PAIRS[:2], model.prompt, DataConfig(), 5).fixed(3))
+    return Trainer(model.model, data, held_out, config, folder / f"world-{group.size()}", group=group)
+
+
+RING_SCRIPT = """
+import os, signal, sys, time
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+import streamllm
+from test_training import mx, trainer_of
+trainer = trainer_of(Path({folder!r}), mx.distributed.init())
+{change}
+trainer.run()
+"""
+SLOW_DISK = """
+write = trainer._write
+trainer._write = lambda *arguments: (time.sleep(0.5), write(*arguments))
+"""
+
+
+def ring_script(folder: Path, change: str = "") -> Path:
+    fresh(folder / "model")
+    script = folder / "gradients.py"
+    script.write_text(RING_SCRIPT.format(tests=str(Path(__file__).parent), folder=str(folder), change=change))
+    return script
+
+
 @pytest.mark.slow
 def test_two_processes_learn_what_one_learns_from_the_double_batch(tmp_path: Path) -> None:
-    """Gradients of two processes, by MLX's ring on this machine, against one process with all rows."""
-    fresh(tmp_path / "model")
-    script = tmp_path / "gradients.py"
-    tests = str(Path(__file__).parent)
-    script.write_text(
-        textwrap.dedent(f"""
-        import sys
-        from pathlib import Path
-        sys.path.insert(0, {tests!r})
-        import mlx.core as mx
-        from test_training import PAIRS, DataConfig, ModelConfig, TrainingData
-        from streamllm.training.loop import Trainer, TrainingConfig
-        folder = Path({str(tmp_path)!r})
-        group = mx.distributed.init()
-        model = ModelConfig(str(folder / "model")).load()
-        data = TrainingData(PAIRS, model.prompt, DataConfig(k=(3,), batch_tokens=200 // group.size()), 5)
-        config = TrainingConfig(epochs=3, dropout=0.0, warmup_steps=1, average=1)
-        held_out = list(TrainingData(PAIRS[:2], model.prompt, DataConfig(), 5).fixed(3))
-        trainer = Trainer(model.model, data, held_out, config, folder / f"world-{{group.size()}}", group=group)
-        trainer.run()
-        """)
-    )
-    assert subprocess.run([sys.executable, script], capture_output=True).returncode == 0
-    port = 30000 + os.getpid() % 20000
-    hosts = tmp_path / "hosts.json"
-    hosts.write_text(json.dumps([[f"127.0.0.1:{port}"], [f"127.0.0.1:{port + 1}"]]))
-    processes = [
-        subprocess.Popen(
-            [sys.executable, script],
-            env=os.environ | {"MLX_RANK": str(rank), "MLX_HOSTFILE": str(hosts)},
-            stderr=subprocess.PIPE,
-        )
-        for rank in range(2)
-    ]
-    for process in processes:
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode == 0, errors.decode()
+    """Gradients of two processes, by MLX's ring on this machine, against one process with all rows.
+
+    The first process writes slowly what both read at the end.
+    """
+    script = ring_script(tmp_path, SLOW_DISK)
+    trainer_of(tmp_path, mx.distributed.init()).run()
+    for code, output in run_ring(script, tmp_path / "ring"):
+        assert code == 0, output
     one, two = (mx.load(str(tmp_path / f"world-{n}" / "epoch-003.safetensors")) for n in (1, 2))
     for name, weights in one.items():
         np.testing.assert_allclose(np.array(two[name]), np.array(weights), atol=1e-4, err_msg=name)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_process_whose_partner_was_killed_says_so_and_ends(tmp_path: Path, victim: int) -> None:
+    change = f"""
+step = trainer.train_step
+def train_step(batches):
+    if trainer.step == 2 and trainer.rank == {victim}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step(batches)
+trainer.train_step = train_step
+"""
+    ends = run_ring(ring_script(tmp_path, change), tmp_path / "ring")
+    assert ends[victim][0] == -signal.SIGKILL
+    code, output = ends[1 - victim]
+    assert code == 1, output
+    assert f"process {victim} of 2 has ended" in output
+
+
 def test_early_stopping_ends_with_the_best_weights(model: StreamingModel, tmp_path: Path) -> None:
     """Scores fall after the second epoch: training stops at the fourth, and the second's weights are taken."""
-    from streamllm.training.loop import Trainer, TrainingConfig
-
     data = TrainingData(PAIRS, model.prompt, DataConfig(k=(3,)), seed=5)
     held_out = list(TrainingData(PAIRS[:2], model.prompt, DataConfig(), 5).fixed(3))
     config = TrainingConfig(epochs=9, dropout=0.0, score_every=1, patience=2, average=1, warmup_steps=1)

@@ -144,13 +144,84 @@ def test_the_length_limit_holds_after_the_end_of_the_source() -> None:
     assert trace.events[-1].text == "max_units"
 
 
+class Wordy(FakeSession):
+    """Each unit that it writes is of ``tokens`` tokens. Notes how long a draft may be."""
+
+    def __init__(self, answer: Answer, tokens: int):
+        super().__init__(answer, drafts=None)
+        self._tokens = tokens
+        self.ahead: list[float] = []
+
+    def write(self, tokens: tuple[int, ...] = ()) -> Emission:
+        emission = super().write(tokens)
+        self.target_tokens += self._tokens * (emission.unit is not None)
+        return emission
+
+    def draft(self, max_units: int = 200, max_tokens: float = math.inf) -> Hypothesis:
+        self.ahead.append(max_tokens)
+        return ()
+
+
+def test_the_limit_of_tokens_ends_a_sentence_of_endless_words() -> None:
+    """It is an average over all units that may be written, and holds from the first write after which it is passed."""
+    limits = Limits(length_ratio=1, length_extra=2, tokens_per_unit=10)
+    trace = translate(Wordy(writes(1000), 20), sentence(4), Full(), limits)
+    assert trace.stats["target_tokens"] == 10 * (4 + 2)
+    assert kinds(trace) == ["read"] * 4 + ["end"] + ["write"] * 3 + ["stop"]
+    assert trace.events[-1].text == "max_tokens"
+
+
+def test_while_source_remains_the_limit_of_tokens_forces_reads() -> None:
+    """An event says so, since the counts of a trace do not."""
+    limits = Limits(length_ratio=1, length_extra=2, tokens_per_unit=10)
+    trace = translate(Wordy(writes(1000), 25), sentence(2), Decided(lambda state: WRITE), limits)
+    assert [(event.kind, event.text) for event in trace.events] == [
+        *(("write", "t1"), ("limit", "max_tokens"), ("forced_read", "s1")),
+        *(("write", "t2"), ("limit", "max_tokens"), ("forced_read", "s2")),
+        *(("limit", "max_tokens"), ("end", ""), ("stop", "max_tokens")),
+    ]
+    assert (trace.units, trace.delays) == (("t1", "t2"), (0, 1))
+
+
+def test_where_both_limits_are_reached_the_stop_is_that_of_units() -> None:
+    limits = Limits(length_ratio=0, length_extra=3, tokens_per_unit=2)
+    trace = translate(Wordy(writes(1000), 2), sentence(1), Full(), limits)
+    assert (len(trace.units), trace.events[-1].text) == (3, "max_units")
+
+
+def test_without_a_limit_of_tokens_only_units_count() -> None:
+    limits = Limits(length_ratio=0, length_extra=3, tokens_per_unit=None)
+    trace = translate(Wordy(writes(1000), 500), sentence(1), Full(), limits)
+    assert (len(trace.units), trace.events[-1].text) == (3, "max_units")
+
+
+def test_the_limit_of_tokens_is_on_by_default_and_leaves_ordinary_words_alone() -> None:
+    """Even a word of a language that the tokenizer spells byte by byte, once for each word of the source."""
+    assert translate(Wordy(writes(12), 24), sentence(12), Full()).events[-1].text == "end_token"
+    assert translate(Wordy(writes(1000), 64), sentence(12), Full()).events[-1].text == "max_tokens"
+
+
+def test_a_draft_has_as_many_tokens_as_may_still_be_written() -> None:
+    session = Wordy(writes(1000), 8)
+    policy = Asking(lambda state: READ if state.read <= state.written else WRITE, lambda state: ["draft"])
+    translate(session, sentence(2), policy, Limits(length_ratio=1, length_extra=2, tokens_per_unit=5))
+    assert session.ahead == [10, 15, 15 - 8, 20 - 8, 20 - 16]  # before each read and write
+
+
 @pytest.mark.parametrize(
-    "settings", [{"early_stop": "never"}, {"length_ratio": -1}, {"length_extra": 0}, {"early_stop": True}]
+    "settings",
+    [
+        *({"early_stop": "never"}, {"early_stop": True}, {"length_ratio": -1}, {"length_ratio": math.inf}),
+        *({"length_ratio": "two"}, {"length_extra": 0}, {"tokens_per_unit": 0.5}, {"tokens_per_unit": math.nan}),
+        *({"tokens_per_unit": math.inf}, {"tokens_per_unit": "many"}, {"tokens_per_unit": True}),
+    ],
 )
 def test_limits_that_make_no_sense_are_refused(settings: dict[str, Any]) -> None:
+    """In one message, with the name of what is wrong, its value and what is accepted."""
+    ((name, value),) = settings.items()
     with pytest.raises(ValueError, match="accepted are") as error:
         Limits(**settings)
-    assert str(next(iter(settings.values()))) in str(error.value)
+    assert name in str(error.value) and str(value) in str(error.value)
 
 
 def test_an_action_that_is_none_is_refused() -> None:
@@ -200,16 +271,26 @@ def test_characters_are_units_of_both_sides() -> None:
     extra=st.integers(1, 6),
     ratio=st.sampled_from([0.0, 0.5, 1.0, 2.0]),
     early_stop=st.sampled_from(["read", "stop"]),
+    tokens=st.integers(1, 5),
+    tokens_per_unit=st.sampled_from([None, 1, 2.5, 4]),
 )
 def test_every_trace_is_consistent(
-    source: int, actions: list[bool], answers: list[bool], extra: int, ratio: float, early_stop: Any
+    source: int,
+    actions: list[bool],
+    answers: list[bool],
+    extra: int,
+    ratio: float,
+    early_stop: Any,
+    tokens: int,
+    tokens_per_unit: float | None,
 ) -> None:
     """Whatever policy and model do."""
     steps = iter(range(10**6))
     rule = Decided(lambda state: WRITE if actions[next(steps) % len(actions)] else READ)
     tries = iter(range(10**6))
-    session = FakeSession(lambda read, written, ended: f"t{written}" if answers[next(tries) % len(answers)] else None)
-    limits = Limits(early_stop, length_ratio=ratio, length_extra=extra)
+    answer = lambda read, written, ended: f"t{written}" if answers[next(tries) % len(answers)] else None  # noqa: E731
+    session = Wordy(answer, tokens)
+    limits = Limits(early_stop, length_ratio=ratio, length_extra=extra, tokens_per_unit=tokens_per_unit)
     trace = translate(session, sentence(source), rule, limits)
 
     events = kinds(trace)
@@ -225,7 +306,13 @@ def test_every_trace_is_consistent(
     if "end" in events:
         assert set(events[events.index("end") + 1 :]) <= {"write", "stop"}
     if early_stop == "read":
-        assert trace.events[-1].text in ("end_token", "max_units")
+        assert trace.events[-1].text in ("end_token", "max_units", "max_tokens")
+    for event, following in zip(trace.events, trace.events[1:], strict=False):
+        assert event.kind != "limit" or following.kind in ("forced_read", "end")
+    if tokens_per_unit is not None:  # the last word may pass the limit
+        assert trace.stats["target_tokens"] < tokens_per_unit * math.ceil(ratio * len(read) + extra) + tokens
+    elif "limit" in events or trace.events[-1].text == "max_tokens":
+        raise AssertionError("a limit that was not set")
     assert list(trace.delays) == sorted(trace.delays)
     assert all(0 <= delay <= source for delay in trace.delays)
     count, delays = 0, []
@@ -330,7 +417,7 @@ def test_a_draft_is_as_long_as_may_still_be_written() -> None:
     asked: list[tuple[str, int]] = []
 
     class Logged(FakeSession):
-        def draft(self, max_units: int = 200) -> Hypothesis:
+        def draft(self, max_units: int = 200, max_tokens: float = math.inf) -> Hypothesis:
             asked.append(("draft", max_units))
             return super().draft(max_units)
 

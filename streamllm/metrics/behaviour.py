@@ -22,7 +22,7 @@ def alternations(trace: Trace) -> int:
 
 
 def stops(trace: Trace, reason: str) -> bool:
-    """Whether the sentence ended for this reason: "end_token", "early_stop" or "max_units"."""
+    """Whether the sentence ended for this reason: "end_token", "early_stop", "max_units" or "max_tokens"."""
     return any(event.kind == "stop" and event.text == reason for event in trace.events)
 
 
@@ -35,12 +35,16 @@ def early_ends(trace: Trace, at_limit: Callable[[State], bool]) -> int:
     """How often the end token came while source remained: forced reads below the length limit, and the end token
     that ended the sentence early, if one did.
 
-    ``at_limit`` says whether the length limit of the run holds the writing back in a state
-    (`streamllm.translate.Limits.reached`); a trace alone does not tell why a read was forced.
+    ``at_limit`` says whether the limit of units of the run holds the writing back in a state
+    (`streamllm.translate.Limits.reached`); of a forced read, a trace alone tells only whether it was at the limit of
+    tokens.
     """
     ends = read = written = 0
+    before = ""
     for event in trace.events:
-        ends += event.kind == "forced_read" and not at_limit(State(read, written, source_done=False))
+        forced = event.kind == "forced_read" and before != "limit"
+        ends += forced and not at_limit(State(read, written, source_done=False))
+        before = event.kind
         read += event.kind in READS
         written += event.kind == "write"
     return ends + stops(trace, "early_stop")

@@ -41,7 +41,8 @@ def summarise(
         ``arrival``; ``ne``; ``alternations`` (mean); ``seconds_per_sentence``, ``target_tokens_per_second``,
         ``forward_passes`` (their sum), ``forward_passes_per_target_token``; ``forced_reads`` (events),
         ``early_stops`` (sentences ended by the end token while source remained), ``early_ends`` (end tokens while
-        source remained; None without ``at_limit``), ``max_units_stops`` (sentences cut at the length limit);
+        source remained; None without ``at_limit``), ``max_units_stops`` and ``max_tokens_stops`` (sentences cut at the
+        limit of units, and of tokens);
         ``bleu_signature``, ``chrf_signature``. What each means is in docs/metrics.md.
     Raises: ValueError: no traces, or an unknown unit. ImportError: as ``quality``.
     """
@@ -69,6 +70,7 @@ def summarise(
         "early_stops": sum(stops(trace, "early_stop") for trace in traces),
         "early_ends": sum(early_ends(trace, at_limit) for trace in traces) if at_limit else None,
         "max_units_stops": sum(stops(trace, "max_units") for trace in traces),
+        "max_tokens_stops": sum(stops(trace, "max_tokens") for trace in traces),
         "bleu_signature": scores["bleu_signature"],
         "chrf_signature": scores["chrf_signature"],
     }

@@ -250,4 +250,9 @@ def _units(units: Sequence[str], text: str) -> list[str] | int:
 
 def _why(result: Result) -> str:
     """Why a sentence ended, where that is not as it should be."""
-    return {"early_stop": "ended before the source did", "max_units": "cut at the length limit"}.get(result.stop, "")
+    reasons = {
+        "early_stop": "ended before the source did",
+        "max_units": "cut at the length limit",
+        "max_tokens": "cut at the limit of tokens",
+    }
+    return reasons.get(result.stop, "")

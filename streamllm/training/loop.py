@@ -276,6 +276,7 @@ class Trainer:
         """Give the model the mean of the last validations' weights; with early stopping, of those up to the best."""
         last = int(self.best["validation"]) if self.config.patience and self.best else len(self.kept)
         names = self.kept[:last][-self.config.average :]
+        self.barrier.meet()  # the first process may still be writing the last of them
         every: list[Any] = [mx.load(str(self.folder / name)) for name in names]
         mean = {name: sum(w[name] for w in every) / len(every) for name in every[0]}
         self.model.load_weights(list(mean.items()), strict=False)

@@ -1,0 +1,39 @@
+"""The notebooks are committed without outputs, and name the runs that they need (.ci/run makes and executes them)."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT
+from hydra import compose, initialize_config_dir
+
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+def cells(path: Path) -> list[dict[str, Any]]:
+    return json.loads(path.read_text(encoding="utf-8"))["cells"]
+
+
+def test_there_are_notebooks() -> None:
+    assert [path.stem[:2] for path in NOTEBOOKS] == ["01", "02", "03", "04"]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_has_no_outputs(path: Path) -> None:
+    code = [cell for cell in cells(path) if cell["cell_type"] == "code"]
+    assert code
+    assert [cell["outputs"] for cell in code] == [[]] * len(code)
+    assert [cell["execution_count"] for cell in code] == [None] * len(code)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_runs_that_a_notebook_asks_for_can_be_made(path: Path) -> None:
+    text = "\n".join("".join(cell["source"]) for cell in cells(path) if cell["cell_type"] == "markdown")
+    commands = re.findall(r"^python run\.py (.+)$", text, flags=re.MULTILINE)
+    assert commands
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        for command in commands:
+            first = [word.split(",")[0] for word in command.split() if word != "-m"]  # of each key's values
+            compose("run", overrides=first)
