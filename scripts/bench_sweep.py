@@ -49,7 +49,7 @@ def measure(ways: dict[str, list[str]], arguments: Sequence[str], rounds: int) -
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(rounds):
         with tempfile.TemporaryDirectory() as folder:
-            found = []
+            found: list[dict[str, bytes]] = []
             for name, options in ways.items():
                 root = Path(folder) / str(len(found))
                 seconds[name].append(sweep(root, [*arguments, *options]))
