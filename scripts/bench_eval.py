@@ -45,6 +45,7 @@ POLICIES: dict[str, Policy] = {
     "wait_if_diff": policies.WaitIfDiff(2),
     "local_agreement": policies.LocalAgreement(),
     "alignatt": policies.AlignAtt(2),
+    "ralcp": policies.Bounded(policies.RALCP(3, 0.6, 2), min_lag=3),
 }
 
 

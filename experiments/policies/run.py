@@ -34,7 +34,7 @@ POINTS = {
     "multi_k": ["policy.k_max=3,5,7,9"],
     "wait_if_diff": ["policy.initial=3,4,5,7"],
     "wait_if_worse": ["policy.initial=3,4,5,7"],
-    "local_agreement": ["policy.n=2", "min_lag=1,2,3,5"],
+    "local_agreement": ["policy.n=2", "policy.step=1,2,3,4", "min_lag=3"],
     "hold_n": ["policy.n=4", "min_lag=2,3,5,7"],
     "ralcp": ["policy.beam=3", "policy.step=2", "min_lag=2,3,5,7"],
 }

@@ -16,8 +16,8 @@ class RALCP:
     Relaxed agreement longest common prefix, Wang et al. 2023 (arXiv 2309.06706), whose gamma is ``threshold``. Units
     are voted on one after the other, by those hypotheses that share the prefix so far; the code of the paper lets all
     of them vote at every position and rounds the votes needed down. When the source has ended, the model writes the
-    rest greedily. A search costs a forward of ``beam`` hypotheses for each token of the longest one, and forcing the
-    prefix into the target one for each unit.
+    rest greedily. A search costs a forward of ``beam`` hypotheses for each token of the longest one; the prefix is
+    fed together with the next prediction.
 
     Raises:
         ValueError: beam is not at least 2, step not at least 1, or threshold not above 0 and at most 1.
