@@ -14,6 +14,7 @@ from mlx_lm.models import cache as mlx_lm_cache
 
 from streamllm.attention import Attention, recorded
 from streamllm.cache import KV
+from streamllm.fewer_ops import shared_sines
 from streamllm.paradigms import Branches, TargetStart
 
 UNUSED = np.iinfo(np.int32).max  # index of a column without a token
@@ -195,7 +196,8 @@ class Pool:
         )
         for layer in self._layers:
             layer.begin(forward)
-        logits: mx.array = self._model(mx.array(tokens), cache=self._layers)
+        with shared_sines():
+            logits: mx.array = self._model(mx.array(tokens), cache=self._layers)
         return logits
 
     def _fit(self) -> None:
