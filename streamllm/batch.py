@@ -14,7 +14,7 @@ from mlx_lm.models import cache as mlx_lm_cache
 
 from streamllm.attention import Attention, recorded
 from streamllm.cache import KV
-from streamllm.fewer_ops import shared_sines
+from streamllm.fewer_ops import fewer_operations
 from streamllm.paradigms import Branches, TargetStart
 
 UNUSED = np.iinfo(np.int32).max  # index of a column without a token
@@ -196,7 +196,7 @@ class Pool:
         )
         for layer in self._layers:
             layer.begin(forward)
-        with shared_sines():
+        with fewer_operations():
             logits: mx.array = self._model(mx.array(tokens), cache=self._layers)
         return logits
 
