@@ -57,8 +57,13 @@ class _Rope:
         if key not in self._sines:
             self._sines[key] = (*_sines(x.shape[-2], dims, base, scale, offset, freqs), (offset, freqs))
         cosines, sines, _ = self._sines[key]
-        first, second = mx.split(x, 2, axis=-1)
-        return x * cosines + mx.concatenate([second, first], axis=-1) * sines
+        rotate = _compiled_rotation if _is_one_token(x.shape[:-3] + x.shape[-2:-1]) else _rotation
+        return rotate(x, cosines, sines)
+
+
+def _rotation(x: mx.array, cosines: mx.array, sines: mx.array) -> mx.array:
+    first, second = mx.split(x, 2, axis=-1)
+    return x * cosines + mx.concatenate([second, first], axis=-1) * sines
 
 
 def _sines(
@@ -80,12 +85,22 @@ def _sines(
 
 
 def _norm(norm: Any, x: mx.array, weight: mx.array | None, eps: float, **options: Any) -> mx.array:
-    """Stands for ``mx.fast.rms_norm``. More than one token is left to it: their number changes, and each would be
-    compiled anew."""
-    if weight is None or options or x.shape[:2] != (1, 1) or not x.dtype == weight.dtype == mx.float32:
+    """Stands for ``mx.fast.rms_norm``."""
+    if weight is None or options or not _is_one_token(x.shape[:2]) or not x.dtype == weight.dtype == mx.float32:
         normed: mx.array = norm(x, weight, eps, **options)
         return normed
     return _compiled_norm(x, weight, eps)
+
+
+# What is compiled is compiled for one shape; so it is for the commonest only, one token of one sentence.
+
+
+def _is_one_token(shape: tuple[int, ...]) -> bool:
+    """Of a batch of tokens (B, N)."""
+    return shape == (1, 1)
+
+
+_compiled_rotation = mx.compile(_rotation)
 
 
 @mx.compile

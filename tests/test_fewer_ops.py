@@ -22,12 +22,12 @@ def same(compute: Callable[[], mx.array]) -> bool:
 
 
 @pytest.mark.parametrize("width", [8, 40, 128])
-@pytest.mark.parametrize("length", [1, 2, 33])
+@pytest.mark.parametrize(("batch", "length"), [(1, 1), (3, 1), (1, 2), (3, 33)])
 @pytest.mark.parametrize("offset", [0, 1234, [3, 11, 700]])
 @pytest.mark.parametrize("scale", [1.0, 0.25])
-def test_rotations_are_those_of_mlx(width: int, length: int, offset: Any, scale: float) -> None:
-    x = mx.random.normal((3, 2, length, width))
-    start = mx.array(offset) if isinstance(offset, list) else offset
+def test_rotations_are_those_of_mlx(width: int, batch: int, length: int, offset: Any, scale: float) -> None:
+    x = mx.random.normal((batch, 2, length, width))
+    start = mx.array(offset[:batch]) if isinstance(offset, list) else offset
     freqs = mx.random.uniform(1, 1000, (width // 2,))
     for settings in ({"base": 1e6}, {"base": 1e4}, {"base": None, "freqs": freqs}):
         assert same(lambda s=settings: mx.fast.rope(x, width, traditional=False, scale=scale, offset=start, **s))
@@ -65,7 +65,7 @@ def test_a_written_token_takes_fewer_operations() -> None:
     model = random_model(0, 32)
     ours, plain = begun(model), begun(model)
     views: list[Any] = [cache.target for cache in plain.caches]
-    assert operations(ours.write([6])) < 0.7 * operations(model(mx.array([[6]]), cache=views))
+    assert operations(ours.write([6])) < 0.65 * operations(model(mx.array([[6]]), cache=views))
 
 
 def begun(model: Any) -> GroupMemory:
