@@ -16,6 +16,7 @@ from mlx_lm.models import cache as mlx_lm_cache
 
 from streamllm.attention import Attention, recorded
 from streamllm.cache import KV
+from streamllm.fewer_ops import fewer_operations
 from streamllm.paradigms import TargetStart
 
 UNUSED = np.iinfo(np.int32).max  # index of a column without a token
@@ -216,7 +217,8 @@ class Pool:
         )
         for layer in self._layers:
             layer.begin(forward)
-        logits: mx.array = self._model(mx.array(tokens), cache=self._layers)
+        with fewer_operations():
+            logits: mx.array = self._model(mx.array(tokens), cache=self._layers)
         return logits
 
     def _fit(self) -> None:

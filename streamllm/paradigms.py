@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import mlx.core as mx
 
 from streamllm.attention import Attention, recorded
+from streamllm.fewer_ops import fewer_operations
 
 if TYPE_CHECKING:  # the cache needs mlx-lm, which is slow to import: runs that load no model do not wait for it
     from streamllm.cache import DualStreamingCache
@@ -148,7 +149,8 @@ class _Counted:
     def _feed(self, tokens: list[int], views: Sequence[Any]) -> mx.array:
         self.forward_passes += 1
         self.fed_tokens += len(tokens)
-        logits: mx.array = self._model(mx.array([tokens]), cache=views)
+        with fewer_operations():
+            logits: mx.array = self._model(mx.array([tokens]), cache=views)
         return logits[0, -1]
 
     def read(self, tokens: list[int]) -> None:
@@ -323,7 +325,8 @@ class Branches:
                 cache.select(parents)
         self._memory.forward_passes += 1
         self._memory.fed_tokens += len(tokens)
-        logits: mx.array = self._memory._model(mx.array(tokens)[:, None], cache=self._views)
+        with fewer_operations():
+            logits: mx.array = self._memory._model(mx.array(tokens)[:, None], cache=self._views)
         return logits[:, -1]
 
 
