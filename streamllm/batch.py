@@ -14,6 +14,7 @@ from mlx_lm.models import cache as mlx_lm_cache
 
 from streamllm.attention import Attention, recorded
 from streamllm.cache import KV
+from streamllm.head import logits_at
 from streamllm.paradigms import Branches, TargetStart
 
 UNUSED = np.iinfo(np.int32).max  # index of a column without a token
@@ -133,12 +134,13 @@ class Pool:
             tokens += self._place_target(row)
             last.append(len(tokens) - 1)
         calls: Sequence[Any] = []
-        if any(row.attends for row in rows):
-            with recorded(self._model) as calls:
+        with logits_at(self._model, mx.array(last), 0) as cut_to_last:
+            if any(row.attends for row in rows):
+                with recorded(self._model) as calls:
+                    logits = self._forward(np.array(tokens, np.int32)[:, None])
+            else:
                 logits = self._forward(np.array(tokens, np.int32)[:, None])
-        else:
-            logits = self._forward(np.array(tokens, np.int32)[:, None])
-        logits = logits[mx.array(last), 0]  # (rows, V)
+        logits = cut_to_last.after(logits)  # (rows, V)
         likeliest = mx.argmax(logits, axis=-1)
         # Cut here, not in each row: policies that look at logits would evaluate each cut on its own.
         cut = mx.split(logits.reshape(-1), len(rows))
