@@ -43,7 +43,7 @@ def logits_at(model: Any, rows: Any, columns: Any) -> Iterator[Cut]:
     kind = type(head)
     call, as_linear = kind.__call__, [embedding.as_linear for embedding in EMBEDDINGS]
 
-    def through_head(self: Any, x: mx.array) -> mx.array:
+    def through_head(self: Any, x: mx.array) -> Any:
         return call(self, cut.before(x) if self is head else x)
 
     def tied(original: Any) -> Any:
