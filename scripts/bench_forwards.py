@@ -169,7 +169,7 @@ def main() -> None:
     examples = dataset.load()
     model = ModelConfig(args.model).load(source_unit=dataset.source_unit, target_unit=dataset.target_unit)
     rows = [row for k in args.k for row in compare_schemes(model, examples, k, args.batch_size)]
-    print(markdown(rows, SCHEMES))
+    print(markdown(rows, SCHEMES), flush=True)
     designs: list[dict[str, Any]] = []
     if args.rounds:
         translate_in(Pool(model.model, 2, model.target_start), model, examples[:2], 3)  # warm
