@@ -49,6 +49,20 @@ POLICIES: dict[str, Policy] = {
 }
 
 
+def load_dataset(data_dir: Path | None, limit: int) -> Sample | HubDataset:
+    """The first sentences of Multi30k's test_2016_flickr in a folder, or of the bundled sample."""
+    if data_dir is None:
+        return Sample(limit=limit)
+    return HubDataset(
+        path="multi30k",
+        split="test_2016_flickr",
+        data_dir=data_dir,
+        source_language="en",
+        target_language="de",
+        limit=limit,
+    )
+
+
 def traces(model: StreamingModel, examples: Sequence[Example], policy: Policy, batch_size: int) -> Iterator[Trace]:
     def translate_one(session: Session, example: Example, clock: Clock) -> Trace:
         return translate(session, example, policy, clock=clock)
@@ -110,17 +124,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
     args = parser.parse_args()
-    if args.data_dir:
-        dataset: Sample | HubDataset = HubDataset(
-            path="multi30k",
-            split="test_2016_flickr",
-            data_dir=args.data_dir,
-            source_language="en",
-            target_language="de",
-            limit=args.limit,
-        )
-    else:
-        dataset = Sample(limit=args.limit)
+    dataset = load_dataset(args.data_dir, args.limit)
     examples = dataset.load()
     model = ModelConfig(args.model).load(source_unit=dataset.source_unit, target_unit=dataset.target_unit)
     list(traces(model, examples[:2], POLICIES["waitk"], 2))  # warm

@@ -17,6 +17,7 @@ from mlx_lm.models import cache as mlx_lm_cache
 from streamllm.attention import Attention, recorded
 from streamllm.cache import KV
 from streamllm.fewer_ops import fewer_operations
+from streamllm.head import logits_at
 from streamllm.paradigms import TargetStart
 
 UNUSED = np.iinfo(np.int32).max  # index of a column without a token
@@ -141,12 +142,13 @@ class Pool:
             asked += range(len(tokens) - max(1, len(row.paths)), len(tokens))
             ends.append(len(asked))
         calls: Sequence[Any] = []
-        if any(row.attends for row in rows):
-            with recorded(self._model) as calls:
+        with logits_at(self._model, mx.array(asked), 0) as cut_to_asked:
+            if any(row.attends for row in rows):
+                with recorded(self._model) as calls:
+                    logits = self._forward(np.array(tokens, np.int32)[:, None], paths)
+            else:
                 logits = self._forward(np.array(tokens, np.int32)[:, None], paths)
-        else:
-            logits = self._forward(np.array(tokens, np.int32)[:, None], paths)
-        logits = logits[mx.array(asked), 0]  # (asked, V)
+        logits = cut_to_asked.after(logits)  # (asked, V)
         likeliest = mx.argmax(logits, axis=-1)
         # Cut here, not in each row: policies that look at logits would evaluate each cut on its own.
         parts: Sequence[mx.array] = mx.split(logits, ends[:-1])  # type: ignore[assignment]

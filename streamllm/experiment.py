@@ -72,7 +72,7 @@ def run_experiment(
     tracker: Tracker | None = None,
     root: str | Path = "outputs",
     seed: int = 0,
-    batch_size: int = 1,
+    batch_size: int | None = 1,
     limits: Limits = Limits(),
     paradigm: "Paradigm | None" = None,
     min_lag: int | None = None,
@@ -86,9 +86,9 @@ def run_experiment(
             ``root/<name>-<digest of config>``; where that run has finished, its metrics are returned and
             neither data nor model is loaded.
         prompt: None takes the model's own.
-        batch_size: sentences at a time. Results do not depend on it, but for times and for near-ties; what cannot be
-            batched is translated one by one, which is logged (`scheduler.translate_many`), and so is everything if
-            ``arrival`` takes the times of this machine.
+        batch_size: sentences at a time, None for a number that suits the device. Results do not depend on it, but for
+            times and for near-ties; what cannot be batched is translated one by one, which is logged
+            (`scheduler.translate_many`), and so is everything if ``arrival`` takes the times of this machine.
         paradigm: how the two streams lie in memory; None is `paradigms.Group`.
         min_lag, max_lag: bounds on what the policy may decide (`policies.Bounded`), in units.
         arrival: the clock by which source units arrive, for latency in seconds.
@@ -98,8 +98,11 @@ def run_experiment(
         RunInUse: another process is writing the folder.
         KeyboardInterrupt: after everything translated so far has been stored.
     """
-    if not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size!r}; it is the number of sentences at a time, at least 1")
+    if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
+        raise ValueError(
+            f"batch_size is {batch_size!r}; it is the number of sentences at a time, at least 1, or null for one that "
+            "suits the device"
+        )
     policy = bounded(policy, min_lag, max_lag)
     if arrival is not None and arrival.measured:
         batch_size = 1  # in a batch, a sentence's times are shares

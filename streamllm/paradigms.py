@@ -14,6 +14,7 @@ import mlx.core as mx
 
 from streamllm.attention import Attention, recorded
 from streamllm.fewer_ops import fewer_operations
+from streamllm.head import logits_at
 
 if TYPE_CHECKING:  # the cache needs mlx-lm, which is slow to import: runs that load no model do not wait for it
     from streamllm.cache import DualStreamingCache
@@ -149,9 +150,11 @@ class _Counted:
     def _feed(self, tokens: list[int], views: Sequence[Any]) -> mx.array:
         self.forward_passes += 1
         self.fed_tokens += len(tokens)
-        with fewer_operations():
-            logits: mx.array = self._model(mx.array([tokens]), cache=views)
-        return logits[0, -1]
+        if len(tokens) == 1:
+            with fewer_operations():
+                return self._model(mx.array([tokens]), cache=views)[0, -1]  # type: ignore[no-any-return]
+        with fewer_operations(), logits_at(self._model, slice(None), -1) as cut:
+            return cut.after(self._model(mx.array([tokens]), cache=views))[0]
 
     def read(self, tokens: list[int]) -> None:
         start = self.caches[0].source_offset

@@ -78,3 +78,25 @@ def test_plain_pytorch_loop_computes_the_same(script: Any):
     with torch.inference_mode():
         found = bench.difference(bench.GroupMemory(model, 0), bench.TorchLoop(bench.in_torch(model)), 8192)
     assert found < 1e-5
+
+
+def test_forwards_are_counted_of_sentences_that_come_out_the_same(script: Any):
+    """And a loop that forgets its look-ahead needs more of them, one that reads and writes at once fewer."""
+    bench = script("bench_forwards")
+    dataset = bench.load_dataset(None, 5)
+    model = bench.ModelConfig("bundled:tiny-en-de").load()
+    forgetful, session, one, many = bench.compare_schemes(model, dataset.load(), 5, 4)
+    assert [row["different"] for row in (forgetful, session, one, many)] == [0] * 4
+    passes = [row["per_target_token"] for row in (forgetful, session, one, many)]
+    assert passes == sorted(passes, reverse=True) and len(set(passes)) == 4
+    assert one["tokens_per_target_token"] == pytest.approx(session["tokens_per_target_token"])
+
+
+def test_designs_of_reading_and_writing_are_put_back(script: Any):
+    bench = script("bench_forwards")
+    usual = bench.batch.SHORT, bench.batch.FEW, bench.batch.logits_at
+    model = bench.ModelConfig("bundled:tiny-en-de").load()
+    rows = bench.compare_designs(model, bench.load_dataset(None, 3).load(), 3, 2, rounds=1)
+    own, short, together, everything = (row["forward_passes"] for row in rows)
+    assert own > short == everything >= together
+    assert (bench.batch.SHORT, bench.batch.FEW, bench.batch.logits_at) == usual

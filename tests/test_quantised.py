@@ -167,9 +167,10 @@ def test_branches_and_sessions_work_on_quantised_keys(tmp_path: Path) -> None:
 # --- what cannot be
 
 
-def test_the_bundled_model_says_that_its_heads_do_not_fit() -> None:
+def test_a_model_whose_heads_do_not_fit_says_so_when_it_is_loaded(tmp_path: Path) -> None:
+    tiny.model_folder(tmp_path, hidden=160)
     with pytest.raises(ModelError) as error:
-        ModelConfig("bundled:tiny-en-de", kv_bits=8).load()
+        ModelConfig(str(tmp_path), kv_bits=8).load()
     assert "are 40 wide, which is no multiple of kv_group_size=64" in str(error.value)
     assert "leave kv_bits at null for this model" in str(error.value)
 

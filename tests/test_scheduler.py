@@ -102,7 +102,7 @@ def streaming(tokenizer: Any, seed: int = 2, end: float = 4.0, unit: Any = "word
 
 
 def run(
-    model: StreamingModel, examples: Sequence[Example], policy: Policy, batch_size: int, limits: Limits = LIMITS
+    model: StreamingModel, examples: Sequence[Example], policy: Policy, batch_size: int | None, limits: Limits = LIMITS
 ) -> Iterator[Trace]:
     def translate_one(session: Session, example: Example, clock: Clock) -> Trace:
         return translate(session, example, policy, limits, target_unit=model.prompt.target_unit, clock=clock)
@@ -349,6 +349,22 @@ def test_a_model_that_takes_one_position_for_all_rows_is_found_out(tokenizer: An
     assert why_alone(model) is None
     model.model = OnePosition(model.model.model, model.model.bias)
     assert reason in str(why_alone(model))
+
+
+def test_without_a_batch_size_it_is_one_that_suits_the_device(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows: list[int] = []
+
+    class Noting(Pool):
+        def __init__(self, model: Any, rows_: int, *args: Any, **kwargs: Any):
+            rows.append(rows_)
+            super().__init__(model, rows_, *args, **kwargs)
+
+    monkeypatch.setattr("streamllm.scheduler.Pool", Noting)
+    examples = [Example(str(i), "the", "") for i in range(130)]
+    for device in (mx.cpu, mx.gpu):
+        monkeypatch.setattr(mx, "default_device", lambda device=device: mx.Device(device))
+        next(run(streaming(tokenizer), examples, WaitK(1), None))
+    assert rows == [2, 32, 2, 128]  # one is tried on two sentences
 
 
 def test_a_batch_of_no_sentences_is_refused(tokenizer: Any) -> None:

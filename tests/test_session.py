@@ -414,6 +414,17 @@ def test_the_look_ahead_token_is_kept_when_the_next_action_is_write(tokenizer: A
     assert fed(session) == ["<bos>x", "<mark>", " run", "ing", " dog", ".", " cat"]
 
 
+def test_after_the_end_of_the_source_no_token_is_fed_twice(tokenizer: Any) -> None:
+    """But for the last one before it, once: what was predicted after it did not know the footer."""
+    session = scripted(tokenizer, sentence(" run", "ing", " dog", ".", " cat"))
+    session.read("x")
+    session.write()
+    session.end_source()
+    passes, tokens = session.forward_passes, session.fed_tokens
+    assert units_of(session) == ["dog.", "cat"]
+    assert (session.forward_passes - passes, session.fed_tokens - tokens) == (1 + 3, 1 + 3)
+
+
 def test_the_look_ahead_token_is_forgotten_when_the_next_action_is_read(tokenizer: Any) -> None:
     """One token is trimmed, and fed again once the source has been read."""
     session = scripted(tokenizer, sentence(" run", "ing", " dog"))

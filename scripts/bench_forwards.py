@@ -1,0 +1,182 @@
+"""Forward passes per target token: a loop that looks ahead and forgets, ours, and ours in batches; and what it gains to
+read and write in one forward.
+
+    python scripts/bench_forwards.py [--k 3 5] [--data-dir FOLDER] [--limit 180] [--batch-size 32] [--json FILE]
+
+*Forgetful* is the same session made to drop its look-ahead before every write, as loops do that call the model for one
+word at a time: it feeds the last target token again, whether or not source came in between. In *a pool*, a read waits
+for the next write and goes through one forward with it; in a pool of several sentences, one forward serves all. All
+must write the same. The second table is of pools only: each design translates all sentences in turn, in each round, and
+the CPU time of this process is compared with that of the first.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from bench_eval import load_dataset
+from benchmark import markdown, save
+
+import streamllm  # noqa: F401  (loads the BLAS before mlx)
+from streamllm import batch
+from streamllm.batch import Pool
+from streamllm.head import Cut
+from streamllm.model import ModelConfig, StreamingModel
+from streamllm.policies import WaitK
+from streamllm.records import Emission, Example, Trace
+from streamllm.scheduler import Task, run_all
+from streamllm.session import Session
+from streamllm.translate import translate
+
+SCHEMES = {
+    "k": ("k", "d"),
+    "scheme": ("scheme", ""),
+    "forward_passes": ("forward passes", ",d"),
+    "per_target_token": ("per target token", ".2f"),
+    "tokens_per_target_token": ("tokens fed per target token", ".2f"),
+    "different": ("different", "d"),
+}
+DESIGNS = {
+    "k": ("k", "d"),
+    "design": ("reads", ""),
+    "forward_passes": ("forward passes", ",d"),
+    "fed_tokens": ("tokens fed", ",d"),
+    "cpu_ms_per_sentence": ("CPU ms/sentence", ".1f"),
+    "cpu_ratio": ("CPU ratio", ".2f"),
+}
+
+
+@contextmanager
+def all_logits(model: Any, rows: Any, columns: Any) -> Iterator[Cut]:
+    """In the place of `streamllm.head.logits_at`: nothing is cut on its way to the head."""
+    yield Cut(rows, columns)
+
+
+# What of `streamllm.batch` makes each design; reads of more tokens than SHORT, or FEW on average, go before.
+READS: dict[str, dict[str, Any]] = {
+    "before, in a forward of their own": {"SHORT": 0, "FEW": 0},
+    "with the writes, if they are short": {},
+    "with the writes, all": {"SHORT": 10**9, "FEW": 10**9},
+    "with the writes, if they are short; logits of all": {"logits_at": all_logits},
+}
+
+
+class Forgetful(Session):
+    """Forgets what it has predicted whenever it is to write."""
+
+    def write(self, tokens: tuple[int, ...] = ()) -> Emission:
+        if not self._queue:
+            self._forget()
+        return super().write(tokens)
+
+
+def translate_alone(kind: type[Session], model: StreamingModel, examples: Sequence[Example], k: int) -> list[Trace]:
+    sessions = (kind(model.session().memory, model.prompt) for _ in examples)
+    return [translate(session, example, WaitK(k)) for session, example in zip(sessions, examples, strict=True)]
+
+
+def translate_in(pool: Pool, model: StreamingModel, examples: Sequence[Example], k: int) -> list[Trace]:
+    def task(example: Example) -> Task[Trace]:
+        return lambda row, clock: translate(Session(row, model.prompt), example, WaitK(k))
+
+    found = {trace.id: trace for trace in run_all(pool, map(task, examples))}
+    return [found[example.id] for example in examples]
+
+
+def compare_schemes(
+    model: StreamingModel, examples: Sequence[Example], k: int, batch_size: int
+) -> list[dict[str, Any]]:
+    """One row for each scheme; *different* counts sentences that it writes otherwise than the first."""
+    rows: list[dict[str, Any]] = []
+    first: list[Trace] = []
+
+    def add(scheme: str, found: list[Trace], pool: Pool | None = None) -> None:
+        first[:] = first or found
+        passes, fed, written = (
+            sum(trace.stats[key] for trace in found) for key in ("forward_passes", "fed_tokens", "target_tokens")
+        )
+        if pool is not None:
+            passes, fed = pool.forward_passes, pool.fed_tokens
+        rows.append(
+            {
+                "k": k,
+                "scheme": scheme,
+                "forward_passes": passes,
+                "per_target_token": passes / written,
+                "tokens_per_target_token": fed / written,
+                "different": sum(a.units != b.units for a, b in zip(first, found, strict=True)),
+            }
+        )
+
+    add("forgetful", translate_alone(Forgetful, model, examples, k))
+    add("a session", translate_alone(Session, model, examples, k))
+    for size in (1, batch_size):
+        pool = Pool(model.model, size, model.target_start)
+        add(f"a pool of {size}", translate_in(pool, model, examples, k), pool)
+    return rows
+
+
+def compare_designs(
+    model: StreamingModel, examples: Sequence[Example], k: int, batch_size: int, rounds: int
+) -> list[dict[str, Any]]:
+    """One row for each of `READS`; medians over the rounds."""
+    usual = {name: getattr(batch, name) for name in ("SHORT", "FEW", "logits_at")}
+    cpu: dict[str, list[float]] = {design: [] for design in READS}
+    pools: dict[str, Pool] = {}
+    try:
+        for _ in range(rounds):
+            for design, changes in READS.items():
+                vars(batch).update(usual | changes)
+                pools[design] = Pool(model.model, batch_size, model.target_start)
+                cpu[design].append(seconds(lambda pool: translate_in(pool, model, examples, k), pools[design]))
+    finally:
+        vars(batch).update(usual)
+    medians = {design: statistics.median(values) for design, values in cpu.items()}
+    return [
+        {
+            "k": k,
+            "design": design,
+            "forward_passes": pools[design].forward_passes,
+            "fed_tokens": pools[design].fed_tokens,
+            "cpu_ms_per_sentence": medians[design] / len(examples) * 1e3,
+            "cpu_ratio": next(iter(medians.values())) / medians[design],
+        }
+        for design in READS
+    ]
+
+
+def seconds(do: Callable[[Pool], Any], pool: Pool) -> float:
+    started = time.process_time()
+    do(pool)
+    return time.process_time() - started
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser.add_argument("--model", default="bundled:tiny-en-de", help="as model.path of run.py")
+    parser.add_argument("--data-dir", type=Path, help="folder of Multi30k; without it, the bundled sample")
+    parser.add_argument("--limit", type=int, default=180, help="sentences")
+    parser.add_argument("--k", type=int, nargs="+", default=[3, 5])
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--rounds", type=int, default=3, help="of the second table; 0 leaves it out")
+    parser.add_argument("--json", type=Path, help="also write the rows to this file")
+    args = parser.parse_args()
+    dataset = load_dataset(args.data_dir, args.limit)
+    examples = dataset.load()
+    model = ModelConfig(args.model).load(source_unit=dataset.source_unit, target_unit=dataset.target_unit)
+    rows = [row for k in args.k for row in compare_schemes(model, examples, k, args.batch_size)]
+    print(markdown(rows, SCHEMES), flush=True)
+    designs: list[dict[str, Any]] = []
+    if args.rounds:
+        translate_in(Pool(model.model, 2, model.target_start), model, examples[:2], 3)  # warm
+        designs = [row for k in args.k for row in compare_designs(model, examples, k, args.batch_size, args.rounds)]
+        print(f"\n{markdown(designs, DESIGNS)}")
+    save(args.json, {"model": args.model, "sentences": len(examples)}, rows=rows, designs=designs)
+
+
+if __name__ == "__main__":
+    main()
