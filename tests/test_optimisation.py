@@ -19,7 +19,6 @@ from reference import build
 from test_adapters import Corpus, lesson
 from test_training import PAIRS, fresh, loss_curve
 
-from streamllm.families import NO_BATCHED_MASK
 from streamllm.model import ModelConfig, StreamingModel
 from streamllm.training.data import FULL, DataConfig, TrainingData, pad
 from streamllm.training.dropout import add_dropout
@@ -30,7 +29,7 @@ from streamllm.training.recompute import recompute_blocks
 from streamllm.training.run import ValidationConfig, _score
 from streamllm.training.schedules import SCHEDULES, factor
 
-HANDFUL = ("qwen2", "gpt2", "gemma3n", "hunyuan", "deepseek_v3", "qwen3_moe")
+HANDFUL = ("qwen2", "gpt2", "gemma2", "gemma3n", "hunyuan", "deepseek_v3", "qwen3_moe")
 
 
 @pytest.fixture
@@ -91,7 +90,6 @@ def gradients(model: Any, seed: int = 0) -> dict[str, np.ndarray]:
     [
         pytest.param(family, id=family.name, marks=[] if family.name in HANDFUL else pytest.mark.slow)
         for family in FAMILIES
-        if family.model_type not in NO_BATCHED_MASK
     ],
 )
 def test_recomputed_gradients_are_the_same(family: Family) -> None:
