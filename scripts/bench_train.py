@@ -68,7 +68,7 @@ PADDING = {
     "count": ("batches an epoch", ",d"),
     "padding": ("padding", ".1%"),
 }
-PROFILE = {"what": ("what", ""), "seconds": ("wall, s", ".3f"), "share": ("share", ".0%")}
+PROFILE = {"what": ("part of a step", ""), "seconds": ("CPU, s", ".3f"), "share": ("share", ".0%")}
 PROCESSES = {
     "processes": ("processes", "d"),
     "wall_s": ("wall, s", ".3f"),
@@ -236,19 +236,22 @@ def compare(trainer: Trainer, similar: Sequence[Work], mixed: Sequence[Work], ro
 
 
 class Clock:
-    """Seconds of wall time by what they were spent on."""
+    """CPU seconds by what they were spent on."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
+
+    def add(self, what: str, seconds: float) -> None:
+        self.seconds[what] = self.seconds.get(what, 0.0) + seconds
 
     def timed(self, what: str, function: Callable[..., Any]) -> Callable[..., Any]:
         """``function`` on its evaluated arguments; it evaluates its result itself."""
 
         def call(*args: Any) -> Any:
             mx.eval([arg for arg in args if isinstance(arg, mx.array)])
-            started = time.perf_counter()
+            started = time.process_time()
             result = function(*args)
-            self.seconds[what] = self.seconds.get(what, 0.0) + time.perf_counter() - started
+            self.add(what, time.process_time() - started)
             return result
 
         return call
@@ -261,47 +264,52 @@ def mkl() -> Any:
 
 
 def products(report: str, vocabulary: int) -> dict[str, float]:
-    """Seconds of the products in a report of MKL: those of logits, which have the vocabulary as a side, and others."""
-    found = {"products of the blocks": 0.0, "products of logits": 0.0}
+    """Seconds of the products in a report of MKL: those of logits, which have the vocabulary as a side, and others. Of
+    each shape the median counts for all: on a busy machine some wait for a core."""
     units = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0}
-    for sides, number, unit in re.findall(r"SGEMM\w*\(\w,\w,(\d+,\d+,\d+),.*?\) ([\d.]+)(ns|us|ms|s) ", report):
-        which = "products of logits" if str(vocabulary) in sides.split(",") else "products of the blocks"
-        found[which] += float(number) * units[unit]
+    times: dict[str, list[float]] = {}
+    for shape, number, unit in re.findall(r"SGEMM\w*\((\w,\w,\d+,\d+,\d+),.*?\) ([\d.]+)(ns|us|ms|s) ", report):
+        times.setdefault(shape, []).append(float(number) * units[unit])
+    found = {"products of the blocks": 0.0, "products of logits": 0.0}
+    for shape, seconds in times.items():
+        which = "products of logits" if str(vocabulary) in shape.split(",") else "products of the blocks"
+        found[which] += statistics.median(seconds) * len(seconds)
     return found
 
 
 def profile(trainer: Trainer, work: Sequence[Work], vocabulary: int, rounds: int) -> list[dict[str, Any]]:
-    """A row for each kind of work in a step as it is, means of all steps."""
-    library, clock, optimizing = mkl(), Clock(), 0.0
+    """A row for each kind of work in a step as it is, means of all steps. MKL reports in one round, the others are
+    timed, since reporting itself takes time."""
+    library, clock, optimizing, whole = mkl(), Clock(), 0.0, 0.0
     clip = optim.clip_grad_norm
 
     def clip_grad_norm(*args: Any) -> Any:  # where the optimizer's part of a step begins
         nonlocal optimizing
         library.MKL_Verbose(0)
-        optimizing = time.perf_counter()
+        optimizing = time.process_time()
         return clip(*args)
 
     with ExitStack() as stack:
-        for owner, name, what in (
-            (exponentials, "softmax", "softmax"),
-            (exponentials, "_sigmoid", "SwiGLU"),
-            (exponentials, "cross_entropy", "cross-entropy"),
-        ):
-            stack.enter_context(patched(owner, name, clock.timed(what, getattr(owner, name))))
         stack.enter_context(patched(optim, "clip_grad_norm", clip_grad_norm))
-        whole = 0.0
-        for one in [*work] * rounds:
+        for one in work:
             library.MKL_Verbose(1)
-            started = time.perf_counter()
+            take(trainer, [one])
+        for name, what in (("softmax", "softmax"), ("_sigmoid", "SwiGLU"), ("cross_entropy", "cross-entropy")):
+            function = clock.timed(f"exponentials of {what}", getattr(exponentials, name))
+            stack.enter_context(patched(exponentials, name, function))
+        for one in [*work] * rounds:
+            started = time.process_time()
             trainer.train_step([one])
-            whole += time.perf_counter() - started
-            clock.seconds["optimizer"] = clock.seconds.get("optimizer", 0.0) + time.perf_counter() - optimizing
-    seconds = products(VERBOSE.read_text(), vocabulary) | clock.seconds
+            clock.add("optimizer", time.process_time() - optimizing)
+            whole += time.process_time() - started
+    seconds = products(VERBOSE.read_text(), vocabulary)
     VERBOSE.unlink()
-    seconds["all else"] = whole - sum(seconds.values())
-    seconds["the step"] = whole
-    steps = rounds * len(work)
-    return [{"what": what, "seconds": s / steps, "share": s / whole} for what, s in seconds.items()]
+    seconds |= {what: spent / rounds for what, spent in clock.seconds.items()}
+    seconds["all else"] = whole / rounds - sum(seconds.values())
+    seconds["the step"] = whole / rounds
+    return [
+        {"what": what, "seconds": spent / len(work), "share": spent * rounds / whole} for what, spent in seconds.items()
+    ]
 
 
 # Several processes
