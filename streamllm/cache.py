@@ -371,7 +371,7 @@ class TargetView:
 
     ``visible``, a bool array (B, N, S) or None, limits which source tokens each of the next ``N`` target
     tokens sees (None: all that have been read). Training sets it; at inference the source that has not been
-    read is not there.
+    read is not there. For families that group queries (`families.groups_queries`) it is (B, 1, N, S).
     """
 
     visible: mx.array | None = None
@@ -398,16 +398,16 @@ class TargetView:
         A sliding window of w applies within each stream: a target token sees the last w tokens of the
         source it may see, and the last w of the target, itself included.
 
-        Returns: None, "causal" (lower-right aligned), or bool (N, S + T + N) or (B, 1, N, S + T + N).
+        Returns: None, "causal" (lower-right aligned), or bool (N, S + T + N), (B, 1, N, S + T + N), or (B, 1, 1, …).
         """
         source, target = self._cache.source_offset, self._cache.target_offset
         if self.visible is not None:
-            sees = self.visible[:, None]  # (B, 1, N, S)
+            sees = self.visible[:, None]  # (B, 1, N, S), or (B, 1, 1, N, S)
             if window_size is not None and source > window_size:
                 from_end = mx.cumsum(sees.astype(mx.int32), axis=-1, reverse=True)
                 sees = sees & (from_end <= window_size)
             own = create_causal_mask(N, target, window_size=window_size)  # (N, T + N)
-            own = mx.broadcast_to(own, (*sees.shape[:3], target + N))
+            own = mx.broadcast_to(own, (*sees.shape[:-1], target + N))
             return mx.concatenate([sees, own], axis=-1)
         if window_size is None or max(source, target + N) <= window_size:
             return _causal_mask(N, source + target, return_array, None)

@@ -3,6 +3,8 @@
 ``scripts/check_families.py`` writes what it measured to docs/families.md.
 """
 
+from typing import Any
+
 # fmt: off
 SUPPORTED: frozenset[str] = frozenset(
     (
@@ -58,11 +60,7 @@ REFUSED: dict[str, str] = {
 }
 """Why some well-known model types are not supported."""
 
-NO_BATCHED_MASK: dict[str, str] = {
-    "gemma2": "it computes attention itself, with query groups as an axis of its own, so that a mask with a "
-    "batch axis falls on the wrong one",
-}
-"""Supported model types that cannot be trained in batches: ``TargetView.visible`` would be silently misread."""
+_GROUPED = frozenset({"gemma2"})  # computes attention itself, with the queries that share a key as an axis
 
 NO_ADAPTER: dict[str, tuple[str, ...]] = {"gemma3n": ("altup.",)}
 """How modules of a block begin that no adapter can stand for: the model takes their weights without calling them."""
@@ -92,11 +90,7 @@ def check_supported(model_type: str) -> None:
     )
 
 
-def check_trainable(model_type: str) -> None:
-    """Raises: ValueError: models of this type cannot stream, or not be trained in batches."""
-    check_supported(model_type)
-    if reason := NO_BATCHED_MASK.get(resolve(model_type)):
-        raise ValueError(
-            f"model_type {model_type!r} can stream but not be trained in batches: {reason}. "
-            "Train a model of another type of docs/families.md."
-        )
+def groups_queries(model: Any) -> bool:
+    """Whether the attention scores of ``model``, and so its masks, have an axis for the queries that share a key:
+    (B, H_kv, H / H_kv, T, S) instead of (B, H, T, S)."""
+    return resolve(model.model_type) in _GROUPED and bool(model.layers[0].self_attn.repeats > 1)

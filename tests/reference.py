@@ -16,6 +16,7 @@ from mlx.utils import tree_map
 from mlx_lm.models.cache import RotatingKVCache, make_prompt_cache
 
 from streamllm.cache import DualStreamingCache
+from streamllm.families import groups_queries
 
 
 @memoize
@@ -326,7 +327,7 @@ def teach(family: Family) -> np.ndarray:
     caches = [DualStreamingCache(step=1) for _ in make_prompt_cache(model)]
     model(tokens[:, :source], cache=[cache.source for cache in caches])
     for cache in caches:
-        cache.target.visible = mx.array(visible)
+        cache.target.visible = mx.array(visible[:, None] if groups_queries(model) else visible)
     return _float(model(tokens[:, source:], cache=[cache.target for cache in caches]))
 
 

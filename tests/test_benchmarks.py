@@ -2,16 +2,21 @@
 
 import importlib
 import json
+import shutil
 import statistics
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import mlx.core as mx
+import numpy as np
 import pytest
 from conftest import ROOT
+from mlx.utils import tree_flatten, tree_map
+from test_training import PAIRS, fresh
 
 from streamllm.cache import DualStreamingCache
+from streamllm.training.data import DataConfig, TrainingData
 
 
 @pytest.fixture
@@ -100,3 +105,56 @@ def test_designs_of_reading_and_writing_are_put_back(script: Any):
     own, short, together, everything = (row["forward_passes"] for row in rows)
     assert own > short == everything >= together
     assert (bench.batch.SHORT, bench.batch.FEW, bench.batch.logits_at) == usual
+
+
+def test_every_way_to_take_a_step_learns_the_same(script: Any, tmp_path: Path):
+    bench = script("bench_train")
+    model = fresh(tmp_path / "model")
+    data = TrainingData(PAIRS, model.prompt, DataConfig(batch_tokens=120), seed=0)
+    trainer = bench.Trainer(model.model, data, [], bench.TrainingConfig(dropout=0.0), tmp_path)
+    work = data.epoch(0)[:2]
+    before = dict(tree_flatten(model.model.parameters()))
+    untrained = tree_map(lambda leaf: leaf, trainer.optimizer.state)
+
+    def steps() -> list[tuple[float, float]]:
+        """Losses and gradients of two steps; what they learn is forgotten."""
+        found = [trainer.train_step([one]) for one in work]
+        trainer.model.load_weights(list(before.items()))
+        trainer.optimizer.state = tree_map(lambda leaf: leaf, untrained)
+        return found
+
+    expected = steps()
+    ways = bench.ways_of(trainer)
+    if shutil.which("g++") is None:  # MLX compiles with it on a CPU
+        del ways["exponentials by MLX, `mx.compile`"]
+    for name, way in ways.items():
+        with way():
+            wall, cpu = bench.take(trainer, work)
+            after = dict(tree_flatten(model.model.parameters()))
+            assert all(mx.array_equal(after[weight], value) for weight, value in before.items()), name
+            np.testing.assert_allclose(steps(), expected, rtol=1e-4, err_msg=name)
+        assert wall > 0
+        assert cpu > 0
+
+
+def test_pairs_in_any_order_are_those_of_an_epoch(script: Any, tmp_path: Path):
+    bench, model = script("bench_train"), fresh(tmp_path / "model")
+    data = TrainingData(PAIRS, model.prompt, DataConfig(k=(3,), batch_tokens=60), seed=0)
+    similar, mixed = data.epoch(0), bench.in_any_order(data)
+
+    def rows(work: list[Any]) -> list[list[int]]:
+        return sorted([*row[row > 0].tolist()] for batch, _ in work for row in batch.source)
+
+    assert rows(similar) == rows(mixed)
+    assert sum(labels for _, labels in similar) == sum(labels for _, labels in mixed)
+    assert all(batch.tokens <= 60 or len(batch.k) == 1 for batch, _ in mixed)
+    (row,) = bench.padding({"mixed": mixed}, 60)
+    assert row["padding"] == sum(batch.padding for batch, _ in mixed) / sum(batch.tokens for batch, _ in mixed)
+
+
+def test_products_are_counted_by_shape_at_their_median(script: Any):
+    line = "MKL_VERBOSE SGEMM({},0x7fb6,0x564d,32,0x564d,32,0x7fb6,0x564d,30) {} CNR:OFF Dyn:1 FastMM:1\n"
+    calls = [("T,N,30,30,32", "5.00us"), ("T,N,30,30,32", "7.00us"), ("T,N,30,30,32", "900.00ms")]
+    calls += [("N,N,4000,100,160", "1.50ms"), ("N,N,160,100,4001", "250.00ns")]
+    found = script("bench_train").products("".join(line.format(*call) for call in calls), 4000)
+    assert found == pytest.approx({"products of the blocks": 21e-6 + 250e-9, "products of logits": 1.5e-3})

@@ -19,7 +19,6 @@ from reference import build
 from test_adapters import Corpus, lesson
 from test_training import PAIRS, fresh, loss_curve
 
-from streamllm.families import NO_BATCHED_MASK
 from streamllm.model import ModelConfig, StreamingModel
 from streamllm.training.data import FULL, DataConfig, TrainingData, pad
 from streamllm.training.dropout import add_dropout
@@ -30,7 +29,7 @@ from streamllm.training.recompute import recompute_blocks
 from streamllm.training.run import ValidationConfig, _score
 from streamllm.training.schedules import SCHEDULES, factor
 
-HANDFUL = ("qwen2", "gpt2", "gemma3n", "hunyuan", "deepseek_v3", "qwen3_moe")
+HANDFUL = ("qwen2", "gpt2", "gemma2", "gemma3n", "hunyuan", "deepseek_v3", "qwen3_moe")
 
 
 @pytest.fixture
@@ -91,7 +90,6 @@ def gradients(model: Any, seed: int = 0) -> dict[str, np.ndarray]:
     [
         pytest.param(family, id=family.name, marks=[] if family.name in HANDFUL else pytest.mark.slow)
         for family in FAMILIES
-        if family.model_type not in NO_BATCHED_MASK
     ],
 )
 def test_recomputed_gradients_are_the_same(family: Family) -> None:
@@ -252,6 +250,31 @@ def test_a_line_of_several_steps_is_whole_after_a_stop_within_it(tmp_path: Path,
             trainer = trainer_of(fresh(tmp_path / "model"), tmp_path / folder, **options)
         trainer.run()
     assert loss_curve(tmp_path / "stopped") == loss_curve(tmp_path / "straight")
+
+
+def test_a_long_gradient_is_cut_and_a_short_one_is_not(tmp_path: Path) -> None:
+    def moved(clip: float) -> tuple[float, float]:
+        """By how much a step moves all weights together, and the norm of the gradient that it says."""
+        model = fresh(tmp_path / "model")
+        trainer = trainer_of(model, tmp_path, dropout=0.0, optimizer=optim.SGD(1.0), clip=clip)
+        before = weights(model.model)
+        _, norm = trainer.train_step(trainer.data.epoch(0)[:1])
+        after = weights(model.model)
+        return float(np.sqrt(sum(((after[name] - before[name]) ** 2).sum() for name in before))), norm
+
+    length, norm = moved(1e9)
+    assert length == pytest.approx(norm, rel=1e-3)
+    assert moved(norm / 4) == pytest.approx((norm / 4, norm), rel=1e-3)
+
+
+def test_the_weights_of_the_last_validations_are_averaged(model: StreamingModel, tmp_path: Path) -> None:
+    trainer = trainer_of(model, tmp_path / "run", epochs=4, average=3)
+    trainer.run()
+    last = [mx.load(str(tmp_path / "run" / f"epoch-{epoch:03d}.safetensors")) for epoch in (2, 3, 4)]
+    for name, value in weights(model.model).items():
+        expected = sum(np.array(every[name]) for every in last) / 3
+        np.testing.assert_allclose(value, expected, atol=1e-6, err_msg=name)
+    assert not np.allclose(np.array(last[0]["model.norm.weight"]), np.array(last[2]["model.norm.weight"]), atol=1e-6)
 
 
 def test_a_line_says_how_much_was_padding(model: StreamingModel, tmp_path: Path) -> None:

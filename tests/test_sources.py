@@ -2,7 +2,7 @@
 
 import gzip
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
@@ -266,6 +266,38 @@ def test_train_reads_as_its_data_says(data: dict[str, Any], tmp_path: Path, monk
     assert scores["steps"] == 4
     kept = list(tmp_path.glob("tokens/*/tokens.bin"))
     assert len(kept) == ("cache" in data and "source_mask" not in data)
+
+
+class Recorder(NullTracker):
+    def __init__(self) -> None:
+        self.lines: list[dict[str, Any]] = []
+        self.steps: list[int] = []
+        self.end: dict[str, Any] = {}
+
+    def log(self, values: Mapping[str, Any], step: int) -> None:
+        self.lines.append(dict(values))
+        self.steps.append(step)
+
+    def summary(self, values: Mapping[str, Any]) -> None:
+        self.end |= values
+
+
+def test_a_tracker_gets_every_line_of_the_file_and_the_scores(tmp_path: Path) -> None:
+    base, pairs = tiny.model_folder(tmp_path / "base"), Sample(limit=6)
+    tracker = Recorder()
+    scores = train(
+        {}, "test", ModelConfig(str(base)), pairs, pairs, DataConfig(),
+        TrainingConfig(steps=4, validate_every=2, log_every=1, dropout=0.0, average=1, score_every=1),
+        ValidationConfig(k=[1, "full"], sentences=2), tracker, root=tmp_path,
+    )  # fmt: skip
+    (file,) = tmp_path.glob("test-*/train.jsonl")
+    assert tracker.lines == [json.loads(line) for line in file.read_text().splitlines()]
+    assert tracker.steps == [line["step"] for line in tracker.lines]
+    assert tracker.end == scores == json.loads((file.parent / "metrics.json").read_text())
+    trained, validated = ([line for line in tracker.lines if key in line] for key in ("loss", "bleu"))
+    assert {"tokens_per_second", "peak_memory_gb", "padding", "learning_rate"} <= trained[0].keys()
+    assert {"validation_loss", "bleu_k1", "al_k1", "bleu_full", "al_full"} <= validated[0].keys()
+    assert (len(trained), len(validated)) == (4, 2)
 
 
 def test_another_tokenizer_gets_tokens_of_its_own(tmp_path: Path) -> None:

@@ -97,7 +97,9 @@ def test_wrong_input_gets_one_line(folder: Path, overrides: list[str], says: str
 def test_every_training_preset_composes_and_makes_what_it_names(name: str) -> None:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = compose("train", [f"experiment={name}"])
-    for key in ("fresh", "data", "training", "optimizer", "score"):
+    assert (cfg.get("model") is None) != (cfg.get("fresh") is None)
+    parts = ("model", "fresh", "adapter", "prompt", "dataset", "validation", "data", "training", "optimizer", "score")
+    for key in (key for key in parts if cfg.get(key) is not None):
         assert isinstance(instantiate(cfg[key], _convert_="all"), get_class(cfg[key]._target_))
 
 

@@ -19,6 +19,7 @@ from ring import run_ring
 from streamllm.model import ModelConfig, StreamingModel
 from streamllm.paradigms import Group, Interleaved, Paradigm
 from streamllm.records import Example
+from streamllm.segment import Unit, split
 from streamllm.training.data import FULL, DataConfig, TrainingData, pad
 from streamllm.training.dropout import add_dropout
 from streamllm.training.fresh import FreshModel
@@ -62,8 +63,9 @@ def streamed_logits(
 ) -> tuple[list[mx.array], list[int]]:
     """Logits that predict each learned token, by streaming wait-k with the reference forced as output: reads
     one word at a time, re-feeds the last token after a read; and the labels."""
-    prompt, units = model.prompt, example.source.split()
-    target = [prompt.encode(prompt.spaced(word, i == 0, "word")) for i, word in enumerate(example.reference.split())]
+    prompt, units = model.prompt, split(example.source, model.prompt.source_unit)
+    words = split(example.reference, prompt.target_unit)
+    target = [prompt.encode(prompt.spaced(word, i == 0, prompt.target_unit)) for i, word in enumerate(words)]
     memory = paradigm.open(model.model, model.target_start)
     lag = len(units) + 1 if k == FULL else int(k)
     read, done, logits, labels = 0, False, [], []
@@ -95,6 +97,30 @@ def test_streamed_and_trained_forward_agree(model: StreamingModel, k: int | str,
     trained = forward(model.model, pad(pairs), target_start)
     for i, (example, one) in enumerate(zip(PAIRS, pairs, strict=True)):
         streamed, labels = streamed_logits(model, example, k)
+        rows = [row for row, label in enumerate(one.labels) if label >= 0]
+        assert labels == [one.labels[row] for row in rows]
+        np.testing.assert_allclose(np.array(trained[i])[rows], np.array(mx.stack(streamed)), atol=2e-5)
+
+
+CHARACTERS = [
+    Example("1", "a small dog runs", "小狗 在跑。"),
+    Example("2", "birds", "鸟"),
+    Example("3", "two children", "两个孩子正在玩"),
+]
+
+
+@pytest.mark.parametrize("k", [1, 3, FULL])
+@pytest.mark.parametrize("swapped", [False, True])
+def test_streamed_and_trained_forward_agree_on_characters(
+    model: StreamingModel, tmp_path: Path, k: int | str, swapped: bool
+) -> None:
+    units: tuple[Unit, Unit] = ("character", "word") if swapped else ("word", "character")
+    streaming = ModelConfig(str(tmp_path / "model")).load(None, *units)
+    examples = [Example(e.id, e.reference, e.source) if swapped else e for e in CHARACTERS]
+    pairs = [TrainingData([], streaming.prompt, DataConfig(), seed=0).encode(example, k) for example in examples]
+    trained = forward(streaming.model, pad(pairs))
+    for i, (example, one) in enumerate(zip(examples, pairs, strict=True)):
+        streamed, labels = streamed_logits(streaming, example, k)
         rows = [row for row, label in enumerate(one.labels) if label >= 0]
         assert labels == [one.labels[row] for row in rows]
         np.testing.assert_allclose(np.array(trained[i])[rows], np.array(mx.stack(streamed)), atol=2e-5)

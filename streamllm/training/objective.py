@@ -7,6 +7,7 @@ import mlx.core as mx
 import numpy as np
 
 from streamllm.cache import make_caches
+from streamllm.families import groups_queries
 from streamllm.training import exponentials
 from streamllm.training.data import PADDING, Batch
 
@@ -58,7 +59,7 @@ def forward(model: Any, batch: Batch, target_start: int = 0, paradigm: str = "gr
     model(mx.array(batch.source), cache=[cache.source for cache in caches])
     mask = visible(mx.array(batch.source_units), mx.array(batch.target_units), mx.array(batch.k))
     for cache in caches:
-        cache.target.visible = mask
+        cache.target.visible = mask[:, None] if groups_queries(model) else mask
     logits = model(mx.array(batch.target), cache=[cache.target for cache in caches])
     return logits
 

@@ -17,7 +17,6 @@ import mlx.nn as nn
 import mlx.optimizers as optim
 
 from streamllm.environment import environment
-from streamllm.families import check_trainable
 from streamllm.metrics.summary import summarise
 from streamllm.model import TOKENIZER_FILES, ModelConfig, StreamingModel, find_model
 from streamllm.paradigms import Group, Interleaved, Paradigm
@@ -140,7 +139,6 @@ def train(
         quantized = adapter is not None and model.quantized is not False
         model = replace(model, path=str(start), quantized=quantized)
         streaming = model.load(prompt, corpus.source_unit, corpus.target_unit, paradigm)
-        check_trainable(streaming.model.model_type)
         adapter_settings = adapter.apply(streaming.model, seed) if adapter else None
         if streaming.target_start == "after_source":  # not trained to stream so far
             streaming.target_start = 0
