@@ -11,6 +11,9 @@ import mlx.nn as nn
 EMBEDDINGS = (nn.Embedding, nn.QuantizedEmbedding)
 """Whose transposes are the heads of models with tied weights."""
 
+HEADS = ("lm_head", "embed_out")
+"""The usual name, and that of GPT-NeoX."""
+
 
 class Cut:
     """To positions (P, 1, …) of what a forward of S rows of N tokens gives, (S, N, …)."""
@@ -66,7 +69,8 @@ def _head(model: Any) -> Any:
     """The head that is no transposed embedding; None where there is none by its usual name."""
     inside = model
     while inside is not None:
-        if isinstance(head := getattr(inside, "lm_head", None), nn.Module):
-            return head
+        for name in HEADS:
+            if isinstance(head := getattr(inside, name, None), nn.Module):
+                return head
         inside = getattr(inside, "language_model", None) or getattr(inside, "model", None)
     return None
