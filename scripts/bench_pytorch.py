@@ -70,7 +70,7 @@ class TorchLoop:
         from transformers import DynamicCache
 
         self._model, self._torch = model, torch
-        # The name since transformers 5.20 or so; the older one costs a warning a forward.
+        # The newer name of the argument; where there are both, the older one costs a warning a forward.
         self._cache_name = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
         self._source: Any = DynamicCache(config=model.config)
         self._target: Any = DynamicCache(config=model.config)

@@ -1,6 +1,6 @@
 """Rotary positions (RoPE) and RMS norms in fewer operations, on a CPU.
 
-There MLX makes each of them of many small operations: 430 of the 680 of a token of the bundled model. To start one
+There MLX makes each of them of many small operations: 410 of the 680 of a token of the bundled model. To start one
 costs more than to compute it. Invariant: the numbers are MLX's own, bit for bit.
 """
 

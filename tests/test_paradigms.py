@@ -231,7 +231,7 @@ def play(memory: Memory, model: Any, steps: list[Step], expected: Expected, can_
                 close(logits, expected(model, held.and_then(branch)))
             for logits, parent, token in zip(again, (2, 0, 0), tokens[5:], strict=True):
                 close(logits, expected(model, held.and_then([*paths[parent], token])))
-        before = "hidden" if before == "hidden" and action == "trim" else action
+        before = "hidden" if before == "hidden" and action in ("trim", "fork") else action
         assert memory.target_offset == len(held.target)
         assert memory.source_tokens == len(held.source)
     return held
