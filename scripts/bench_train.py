@@ -61,7 +61,6 @@ STEPS = {
     "per_cpu_second": ("tokens a CPU second", ",.0f"),
     "real_per_cpu_second": ("without padding", ",.0f"),
     "ratio": ("ratio", ".2f"),
-    "first_s": ("first, CPU s", ".1f"),
 }
 PADDING = {
     "batches": ("batches of", ""),
@@ -222,11 +221,10 @@ def compare(trainer: Trainer, similar: Sequence[Work], mixed: Sequence[Work], ro
             print(f"round {number}, {name}: {times[name][-1][1]:.2f} CPU s", file=sys.stderr)
     rows: list[dict[str, Any]] = []
     for name, _, work in steps:
-        (_, first), *counted = times[name]
-        wall, cpu = (statistics.median(column) for column in zip(*counted, strict=True))
+        wall, cpu = (statistics.median(column) for column in zip(*times[name][1:], strict=True))
         tokens = sum(batch.tokens for batch, _ in work)
         real = tokens - sum(batch.padding for batch, _ in work)
-        row = {"step": name, "wall_s": wall / len(work), "cpu_s": cpu / len(work), "first_s": first / len(work)}
+        row = {"step": name, "wall_s": wall / len(work), "cpu_s": cpu / len(work)}
         rows.append(row | {"per_cpu_second": tokens / cpu, "real_per_cpu_second": real / cpu})
     for row in rows:
         row["ratio"] = rows[0]["real_per_cpu_second"] / row["real_per_cpu_second"]
