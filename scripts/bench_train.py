@@ -6,7 +6,7 @@
 Steps of the training loop itself, on pairs of Multi30k (without a folder, of the sample corpus). Every variant takes
 the same batches, in turn and in rounds, one that does not count first, so that a noisy machine disturbs all alike.
 Printed are medians of the rounds, and ratios of the first variant to the others, by CPU time: of a process with one
-thread it is what wall time would be on an idle core. The profile needs MKL, which reports its own products.
+thread it is what wall time would be on an idle core. The profile needs MKL, which reports its products.
 """
 
 import argparse
@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import fields
@@ -60,7 +61,6 @@ STEPS = {
     "per_cpu_second": ("tokens a CPU second", ",.0f"),
     "real_per_cpu_second": ("without padding", ",.0f"),
     "ratio": ("ratio", ".2f"),
-    "first_s": ("first, CPU s", ".1f"),
 }
 PADDING = {
     "batches": ("batches of", ""),
@@ -221,11 +221,10 @@ def compare(trainer: Trainer, similar: Sequence[Work], mixed: Sequence[Work], ro
             print(f"round {number}, {name}: {times[name][-1][1]:.2f} CPU s", file=sys.stderr)
     rows: list[dict[str, Any]] = []
     for name, _, work in steps:
-        (_, first), *counted = times[name]
-        wall, cpu = (statistics.median(column) for column in zip(*counted, strict=True))
+        wall, cpu = (statistics.median(column) for column in zip(*times[name][1:], strict=True))
         tokens = sum(batch.tokens for batch, _ in work)
         real = tokens - sum(batch.padding for batch, _ in work)
-        row = {"step": name, "wall_s": wall / len(work), "cpu_s": cpu / len(work), "first_s": first / len(work)}
+        row = {"step": name, "wall_s": wall / len(work), "cpu_s": cpu / len(work)}
         rows.append(row | {"per_cpu_second": tokens / cpu, "real_per_cpu_second": real / cpu})
     for row in rows:
         row["ratio"] = rows[0]["real_per_cpu_second"] / row["real_per_cpu_second"]
@@ -263,23 +262,34 @@ def mkl() -> Any:
     return ctypes.CDLL(str(found[0])) if found else None
 
 
-def products(report: str, vocabulary: int) -> dict[str, float]:
-    """Seconds of the products in a report of MKL: those of logits, which have the vocabulary as a side, and others. Of
-    each shape the median counts for all: on a busy machine some wait for a core."""
-    units = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0}
-    times: dict[str, list[float]] = {}
-    for shape, number, unit in re.findall(r"SGEMM\w*\((\w,\w,\d+,\d+,\d+),.*?\) ([\d.]+)(ns|us|ms|s) ", report):
-        times.setdefault(shape, []).append(float(number) * units[unit])
-    found = {"products of the blocks": 0.0, "products of logits": 0.0}
-    for shape, seconds in times.items():
-        which = "products of logits" if str(vocabulary) in shape.split(",") else "products of the blocks"
-        found[which] += statistics.median(seconds) * len(seconds)
-    return found
+Shape = tuple[str, str, int, int, int]  # of a product as BLAS names it: whether each side is transposed, m, n, k
+
+
+def products(report: str) -> Counter[Shape]:
+    """How many products of each shape are in a report of MKL."""
+    found = re.findall(r"SGEMM\w*\((\w),(\w),(\d+),(\d+),(\d+),", report)
+    return Counter((a, b, int(m), int(n), int(k)) for a, b, m, n, k in found)
+
+
+def cost(shape: Shape, count: int, repeats: int = 3) -> float:
+    """CPU seconds of ``count`` such products, which are done again, small ones many at a time."""
+    a, b, m, n, k = shape
+    many = min(count, 64) if m * n * k < 1_000_000 else 1
+    left, right = mx.random.normal((many, *((n, k) if b == "N" else (k, n)))), mx.random.normal((many, m, k))
+    left = left if b == "N" else left.swapaxes(-1, -2)
+    right = right.swapaxes(-1, -2) if a == "T" else mx.random.normal((many, k, m))
+    mx.eval(left, right)
+    times = []
+    for _ in range(repeats):
+        started = time.process_time()
+        mx.eval(left @ right)
+        times.append(time.process_time() - started)
+    return min(times) * count / many
 
 
 def profile(trainer: Trainer, work: Sequence[Work], vocabulary: int, rounds: int) -> list[dict[str, Any]]:
-    """A row for each kind of work in a step as it is, means of all steps. MKL reports in one round, the others are
-    timed, since reporting itself takes time."""
+    """A row for each kind of work in a step as it is, means of all steps. MKL reports the products of one round, which
+    are timed afterwards; the rest is timed in others, since reporting itself takes time."""
     library, clock, optimizing, whole = mkl(), Clock(), 0.0, 0.0
     clip = optim.clip_grad_norm
 
@@ -302,7 +312,9 @@ def profile(trainer: Trainer, work: Sequence[Work], vocabulary: int, rounds: int
             trainer.train_step([one])
             clock.add("optimizer", time.process_time() - optimizing)
             whole += time.process_time() - started
-    seconds = products(VERBOSE.read_text(), vocabulary)
+    seconds = {"products of the blocks": 0.0, "products of logits": 0.0}
+    for shape, count in products(VERBOSE.read_text()).items():
+        seconds["products of logits" if vocabulary in shape else "products of the blocks"] += cost(shape, count)
     VERBOSE.unlink()
     seconds |= {what: spent / rounds for what, spent in clock.seconds.items()}
     seconds["all else"] = whole / rounds - sum(seconds.values())

@@ -4,6 +4,8 @@ import importlib
 import json
 import shutil
 import statistics
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,6 +19,10 @@ from test_training import PAIRS, fresh
 
 from streamllm.cache import DualStreamingCache
 from streamllm.training.data import DataConfig, TrainingData
+
+
+def mkl() -> Any:
+    return next(Path(sys.prefix, "lib").glob("libmkl_rt.so*"), None)
 
 
 @pytest.fixture
@@ -152,9 +158,36 @@ def test_pairs_in_any_order_are_those_of_an_epoch(script: Any, tmp_path: Path):
     assert row["padding"] == sum(batch.padding for batch, _ in mixed) / sum(batch.tokens for batch, _ in mixed)
 
 
-def test_products_are_counted_by_shape_at_their_median(script: Any):
-    line = "MKL_VERBOSE SGEMM({},0x7fb6,0x564d,32,0x564d,32,0x7fb6,0x564d,30) {} CNR:OFF Dyn:1 FastMM:1\n"
-    calls = [("T,N,30,30,32", "5.00us"), ("T,N,30,30,32", "7.00us"), ("T,N,30,30,32", "900.00ms")]
-    calls += [("N,N,4000,100,160", "1.50ms"), ("N,N,160,100,4001", "250.00ns")]
-    found = script("bench_train").products("".join(line.format(*call) for call in calls), 4000)
-    assert found == pytest.approx({"products of the blocks": 21e-6 + 250e-9, "products of logits": 1.5e-3})
+def test_products_are_counted_by_shape(script: Any):
+    bench = script("bench_train")
+    line = "MKL_VERBOSE SGEMM({},0x7fb6,0x564d,32,0x564d,32,0x7fb6,0x564d,30) 5.00us CNR:OFF Dyn:1 FastMM:1\n"
+    found = bench.products("".join(map(line.format, ["T,N,30,20,32", "N,N,4000,100,160", "T,N,30,20,32"])))
+    assert found == {("T", "N", 30, 20, 32): 2, ("N", "N", 4000, 100, 160): 1}
+    assert all(bench.cost((a, b, 30, 20, 32), 3) > 0 for a in "NT" for b in "NT")
+
+
+@pytest.mark.skipif(mkl() is None, reason="no MKL, which reports its products")
+def test_a_profile_has_every_product_of_a_step(tmp_path: Path):
+    """In a process of its own: MKL reports to one file."""
+    code = f"""
+import sys
+sys.path[:0] = [{str(ROOT / "scripts")!r}, {str(ROOT / "tests")!r}]
+import bench_train as bench
+from test_training import PAIRS, fresh
+from pathlib import Path
+folder = Path({str(tmp_path)!r})
+model = fresh(folder / "model")
+data = bench.TrainingData(PAIRS, model.prompt, bench.DataConfig(k=(3,)), seed=0)
+trainer = bench.Trainer(model.model, data, [], bench.TrainingConfig(dropout=0.0), folder)
+counted = []
+bench.cost = lambda shape, count: counted.append((shape, count)) or 0.0
+bench.profile(trainer, data.epoch(0), bench.vocabulary_of(model), rounds=1)
+(batch, _), = data.epoch(0)
+rows, vocabulary = batch.target.size, bench.vocabulary_of(model)
+logits = {{shape: count for shape, count in counted if vocabulary in shape}}
+assert sum(logits.values()) == 3, counted  # logits, and the gradients of both of their factors
+assert all(sorted(shape[2:]) == sorted((rows, vocabulary, 32)) for shape in logits), counted
+assert not bench.VERBOSE.exists()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
