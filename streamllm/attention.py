@@ -8,6 +8,8 @@ from typing import Any
 
 import mlx.core as mx
 
+from streamllm.patches import LOCK
+
 Call = tuple[mx.array, mx.array, float]
 """Queries (1, H, N, D), keys (1, H_kv, L, D) and the scale of one layer."""
 
@@ -19,7 +21,6 @@ def recorded(model: Any) -> Iterator[list[Call]]:
     Raises:
         ValueError: on leaving, when not every layer of ``model`` went through MLX's attention.
     """
-    attention = mx.fast.scaled_dot_product_attention
     calls: list[Call] = []
 
     def note(queries: mx.array, keys: mx.array, *args: Any, **kwargs: Any) -> Any:
@@ -29,11 +30,13 @@ def recorded(model: Any) -> Iterator[list[Call]]:
             calls.append((queries, keys, kwargs["scale"]))
         return attention(queries, keys, *args, **kwargs)
 
-    mx.fast.scaled_dot_product_attention = note  # type: ignore[assignment]
-    try:
-        yield calls
-    finally:
-        mx.fast.scaled_dot_product_attention = attention
+    with LOCK:
+        attention = mx.fast.scaled_dot_product_attention
+        mx.fast.scaled_dot_product_attention = note  # type: ignore[assignment]
+        try:
+            yield calls
+        finally:
+            mx.fast.scaled_dot_product_attention = attention
     if len(calls) != len(model.layers):
         raise ValueError(
             f"the attention of this model (model_type {getattr(model, 'model_type', 'unknown')!r}) cannot be read out: "

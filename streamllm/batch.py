@@ -351,6 +351,7 @@ class Row:
         self.attends = False  # whether attention is read out
         self.branching: list[int] = []  # the next token of each hypothesis of a beam, to be fed
         self.paths: list[Columns] = []  # of these hypotheses, with that token
+        self.branches_end = 0  # columns up to which hypotheses may lie that go on later
         self.length = self.source_offset = self.target_offset = 0  # tokens held
         self.answer: Answer | None = None
         self.forward_passes = self.source_tokens = self.fed_tokens = 0
@@ -375,6 +376,7 @@ class Row:
     def _ask(self, tokens: list[int], hidden: int) -> Answer:
         if self._after_source and not self.target_offset:
             self.target_start = self.source_tokens - hidden
+        self.branches_end = 0
         self._count(tokens)
         return self._wait(tokens, hidden)
 
@@ -401,6 +403,7 @@ class Row:
     def branch(self, tokens: list[int], paths: list[Columns]) -> mx.array:
         """Feed one token to each hypothesis, in the last column of its path; logits (len(tokens), V)."""
         self.branching, self.paths = tokens, paths
+        self.branches_end = max(self.branches_end, *(path[-1] + 1 for path in paths))
         try:
             self._count(tokens)
             return self._wait([], 0).logits
@@ -410,8 +413,7 @@ class Row:
     @property
     def end(self) -> int:
         """Columns that the row needs for what it holds and for what it is about to be fed."""
-        length = self.length + len(self.unread) + len(self.unwritten)
-        return max([length, *(column + 1 for path in self.paths for column in path)])
+        return max(self.length + len(self.unread) + len(self.unwritten), self.branches_end)
 
     def _count(self, tokens: list[int]) -> None:
         self.forward_passes += 1

@@ -8,6 +8,8 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
+from streamllm.patches import LOCK
+
 EMBEDDINGS = (nn.Embedding, nn.QuantizedEmbedding)
 """Whose transposes are the heads of models with tied weights."""
 
@@ -44,25 +46,27 @@ def logits_at(model: Any, rows: Any, columns: Any) -> Iterator[Cut]:
     cut = Cut(rows, columns)
     head = _head(model)
     kind = type(head)
-    call, as_linear = kind.__call__, [embedding.as_linear for embedding in EMBEDDINGS]
 
-    def through_head(self: Any, x: mx.array) -> Any:
-        return call(self, cut.before(x) if self is head else x)
+    with LOCK:
+        call, as_linear = kind.__call__, [embedding.as_linear for embedding in EMBEDDINGS]
 
-    def tied(original: Any) -> Any:
-        return lambda self, x: original(self, cut.before(x))
+        def through_head(self: Any, x: mx.array) -> Any:
+            return call(self, cut.before(x) if self is head else x)
 
-    if head is not None:
-        kind.__call__ = through_head  # type: ignore[method-assign]
-    for embedding, original in zip(EMBEDDINGS, as_linear, strict=True):
-        embedding.as_linear = tied(original)  # type: ignore[method-assign]
-    try:
-        yield cut
-    finally:
+        def tied(original: Any) -> Any:
+            return lambda self, x: original(self, cut.before(x))
+
         if head is not None:
-            kind.__call__ = call  # type: ignore[method-assign]
+            kind.__call__ = through_head  # type: ignore[method-assign]
         for embedding, original in zip(EMBEDDINGS, as_linear, strict=True):
-            embedding.as_linear = original  # type: ignore[method-assign]
+            embedding.as_linear = tied(original)  # type: ignore[method-assign]
+        try:
+            yield cut
+        finally:
+            if head is not None:
+                kind.__call__ = call  # type: ignore[method-assign]
+            for embedding, original in zip(EMBEDDINGS, as_linear, strict=True):
+                embedding.as_linear = original  # type: ignore[method-assign]
 
 
 def _head(model: Any) -> Any:

@@ -146,15 +146,22 @@ class _Counted:
         self._targets = [cache.target for cache in self.caches]
         self._columns: list[int] = []  # of the source tokens, in the keys that a target token sees
         self.forward_passes = self.source_tokens = self.fed_tokens = 0
+        self._half_fed = False  # some layers hold the tokens of a forward that failed, others do not
 
     def _feed(self, tokens: list[int], views: Sequence[Any]) -> mx.array:
+        if self._half_fed:
+            raise RuntimeError("a forward pass of this session failed halfway: open a new session")
         self.forward_passes += 1
         self.fed_tokens += len(tokens)
+        self._half_fed = True
         if len(tokens) == 1:
             with fewer_operations():
-                return self._model(mx.array([tokens]), cache=views)[0, -1]  # type: ignore[no-any-return]
-        with fewer_operations(), logits_at(self._model, slice(None), -1) as cut:
-            return cut.after(self._model(mx.array([tokens]), cache=views))[0]
+                logits: mx.array = self._model(mx.array([tokens]), cache=views)[0, -1]
+        else:
+            with fewer_operations(), logits_at(self._model, slice(None), -1) as cut:
+                logits = cut.after(self._model(mx.array([tokens]), cache=views))[0]
+        self._half_fed = False
+        return logits
 
     def read(self, tokens: list[int]) -> None:
         start = self.caches[0].source_offset

@@ -347,3 +347,23 @@ def test_a_long_beam_needs_no_more_room_than_what_is_alive(model: Any) -> None:
 
     pool = Pool(model, 1)
     assert all_of(pool, [task]) == [STEP]
+
+
+def test_a_beam_keeps_its_columns_while_another_row_steps(model: Any) -> None:
+    def wide(memory: Memory, pause: Any) -> np.ndarray:
+        memory.read([1, 2])
+        memory.write([3])
+        branches = memory.fork()
+        branches.step([0] * 40, list(range(1, 41)))
+        branches.step(list(range(40)), [5] * 40)
+        pause()
+        return np.array(branches.step(list(range(40)), [6] * 40))
+
+    def other_steps() -> None:
+        row = pool.open()
+        row.read([1])
+        row.write([2])
+
+    pool = Pool(model, 2)
+    batched, alone = wide(pool.open(), other_steps), wide(GroupMemory(model), lambda: None)
+    np.testing.assert_allclose(batched, alone, atol=2e-4, rtol=1e-4)

@@ -591,3 +591,20 @@ def test_no_group_policy_encodes_the_source_again_with_a_model_that_hesitates(to
         session = Session(Group().open(model, 0), facts, max_unit_tokens=4, alignment_heads=[[0, 1]])
         translate(session, Example("1", " ".join(words), ""), POLICIES[name], Limits(length_ratio=1, length_extra=3))
         assert (session.source_tokens, model.source_tokens) == (once, once)
+
+
+def test_a_session_whose_forward_failed_halfway_goes_no_further() -> None:
+    """Its first layers would hold a token that the others do not."""
+    model = tiny.random_model(2, 64)
+    memory = Group().open(model)
+    memory.read([1, 2])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(model.layers[1]), "__call__", fails)
+        with pytest.raises(OSError, match="no memory"):
+            memory.read([3])
+    with pytest.raises(RuntimeError, match="open a new session"):
+        memory.write([4])
+
+
+def fails(*args: Any, **kwargs: Any) -> None:
+    raise OSError("no memory")
