@@ -1,7 +1,8 @@
 """Run folders: addressed by their configuration, written sentence by sentence, resumable after any kill.
 
-Invariant: every byte of ``predictions.jsonl`` follows from the configuration. What the clock said is kept
-beside it in ``timings.jsonl``, so an interrupted run ends with the same bytes as an uninterrupted one.
+Invariant: every byte of ``predictions.jsonl`` follows from the configuration and the batch size, which decides a
+near-tie here and there. What the clock said is kept beside it in ``timings.jsonl``, so an interrupted run ends with the
+same bytes as an uninterrupted one.
 """
 
 import fcntl

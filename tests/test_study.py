@@ -6,6 +6,7 @@ import pytest
 from conftest import ROOT
 from hydra import compose, initialize_config_dir
 
+from experiments.mismatch.run import DECODED, LOOKS, PANELS, read_table
 from experiments.policies.run import POINTS, sweep
 from experiments.study import launch_all, write_between
 
@@ -82,3 +83,16 @@ def test_the_study_has_every_policy_at_three_points_or_more() -> None:
     for name, overrides in POINTS.items():
         points = max([1, *(len(override.split(",")) for override in overrides)])
         assert points >= 3 or name in ("full", "alignatt+max_lag")
+
+
+def test_plot_of_mismatches_finds_each_decoding_in_the_table() -> None:
+    table = read_table(ROOT / "experiments/mismatch/README.md")
+    assert list(table["study"].unique()) == list(DECODED)
+    assert set(table.groupby("study")["k"].apply(tuple)) == {(1, 3, 5, 7)}
+    assert (table["bleu_low"] < table["bleu"]).all()
+    assert (table["bleu"] < table["bleu_high"]).all()
+
+
+def test_each_mismatch_has_a_colour_of_its_own_and_is_drawn() -> None:
+    assert set(LOOKS) == set(DECODED) == {name for names in PANELS.values() for name in names}
+    assert len({look.color for look in LOOKS.values()}) == len(LOOKS)

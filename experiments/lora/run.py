@@ -3,7 +3,7 @@
     python -m experiments.lora.run dataset.data_dir=FOLDER model.path=FOLDER
 
 Trains the adapter (`conf/experiment/lora_en_de.yaml`), translates 100 sentences at k = 3 and 5 without and with it, and
-writes table and loss curve beside this file. Half an hour on one idle core; what was stopped goes on by the same
+writes table and loss curve beside this file. About 35 CPU minutes on one core; what was stopped goes on by the same
 command. Without the two folders, data and model come from the hub. `… report` only writes table and curve.
 """
 

@@ -5,15 +5,27 @@
 Trains three small models (`conf/experiment/mismatch.yaml`: group, interleaved, and group with φ = 256), decodes the
 test set with each mismatch put in or taken out, and writes table and plot beside this file. Takes some hours on two
 cores; a study that was stopped goes on by the same command. Without data_dir the data comes from the hub.
+
+    python -m experiments.mismatch.run report   # table and plot again, from finished runs
+    python -m experiments.mismatch.run plot     # the plot alone, from the numbers of the table
 """
 
+import re
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
 
 from experiments.study import launch, markdown, write_between
 from streamllm.compare import intervals, paired_bootstrap
 from streamllm.plots import quality_latency
+from streamllm.plots.look import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, SKY, TEXT, VERMILLION, Look
 from streamllm.runs import load_runs
+
+if TYPE_CHECKING:
+    import pandas
 
 HERE = Path(__file__).parent
 ROOT = "outputs/mismatch"
@@ -34,6 +46,22 @@ DECODED = {
     "φ = 256 (trained)": ("group-phi256", ["paradigm=group"]),
     "φ = 256 (not trained)": ("group", ["paradigm=group", "model.target_start=256"]),
     "batch_positions": ("group", ["paradigm=batch_positions"]),
+}
+# A colour and a marker for each line, and a panel for each kind of mismatch: in one panel the lines cover each other.
+LOOKS = {
+    "group": Look(INK, "o"),
+    "interleaved (trained)": Look(GREEN, "s"),
+    "source sees target": Look(VERMILLION, "v"),
+    "target re-encoded (batch)": Look(GREY, "P", (0, (1.2, 1.2))),
+    "φ = 256 (trained)": Look(BLUE, "D", (0, (4, 1.5))),
+    "positions by arrival": Look(ORANGE, "^"),
+    "batch_positions": Look(PURPLE, "X", (0, (4, 1.5))),
+    "φ = 256 (not trained)": Look(SKY, "D", (0, (1.2, 1.2))),
+}
+LABEL_HEIGHT = 1.7  # BLEU that a line of text takes
+PANELS = {
+    "positions as in training": list(LOOKS)[:5],
+    "positions the model has not seen": ["group", *list(LOOKS)[5:]],
 }
 
 
@@ -73,13 +101,56 @@ def report() -> None:
     columns = ["decoding", "k", "BLEU [95 %]", "against group [95 %]", "AL", "LAAL"]
     columns += ["forward passes per sentence", "s per sentence"]
     write_between(HERE / "README.md", "table", markdown(columns, rows))
-    axes = quality_latency(runs, by="study", reference="group", band=band)
-    axes.figure.savefig(HERE / "mismatch.png", dpi=150, bbox_inches="tight")
-    axes.figure.savefig(HERE / "mismatch.svg", bbox_inches="tight")
+    plot()
+
+
+def read_table(path: Path) -> "pandas.DataFrame":
+    """What the plot needs of the table: ``study``, ``k``, ``bleu``, ``bleu_low``, ``bleu_high`` and ``laal``."""
+    import pandas
+
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if cells[0] in DECODED and (bleu := re.fullmatch(r"(\S+) \[(\S+), (\S+)\]", cells[2])):
+            rows.append((cells[0], int(cells[1]), *map(float, bleu.groups()), float(cells[5])))
+    return pandas.DataFrame(rows, columns=["study", "k", "bleu", "bleu_low", "bleu_high", "laal"])
+
+
+def label_ends(ax: Axes, rows: "pandas.DataFrame") -> None:
+    """Names in a column right of the lines, in the order of their ends and tied to them: the ends nearly coincide."""
+    ends = rows.sort_values("k").groupby("study").last().sort_values("bleu")
+    heights = ends["bleu"].to_numpy(copy=True)
+    for _ in range(100):  # push neighbours apart until none overlap
+        for i in range(len(heights) - 1):
+            push = max(0.0, LABEL_HEIGHT - (heights[i + 1] - heights[i])) / 2
+            heights[i : i + 2] += -push, push
+    for height, (name, end) in zip(heights, ends.iterrows(), strict=True):
+        look = LOOKS[str(name)]
+        tie = {"arrowstyle": "-", "color": look.color, "linewidth": 1, "shrinkA": 2, "shrinkB": 5}
+        at, to = (end["laal"], end["bleu"]), (7.5, height)
+        ax.annotate(str(name), at, to, va="center", color=look.text, fontsize=TEXT, arrowprops=tie)
+    ax.set_xlim(0.5, 11)
+    ax.set_xticks(range(1, 8))
+
+
+def plot() -> None:
+    """Draw the table of the README, so that plot and table cannot differ."""
+    table = read_table(HERE / "README.md")
+    figure, panels = plt.subplots(1, 2, figsize=(12, 4.8), sharey=True, layout="constrained")
+    for ax, (title, studies) in zip(panels, PANELS.items(), strict=True):
+        ax.set_ylim(0, 33)
+        rows = table[table["study"].isin(studies)]
+        quality_latency(rows, by="study", reference="group", band=rows, styles=LOOKS, labels=False, ax=ax)
+        label_ends(ax, rows)
+        ax.set_title(title, fontsize=TEXT, color=INK, loc="left")
+    panels[1].set_ylabel("")
+    figure.savefig(HERE / "mismatch.png", dpi=100)
+    figure.savefig(HERE / "mismatch.svg")
+    plt.close(figure)
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["report"]:
-        report()
+    if sys.argv[1:] in (["report"], ["plot"]):
+        {"report": report, "plot": plot}[sys.argv[1]]()
     else:
         main(sys.argv[1:])

@@ -1,6 +1,6 @@
 """Quality over latency: the curves of policies, together or in panels, and the front of the best runs."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING
@@ -33,6 +33,7 @@ def quality_latency(
     points: bool = False,
     labels: bool | Collection[str] = True,
     pareto: bool = False,
+    styles: Mapping[str, Look] | None = None,
 ) -> Axes:
     """A line for each policy through its operating points, from early to late.
 
@@ -48,12 +49,13 @@ def quality_latency(
         labels: whether to write the name of each line, or which names to write, at one of its ends, the late one if
             there is room.
         pareto: whether to draw the front of what no other run beats (`pareto_front`), broad and grey.
+        styles: looks for lines by name, in place of the usual ones.
 
     Raises: ValueError: a column is absent, no row has both values, intervals are missing, or one line would
         join runs over different data or models.
     """
     lines = _lines(runs, x, y, by, band)
-    look_of = _looks(lines, reference)
+    look_of = _looks(lines, reference) | {name: look for name, look in (styles or {}).items() if name in lines}
     ax = make_axes(ax, (7.2, 4.8) if len(lines) <= CROWD else (9.0, 6.0))
     if pareto:
         front = pareto_front(runs, x, y)
