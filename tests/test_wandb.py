@@ -293,7 +293,7 @@ run(Path(sys.argv[1]), tracker=WandbTracker())
 
 def test_files_of_w_and_b_that_really_cannot_grow_cost_no_result(tmp_path: Path):
     """The kernel refuses every byte of a file beyond 7 KiB, to W&B's own process too: the files of the run stay below,
-    W&B's record and its pictures do not."""
+    the pictures of W&B's table do not."""
     code = [sys.executable, "-c", FILLED, str(tmp_path / "run-1")]
     # git, which env.json asks, must not be killed while it refreshes the index of the checkout.
     environment = clean(tmp_path, GIT_OPTIONAL_LOCKS="0")
