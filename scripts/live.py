@@ -12,14 +12,11 @@ import sys
 from collections.abc import Iterator
 
 import hydra
+from configured import translator
 from omegaconf import DictConfig
 
-import streamllm  # noqa: F401  first: it loads a BLAS, which must come before mlx
 from streamllm.experiment import USER_ERRORS, user_error
 from streamllm.live import translate_live
-from streamllm.policies.bounded import bounded
-
-PARTS = ("model", "prompt", "policy", "paradigm")
 
 
 @contextlib.contextmanager
@@ -48,12 +45,7 @@ def read_some() -> bytes:
 @hydra.main(version_base="1.3", config_path="../conf", config_name="run")
 def main(cfg: DictConfig) -> None:
     try:
-        parts = {key: hydra.utils.instantiate(cfg[key], _convert_="all") for key in PARTS}
-        dataset = hydra.utils.instantiate(cfg.dataset)  # for its languages' units
-        limits = hydra.utils.instantiate(cfg.limits)
-        units = (dataset.source_unit, dataset.target_unit)
-        model = parts["model"].load(parts["prompt"], *units, parts["paradigm"])
-        policy = bounded(parts["policy"], cfg.min_lag, cfg.max_lag)
+        model, policy, limits = translator(cfg)
         show_source = cfg.get("show_source", False) or sys.stdin.isatty()
         with characters_at_once():
             translate_live(model, policy, read_some, limits=limits, show_source=show_source)

@@ -8,25 +8,17 @@ Model, policy and prompt are those of run.py's configuration, with the same keys
 import sys
 
 import hydra
+from configured import translator
 from omegaconf import DictConfig
 
-import streamllm  # noqa: F401  first: it loads a BLAS, which must come before mlx
 from streamllm.experiment import USER_ERRORS, user_error
-from streamllm.policies.bounded import bounded
 from streamllm.serve import PORT, agent_server
-
-PARTS = ("model", "prompt", "policy", "paradigm")
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="run")
 def main(cfg: DictConfig) -> None:
     try:
-        parts = {key: hydra.utils.instantiate(cfg[key], _convert_="all") for key in PARTS}
-        dataset = hydra.utils.instantiate(cfg.dataset)  # for its languages' units
-        limits = hydra.utils.instantiate(cfg.limits)
-        units = (dataset.source_unit, dataset.target_unit)
-        model = parts["model"].load(parts["prompt"], *units, parts["paradigm"])
-        policy = bounded(parts["policy"], cfg.min_lag, cfg.max_lag)
+        model, policy, limits = translator(cfg)
         host, port = cfg.get("host", "127.0.0.1"), cfg.get("port", PORT)
         with agent_server(model, policy, limits, host, port, cfg.seed) as server:
             print(f"serving {policy} at {server.address}; Ctrl-C ends it", flush=True)

@@ -68,10 +68,7 @@ def beam_search(
     for _ in range(max_tokens):
         scores = logprobs(logits) + np.array([[score] for score, _ in alive])
         flat = scores.reshape(-1)
-        # Twice as many as wanted: half of them may end. A stable sort makes ties deterministic.
-        wanted = min(2 * size, flat.size)
-        top = np.sort(np.argpartition(-flat, wanted - 1)[:wanted])
-        top = top[np.argsort(-flat[top], kind="stable")]
+        top = _best(flat, 2 * size)  # twice as many as wanted: half of them may end
         following: list[tuple[float, list[int]]] = []
         parents: list[int] = []
         for rank, index in enumerate(top.tolist()):
@@ -88,3 +85,11 @@ def beam_search(
         logits = step(parents, [tokens[-1] for _, tokens in alive])
     ended.sort(key=lambda scored: -scored[0] / (len(scored[1]) + 1))
     return [tokens for _, tokens in [*ended, *alive][:size]]
+
+
+def _best(scores: np.ndarray, n: int) -> np.ndarray:
+    """Where the ``n`` highest of ``scores`` (N,) are, the best first; of equal ones those that stand first."""
+    n = min(n, scores.size)
+    least = -np.partition(-scores, n - 1)[n - 1]
+    candidates = np.flatnonzero(scores >= least)  # all that tie at the cut, of which a partition takes any
+    return candidates[np.argsort(-scores[candidates], kind="stable")][:n]

@@ -158,6 +158,17 @@ def test_a_beam_of_one_is_greedy() -> None:
         assert search(table(seed, 5), 1, 6) == [path]
 
 
+@pytest.mark.parametrize("better", [0, 1, 3])
+def test_of_equal_candidates_those_with_the_lowest_tokens_are_taken(better: int) -> None:
+    """Many tie where the beam is cut; what is likelier than they comes first."""
+    logits = np.zeros(300, np.float32)
+    logits[[250, 200, 299][:better]] = [3, 2, 1][:better]
+    found = beam_search(
+        mx.array(logits), lambda parents, tokens: mx.zeros((len(tokens), 300)), lambda token: False, 5, 1
+    )
+    assert found == [[token] for token in [250, 200, 299][:better] + [0, 1, 2, 3, 4][: 5 - better]]
+
+
 def test_an_end_beyond_the_beam_is_no_hypothesis() -> None:
     """Of four candidates for two places, the third ends: it is not among the best two."""
     first = mx.array([1.0, 3.0, 2.0, -9.0])

@@ -181,6 +181,8 @@ def test_traces_do_not_depend_on_the_batch_size(
     "policy",
     [
         Confidence(0.2),
+        policies.Entropy(3.0),
+        policies.MultiK(1, 4, 0.1, 0.3),
         policies.WaitIfDiff(2),
         policies.WaitIfWorse(2),
         LocalAgreement(),
@@ -195,6 +197,19 @@ def test_policies_that_ask_the_model_decide_the_same_in_a_batch(tokenizer: Any, 
     examples = examples_of(SENTENCES)
     sure = sum(compare(streaming(tokenizer, seed, 5.0), examples, policy, 4) for seed in (1, 2))
     assert sure >= len(examples)
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        policies.Stride(2, 3),
+        policies.Oracle([1, 1, 3, 4]),
+        policies.Oracle({str(i): [i % 3 + 1, 2, 4] for i in range(len(SENTENCES))}),  # as policy=replay has them
+    ],
+    ids=["stride", "oracle", "replay"],
+)
+def test_policies_that_know_their_delays_write_the_same_in_a_batch(tokenizer: Any, policy: Policy) -> None:
+    assert compare(streaming(tokenizer, 2, 5.0), examples_of(SENTENCES), policy, 4) >= len(SENTENCES) - 2
 
 
 @pytest.mark.parametrize("policy", [WaitK(1), LocalAgreement()], ids=["waitk", "local_agreement"])

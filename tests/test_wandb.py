@@ -21,7 +21,7 @@ from test_experiment import CONFIG, EXAMPLES, run
 from test_tracking import wandb_records
 
 from streamllm import tracking
-from streamllm.runs import METRICS, load_runs
+from streamllm.runs import METRICS, PREDICTIONS, load_runs
 from streamllm.tracking import WandbTracker
 from streamllm.wandb_runs import load_wandb_runs
 
@@ -278,6 +278,34 @@ def test_disk_that_fills_up_costs_no_result(
     run(tmp_path / "run-1", tracker=WandbTracker())
     assert (tmp_path / "run-1" / METRICS).exists()
     assert "WandbTracker failed in table (OSError: [Errno 28] No space left on device)" in caplog.text
+
+
+FILLED = """
+import resource, sys
+from pathlib import Path
+from test_experiment import run
+from streamllm.tracking import WandbTracker
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (7168, 7168))
+run(Path(sys.argv[1]), tracker=WandbTracker())
+"""
+
+
+def test_files_of_w_and_b_that_really_cannot_grow_cost_no_result(tmp_path: Path):
+    """The kernel refuses every byte of a file beyond 7 KiB, to W&B's own process too: the files of the run stay below,
+    the pictures of W&B's table do not."""
+    code = [sys.executable, "-c", FILLED, str(tmp_path / "run-1")]
+    # git, which env.json asks, must not be killed while it refreshes the index of the checkout.
+    environment = clean(tmp_path, GIT_OPTIONAL_LOCKS="0")
+    done = subprocess.run(code, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    run(tmp_path / "run-2")
+    metrics = [json.loads((tmp_path / name / METRICS).read_text()) for name in ("run-1", "run-2")]
+    assert metrics[0]["bleu"] == metrics[1]["bleu"]
+    predictions = [(tmp_path / name / PREDICTIONS).read_bytes() for name in ("run-1", "run-2")]
+    assert predictions[0] == predictions[1]
+    assert "WandbTracker failed in table (OSError: [Errno 27] File too large)" in done.stderr
+    assert done.stderr.count("WandbTracker failed") == 1
 
 
 # --- a sweep of W&B
