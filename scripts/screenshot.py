@@ -20,7 +20,7 @@ def main() -> None:
     parser.add_argument("--b", required=True, help="the second one")
     parser.add_argument("--sentence", type=int, default=2, help="which sentence of the sorted list to open, from 1")
     args = parser.parse_args()
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import sync_playwright  # type: ignore[import-not-found]
 
     program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if program is None:
