@@ -233,6 +233,31 @@ def test_finished_run_shows_its_results_without_data_or_model(tmp_path: Path, ca
     assert "finished before" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({}, "finished before; to run it again, delete the folder"),
+        ({"dirty": True}, "finished before with other code (aaaaaaaaaa; now it is aaaaaaaaaa with changes); to run"),
+        ({"commit": "b" * 40}, "finished before with other code (aaaaaaaaaa; now it is bbbbbbbbbb); to run it again"),
+        ({"commit": None, "dirty": None}, "finished before; to run it again"),
+    ],
+)
+def test_finished_run_says_that_it_was_made_by_other_code(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    change: dict[str, Any],
+    said: str,
+):
+    options: Any = {"config": CONFIG, "name": "test", "policy": WaitK(2), "root": tmp_path, "dataset": Sentences()}
+    then = {"commit": "a" * 40, "dirty": False}
+    monkeypatch.setattr("streamllm.experiment.environment", lambda: then)
+    monkeypatch.setattr("streamllm.experiment.code", lambda: then | change)
+    for _ in range(2):
+        run_experiment(model=ShoutingModel(), **options)
+    assert said in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("again", [False, True])
 def test_finished_run_is_tracked_again_only_where_that_is_wanted(tmp_path: Path, again: bool):
     options: Any = {"config": CONFIG, "name": "test", "policy": WaitK(2), "root": tmp_path, "dataset": Sentences()}

@@ -148,6 +148,9 @@ def _find(paths: Sequence[str | os.PathLike[str]]) -> tuple["pandas.DataFrame", 
             state = f"no finished run, and {len(inside)} unfinished" if inside else "no run"
             raise FileNotFoundError(f"{path} holds {state}: give a folder with finished runs of run.py, or one of them")
     loaded = {parent: load_runs(parent) for parent in dict.fromkeys(run.parent for run in wanted)}
+    if all(rows.empty for rows in loaded.values()):
+        raise FileNotFoundError(f"no run of {', '.join(map(str, loaded))} can be read: look at the warnings")
+    loaded = {parent: rows for parent, rows in loaded.items() if not rows.empty}
     rows = pandas.concat(
         [rows[[Path(folder) in wanted for folder in rows["folder"]]] for rows in loaded.values()], ignore_index=True
     )
