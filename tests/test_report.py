@@ -156,7 +156,7 @@ def test_runs_that_only_their_folder_tells_apart_are_named_by_digest(tmp_path: P
 
 
 def test_setting_that_would_fill_the_page_is_cut(tmp_path: Path):
-    settings = config() | {"policy": {"_target_": "my.Oracle", "delays": list(range(1000))}}
+    settings = config() | {"policy": {"_target_": "my.Oracle", "delays": "1," * 1000}}
     run(tmp_path, sentences(5, 0.3, 2), settings)
     assert len(rows(page(tmp_path))[0]["Setting"]) == 40
 
