@@ -218,7 +218,10 @@ def report(folder: RunFolder, metrics: Mapping[str, Any]) -> str:
 
 def _other_code(folder: RunFolder) -> str:
     """Words for a run that was begun with other code than this; none where one of the two is not known."""
-    then, now = folder.environment(), code()
+    try:
+        then, now = folder.environment(), code()
+    except ValueError:  # a damaged env.json costs no result
+        return ""
     if then.get("commit") is None or now["commit"] is None:
         return ""
     was, this = (f"{of['commit'][:10]}{' with changes' * bool(of.get('dirty'))}" for of in (then, now))

@@ -15,7 +15,7 @@ from conftest import ROOT
 from streamllm.experiment import Translate, evaluate, run_experiment
 from streamllm.policies import Full, WaitK
 from streamllm.records import Emission, Example, Trace
-from streamllm.runs import METRICS, PREDICTIONS, RunFolder, RunInUse, load_traces
+from streamllm.runs import ENVIRONMENT, METRICS, PREDICTIONS, RunFolder, RunInUse, load_traces
 from streamllm.tracking import NullTracker
 from streamllm.translate import translate
 
@@ -256,6 +256,15 @@ def test_finished_run_says_that_it_was_made_by_other_code(
     for _ in range(2):
         run_experiment(model=ShoutingModel(), **options)
     assert said in capsys.readouterr().out
+
+
+def test_damaged_env_json_costs_no_result(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    options: Any = {"config": CONFIG, "name": "test", "policy": WaitK(2), "root": tmp_path, "dataset": Sentences()}
+    first = run_experiment(model=ShoutingModel(), **options)
+    (file,) = tmp_path.glob(f"*/{ENVIRONMENT}")
+    file.write_text("{")
+    assert run_experiment(model=ShoutingModel(), **options) == first
+    assert "finished before; to run it again" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("again", [False, True])
