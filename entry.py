@@ -51,6 +51,20 @@ def launch(main: Callable[[], Any]) -> None:
         sys.exit(130)
 
 
+REPEATED = (("k", "policy"), ("early_stop", "limits"))
+"""Keys at the top, each with the group that repeats it."""
+
+
 def resolved(cfg: DictConfig) -> dict[str, Any]:
-    """The whole configuration as plain values; a missing one is an error."""
-    return OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[return-value]
+    """The whole configuration as plain values.
+
+    Raises:
+        MissingMandatoryValue: a value is missing.
+        ValueError: a key and its repetition in a group differ: one run would have two folders, and two values of k.
+    """
+    values: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
+    for key, group in REPEATED:
+        repeated = (values.get(group) or {}).get(key)
+        if key in values and repeated is not None and repeated != values[key]:
+            raise ValueError(f"{key} is {values[key]} and {group}.{key} is {repeated}: give {key}={repeated} alone")
+    return values

@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from entry import resolved
-from streamllm.runs import RunError, RunFolder, write_atomically
+from streamllm.runs import RunFolder, write_atomically
 
 # --- one model in memory
 
@@ -132,7 +132,7 @@ class SweepTable(Callback):
             return
         sys.argv = self._command  # env.json tells what was typed, and not how a launcher started this process
         self._skips = False
-        with contextlib.suppress(OmegaConfBaseException, RunError):  # the run itself says what is wrong
+        with contextlib.suppress(OmegaConfBaseException, ValueError):  # the run itself says what is wrong
             keys = [str(key) for key in config if key != "hydra"]
             self._skips = _folder(OmegaConf.masked_copy(config, keys)).finished
 

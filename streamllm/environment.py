@@ -25,7 +25,7 @@ def environment() -> dict[str, Any]:
     device = mx.default_device()
     details = mx.device_info() if hasattr(mx, "device_info") else {}
     return {
-        **_commit(Path(streamllm.__file__).parents[1]),
+        **code(),
         "versions": versions,
         "device": "gpu" if device == mx.Device(mx.gpu) else "cpu",
         "device_name": str(details.get("device_name") or platform.processor() or platform.machine()),
@@ -36,14 +36,19 @@ def environment() -> dict[str, Any]:
     }
 
 
+def code() -> dict[str, Any]:
+    """The ``commit`` of this checkout, and whether it is ``dirty``; None for an installed package."""
+    return _commit(Path(__file__).parents[1])
+
+
 def _commit(project: Path) -> dict[str, Any]:
-    """Commit of the checkout and whether tracked files differ from it; None for an installed package."""
+    """As `code`; dirty is a checkout with changed files, or with new ones that git does not ignore."""
     unknown: dict[str, Any] = {"commit": None, "dirty": None}
     if not (project / ".git").exists():
         return unknown
     try:
         commit = _git(project, "rev-parse", "HEAD")
-        changed = _git(project, "status", "--porcelain", "--untracked-files=no")
+        changed = _git(project, "status", "--porcelain", "--untracked-files=normal")
     except (OSError, subprocess.SubprocessError):
         return unknown
     return {"commit": commit, "dirty": bool(changed)}

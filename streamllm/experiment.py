@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from streamllm.environment import environment
+from streamllm.environment import code, environment
 from streamllm.metrics.arrival import ArrivalClock
 from streamllm.metrics.latency import latency
 from streamllm.metrics.quality import RunningBLEU, sentence_bleu
@@ -109,7 +109,7 @@ def run_experiment(
     folder = RunFolder.of(config, name, root)
     if folder.finished:
         metrics = folder.metrics()
-        print(f"{report(folder, metrics)}\n  finished before; to run it again, delete the folder")
+        print(f"{report(folder, metrics)}\n  finished before{_other_code(folder)}; to run it again, delete the folder")
         if tracker is not None and tracker.again:
             guarded = Guarded(tracker)
             guarded.start(RunInfo(folder.digest, folder.path.name, folder.path, config))
@@ -214,6 +214,18 @@ def report(folder: RunFolder, metrics: Mapping[str, Any]) -> str:
         sentences += f", {metrics['sentences_without_output']} of them without output"
     body = [f"  {name:<9}{text}" for name, text in figures.items() if text]
     return "\n".join([f"{folder.path}: {sentences}", *body])
+
+
+def _other_code(folder: RunFolder) -> str:
+    """Words for a run that was begun with other code than this; none where one of the two is not known."""
+    try:
+        then, now = folder.environment(), code()
+    except ValueError:  # a damaged env.json costs no result
+        return ""
+    if then.get("commit") is None or now["commit"] is None:
+        return ""
+    was, this = (f"{of['commit'][:10]}{' with changes' * bool(of.get('dirty'))}" for of in (then, now))
+    return "" if was == this else f" with other code ({was}; now it is {this})"
 
 
 def _drive(

@@ -8,6 +8,7 @@ same bytes as an uninterrupted one.
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,6 +20,8 @@ from streamllm.records import Event, Trace
 
 if TYPE_CHECKING:
     import pandas
+
+log = logging.getLogger(__name__)
 
 # Top-level keys that say where and how a run is made and recorded, not what comes out of it.
 NOT_IN_DIGEST = frozenset({"hydra", "tracker", "output", "experiment", "name", "debug", "objective", "batch_size"})
@@ -166,12 +169,17 @@ class RunFolder:
         """The flat metrics of a finished run.
 
         Raises:
-            RunError: the run has not finished.
+            RunError: the run has not finished, or the file is damaged.
         """
         if not self.finished:
             raise RunError(f"{self.path} has no {METRICS}: the run has not finished; start its command again")
-        metrics: dict[str, Any] = json.loads((self.path / METRICS).read_text(encoding="utf-8"))
-        return metrics
+        path = self.path / METRICS
+        try:
+            return dict(json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
+            raise RunError(
+                f"{path} is damaged ({error}): delete that file, and the same command finishes the run again"
+            ) from error
 
     def environment(self) -> dict[str, Any]:
         """What the run was begun with (`streamllm.environment`); empty before that."""
@@ -372,7 +380,7 @@ def _delays(trace: Trace) -> list[int]:
 
 def load_runs(root: str | os.PathLike[str] = "outputs") -> "pandas.DataFrame":
     """One row for each finished run in ``root``: ``folder``, ``name`` and ``digest``, its configuration with
-    dots between keys (``policy.k``), and its metrics.
+    dots between keys (``policy.k``), and its metrics. A run whose metrics are damaged is left out, with a warning.
 
     Raises:
         FileNotFoundError: ``root`` is not a folder.
@@ -386,9 +394,14 @@ def load_runs(root: str | os.PathLike[str] = "outputs") -> "pandas.DataFrame":
         folder = RunFolder(path)
         if path.name.startswith(".") or not folder.finished:
             continue
+        try:
+            metrics = folder.metrics()
+        except RunError as error:
+            log.warning("left out: %s", error)
+            continue
         config = read_config(path)
         name, _, digits = path.name.rpartition("-")
-        rows.append({"folder": str(path), **flatten(config), **folder.metrics(), "name": name, "digest": digits})
+        rows.append({"folder": str(path), **flatten(config), **metrics, "name": name, "digest": digits})
     return pandas.DataFrame(rows)
 
 

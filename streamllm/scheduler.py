@@ -48,6 +48,7 @@ def translate_many(
     Raises:
         ValueError: batch_size is not positive.
     """
+    asked = "" if batch_size is None else f"batch_size is {batch_size}, but "
     batch_size = default_batch_size() if batch_size is None else batch_size
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; it is the number of sentences at a time, at least 1")
@@ -56,7 +57,7 @@ def translate_many(
         if reason is None:
             yield from _batched(model, examples, translate_one, min(batch_size, len(examples)), seed)
             return
-        log.info("batch_size is %d, but sentences are translated one by one: %s", batch_size, reason)
+        log.info("%ssentences are translated one by one: %s", asked, reason)
     for example in examples:
         yield translate_one(model.session(seed, example.id), example, time.perf_counter)
 

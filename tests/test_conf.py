@@ -201,6 +201,8 @@ def test_interrupted_command_goes_on_and_ends_with_the_same_bytes(desk: Path):
     [
         (["k=0"], "error: k is 0; it is a whole number of units, at least 1"),
         (["batch_size=0"], "error: batch_size is 0"),
+        (["policy.k=5"], "error: k is 3 and policy.k is 5: give k=5 alone"),
+        (["limits.early_stop=stop"], "error: early_stop is read and limits.early_stop is stop: give early_stop=stop"),
         (["dataset=table", "dataset.path=absent.csv"], "absent.csv"),
         (["dataset=files"], "error: Missing mandatory value"),
         (["+policy.depth=1"], "unexpected keyword argument 'depth'"),
@@ -220,6 +222,14 @@ def test_sweep_goes_on_after_a_point_that_fails_and_fails_at_its_end(desk: Path)
     assert "error: k is 0" in sweep.stderr
     assert "Traceback" not in sweep.stderr
     assert len(list((desk / "work" / "outputs").glob(f"sample-waitk-*/{METRICS}"))) == 1
+
+
+def test_sweep_over_a_repeated_key_fails_in_words(desk: Path):
+    sweep = run(desk, "-m", "policy.k=3,5")
+    assert sweep.returncode == 1
+    assert "error: k is 3 and policy.k is 5" in sweep.stderr
+    assert "Traceback" not in sweep.stderr
+    assert "sweep: 1 points and 1 that failed" in sweep.stdout
 
 
 def test_debug_shows_the_stack(desk: Path):

@@ -15,7 +15,7 @@ from conftest import ROOT
 from streamllm.experiment import Translate, evaluate, run_experiment
 from streamllm.policies import Full, WaitK
 from streamllm.records import Emission, Example, Trace
-from streamllm.runs import METRICS, PREDICTIONS, RunFolder, RunInUse, load_traces
+from streamllm.runs import ENVIRONMENT, METRICS, PREDICTIONS, RunFolder, RunInUse, load_traces
 from streamllm.tracking import NullTracker
 from streamllm.translate import translate
 
@@ -231,6 +231,40 @@ def test_finished_run_shows_its_results_without_data_or_model(tmp_path: Path, ca
     assert run_experiment(model=model, dataset=Sentences([]), **options) == first
     assert not model.loaded
     assert "finished before" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({}, "finished before; to run it again, delete the folder"),
+        ({"dirty": True}, "finished before with other code (aaaaaaaaaa; now it is aaaaaaaaaa with changes); to run"),
+        ({"commit": "b" * 40}, "finished before with other code (aaaaaaaaaa; now it is bbbbbbbbbb); to run it again"),
+        ({"commit": None, "dirty": None}, "finished before; to run it again"),
+    ],
+)
+def test_finished_run_says_that_it_was_made_by_other_code(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    change: dict[str, Any],
+    said: str,
+):
+    options: Any = {"config": CONFIG, "name": "test", "policy": WaitK(2), "root": tmp_path, "dataset": Sentences()}
+    then = {"commit": "a" * 40, "dirty": False}
+    monkeypatch.setattr("streamllm.experiment.environment", lambda: then)
+    monkeypatch.setattr("streamllm.experiment.code", lambda: then | change)
+    for _ in range(2):
+        run_experiment(model=ShoutingModel(), **options)
+    assert said in capsys.readouterr().out
+
+
+def test_damaged_env_json_costs_no_result(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    options: Any = {"config": CONFIG, "name": "test", "policy": WaitK(2), "root": tmp_path, "dataset": Sentences()}
+    first = run_experiment(model=ShoutingModel(), **options)
+    (file,) = tmp_path.glob(f"*/{ENVIRONMENT}")
+    file.write_text("{")
+    assert run_experiment(model=ShoutingModel(), **options) == first
+    assert "finished before; to run it again" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("again", [False, True])

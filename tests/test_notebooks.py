@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pandas
 import pytest
 from conftest import ROOT
 from hydra import compose, initialize_config_dir
@@ -26,6 +27,16 @@ def test_notebook_has_no_outputs(path: Path) -> None:
     assert code
     assert [cell["outputs"] for cell in code] == [[]] * len(code)
     assert [cell["execution_count"] for cell in code] == [None] * len(code)
+
+
+def test_figure_of_the_last_notebook_takes_runs_over_one_data_set() -> None:
+    """Also where two data sets have the same number of sentences."""
+    drawn: list[Any] = []
+    rows = [("sample", 1), ("sample", 3), ("multi30k", 1), ("multi30k", 3), ("multi30k", 5)]
+    runs = pandas.DataFrame([{"dataset.name": name, "sentences": 180, "k": k} for name, k in rows])
+    code = "".join(cells(NOTEBOOKS[-1])[-1]["source"])
+    exec(code, {"runs": runs, "quality_latency": lambda same, points: drawn.append(same)})
+    assert list(drawn[0]["dataset.name"]) == ["multi30k"] * 3
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -1,6 +1,7 @@
 """Plots: what stands on the axes, that no label covers another, and what is refused. Pixels are for the eye."""
 
 import dataclasses
+import re
 from collections.abc import Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -14,6 +15,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas
 import pytest
+from conftest import ROOT
 from matplotlib.axes import Axes
 from matplotlib.text import Annotation, Text
 from test_compare import make_run
@@ -108,6 +110,25 @@ def test_fifteen_policies_all_look_different():
 def test_unknown_policies_do_not_look_like_known_ones():
     styles = looks(["a_new_one", *POLICIES[:4]])
     assert len(set(styles.values())) == 5
+
+
+def test_replay_has_a_name_of_its_own_and_labels_hold_single_settings():
+    runs = pandas.DataFrame(
+        [
+            {"policy._target_": composed_target("oracle"), "policy.delays": [2, 3], "laal": 1.0, "bleu": 1.0},
+            {"policy._target_": composed_target("oracle"), "policy.delays": [4, 4], "laal": 2.0, "bleu": 2.0},
+            *(
+                {"policy._target_": composed_target("replay"), "policy.delays.run": name, "laal": lag, "bleu": lag}
+                for name, lag in (("a", 3.0), ("b", 4.0))
+            ),
+        ]
+    )
+    assert list(operating_points(runs)) == [""] * 4
+    assert set(notes(quality_latency(runs, points=True))) == {"oracle", "replay"}
+
+
+def composed_target(policy: str) -> str:
+    return re.findall(r"^_target_: (.+)$", (ROOT / f"conf/policy/{policy}.yaml").read_text(), re.MULTILINE)[0]
 
 
 def test_operating_points_name_what_differs_within_a_policy():
@@ -302,6 +323,24 @@ def test_panels_of_many_policies_fill_rows():
 def test_what_cannot_be_drawn_is_refused(change: dict[str, Any], message: str):
     with pytest.raises(ValueError, match=message):
         quality_latency(**{"runs": RUNS, **change})
+
+
+MIXED = RUNS.assign(**{"dataset.name": list("aabbbb"), "sentences": 9})
+
+
+def test_advice_for_mixed_runs_holds():
+    with pytest.raises(ValueError, match=r"runs\[runs\['dataset.name'\] == 'a'\], or give by='dataset.name'"):
+        quality_latency(MIXED)
+    quality_latency(MIXED[MIXED["dataset.name"] == "a"])
+    quality_latency(MIXED, by="dataset.name")
+
+
+def test_a_column_that_would_be_refused_is_no_advice():
+    runs = MIXED.assign(sentences=[9, 8, 7, 7, 7, 7])
+    with pytest.raises(ValueError, match=r"different sentences \(9, 8\)"):
+        quality_latency(runs, by="dataset.name")
+    with pytest.raises(ValueError, match=r"== 'a'\]$"):
+        quality_latency(runs)
 
 
 # --- the path of a sentence

@@ -24,7 +24,7 @@ from streamllm.metrics.quality import sentence_bleu
 from streamllm.records import Event, Trace
 from streamllm.report import gather, render, write_report
 from streamllm.report.__main__ import main
-from streamllm.runs import RunError, RunFolder
+from streamllm.runs import METRICS, RunError, RunFolder
 
 TARGETS = {"waitk": "streamllm.policies.waitk.WaitK", "full": "streamllm.policies.full.Full"}
 NASTY = """</script ></script><b>"fett"</b> & 'so' {{css}} &lt; <!--<script> \u2028"""
@@ -156,7 +156,7 @@ def test_runs_that_only_their_folder_tells_apart_are_named_by_digest(tmp_path: P
 
 
 def test_setting_that_would_fill_the_page_is_cut(tmp_path: Path):
-    settings = config() | {"policy": {"_target_": "my.Oracle", "delays": list(range(1000))}}
+    settings = config() | {"policy": {"_target_": "my.Oracle", "delays": "1," * 1000}}
     run(tmp_path, sentences(5, 0.3, 2), settings)
     assert len(rows(page(tmp_path))[0]["Setting"]) == 40
 
@@ -359,6 +359,12 @@ def test_run_on_its_way_is_left_out_and_said_so(outputs: Path, tmp_path: Path, c
 def test_run_that_is_named_must_have_finished(tmp_path: Path):
     with pytest.raises(RunError, match="the run has not finished; start its command again"):
         gather([unfinished(tmp_path / "half-123")])
+
+
+def test_folder_needs_a_run_that_can_be_read(tmp_path: Path):
+    (run(tmp_path, sentences(3, 0.3, 2), config()) / METRICS).write_text("{")
+    with pytest.raises(FileNotFoundError, match="can be read"):
+        page(tmp_path)
 
 
 def test_folder_needs_a_finished_run(tmp_path: Path):

@@ -12,9 +12,10 @@ from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamllm.environment import environment
+from streamllm.environment import _commit, environment
 from streamllm.records import Event, Trace
 from streamllm.runs import (
+    METRICS,
     PREDICTIONS,
     TIMINGS,
     RunError,
@@ -310,6 +311,21 @@ def test_load_runs_gives_configuration_and_metrics_of_finished_runs(tmp_path: Pa
     assert (row["policy.k"], row["bleu"], row["al"]) == (3, 30.5, 2.5)
 
 
+@pytest.mark.parametrize("content", ['{"bleu": 30.5', "3"])
+def test_load_runs_leaves_out_a_run_with_damaged_metrics(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, content: str
+):
+    write_run(RunFolder(tmp_path / "sample-waitk-abc"), ["1"], order=["1"])
+    write_run(RunFolder(tmp_path / "sample-waitk-def"), ["1"], order=["1"])
+    damaged = tmp_path / "sample-waitk-abc" / METRICS
+    damaged.write_text(content)
+    assert list(load_runs(tmp_path)["digest"]) == ["def"]
+    (said,) = caplog.messages
+    assert f"{damaged} is damaged" in said and "delete that file, and the same command finishes the run" in said
+    with pytest.raises(RunError, match="delete that file"):
+        RunFolder(damaged.parent).metrics()
+
+
 def test_load_runs_of_a_missing_folder_says_so(tmp_path: Path):
     with pytest.raises(FileNotFoundError, match=r"output\.root"):
         load_runs(tmp_path / "absent")
@@ -317,6 +333,21 @@ def test_load_runs_of_a_missing_folder_says_so(tmp_path: Path):
 
 def test_flatten_joins_keys_with_dots_and_keeps_lists():
     assert flatten({"a": {"b": {"c": 1}}, "d": [1, {"e": 2}]}) == {"a.b.c": 1, "d": [1, {"e": 2}]}
+
+
+def test_new_files_make_a_checkout_dirty_unless_git_ignores_them(tmp_path: Path):
+    def git(*words: str) -> None:
+        subprocess.run(["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b", *words], check=True)
+
+    git("init", "-q")
+    (tmp_path / ".gitignore").write_text("outputs/\n")
+    git("add", ".")
+    git("commit", "-q", "-m", "first")
+    (tmp_path / "outputs").mkdir()
+    (tmp_path / "outputs" / "a").write_text("a")
+    assert _commit(tmp_path)["dirty"] is False
+    (tmp_path / "policy.py").write_text("a")
+    assert _commit(tmp_path)["dirty"] is True
 
 
 def test_environment_says_what_made_the_run():

@@ -336,6 +336,16 @@ def test_other_paradigms_are_translated_one_by_one(
     assert type(paradigm).__name__ in caplog.text
 
 
+@pytest.mark.parametrize(("batch_size", "said"), [(None, False), (3, True)])
+def test_batch_size_is_named_only_to_who_gave_one(
+    tokenizer: Any, batch_size: int | None, said: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "streamllm"):
+        list(run(streaming(tokenizer, paradigm=paradigms.Batch()), examples_of(["the", "a"]), WaitK(1), batch_size))
+    assert "sentences are translated one by one" in caplog.text
+    assert ("batch_size is 3, but" in caplog.text, "batch_size" in caplog.text) == (said, said)
+
+
 @pytest.mark.parametrize(
     ("position", "reason"),
     [(int, "takes no batch of positions"), (lambda offset: int(offset[0].item()), "gives other logits in a batch")],

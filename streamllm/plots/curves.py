@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -134,17 +134,25 @@ def pareto_front(runs: "pandas.DataFrame", x: str = "laal", y: str = "bleu") -> 
     return ordered[ordered[y] > ordered[y].cummax().shift(fill_value=-np.inf)]
 
 
+def settings_of_policy(runs: "pandas.DataFrame") -> list[str]:
+    """The columns that name a run of its policy: single values right below ``policy``, and the bounds of the lag.
+    Lists (delays, heads) and what a setting is made of (``policy.delays.run``) are too long for a label."""
+    own = [column for column in runs.columns if column.startswith("policy.") and column.count(".") == 1]
+    single = [key for key in own if not runs[key].map(lambda value: isinstance(value, list | tuple)).any()]
+    bounds = [column for column in ("min_lag", "max_lag") if column in runs]
+    return [key for key in single if key != "policy._target_"] + bounds
+
+
 def operating_points(runs: "pandas.DataFrame") -> "pandas.Series[str]":
-    """What sets each run apart from the others of its policy, such as "k=3": the keys below ``policy``, and the
-    bounds of the lag, that differ there.
+    """What sets each run apart from the others of its policy, such as "k=3": those of
+    `settings_of_policy` that differ there.
 
     Raises: ValueError: nothing in ``runs`` tells the policy.
     """
     import pandas
 
     names = line_names(runs, "policy")
-    keys = [column for column in runs.columns if column.startswith("policy.") and column != "policy._target_"]
-    keys += [column for column in ("min_lag", "max_lag") if column in runs]
+    keys = settings_of_policy(runs)
     cells = runs[keys].map(short)
     settings = np.full(len(runs), "", dtype=object)
     for name in names.unique():
@@ -197,14 +205,26 @@ def _lines(
 
 
 def _check_comparable(rows: "pandas.DataFrame", names: "pandas.Series[str]", by: str) -> None:
+    mixed = _mixed(rows, names, by)
+    if mixed is None:
+        return
+    name, column, values = mixed
+    other = column.removesuffix("._target_")
+    advice = f"keep those of one, such as runs[runs[{column!r}] == {values[0]!r}]"
+    if _mixed(rows, line_names(rows, other), other) is None:  # else that would be refused, too
+        advice += f", or give by={other!r}"
+    listed = ", ".join(map(short, values))
+    raise ValueError(f"the line {name!r} would join runs with different {column} ({listed}): {advice}")
+
+
+def _mixed(rows: "pandas.DataFrame", names: "pandas.Series[str]", by: str) -> tuple[str, str, list[Any]] | None:
+    """A line that would join runs over different data or models: its name, the column, and the values there."""
     for column in SAME_ON_A_LINE:
         for name in names.unique() if column in rows and column.removesuffix("._target_") != by else ():
-            values = rows[column][names == name].dropna().map(short).unique()
+            values = rows[column][names == name].dropna().drop_duplicates().tolist()
             if len(values) > 1:
-                raise ValueError(
-                    f"the line {name!r} would join runs with different {column} ({', '.join(values)}): "
-                    f"leave rows out, or give by={column.removesuffix('._target_')!r}"
-                )
+                return name, column, values
+    return None
 
 
 def _looks(lines: Iterable[str], reference: str | None) -> dict[str, Look]:

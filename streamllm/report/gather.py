@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 SCORES = ("bleu", "al", "laal")  # of a sentence
 LAG_BOUNDS = ("min_lag", "max_lag")  # keys of any policy
-LONGEST = 40  # characters of a setting; a list of delays would fill the page
+LONGEST = 40  # characters of a setting; a long path would fill the page
 
 
 @dataclass(frozen=True)
@@ -148,6 +148,9 @@ def _find(paths: Sequence[str | os.PathLike[str]]) -> tuple["pandas.DataFrame", 
             state = f"no finished run, and {len(inside)} unfinished" if inside else "no run"
             raise FileNotFoundError(f"{path} holds {state}: give a folder with finished runs of run.py, or one of them")
     loaded = {parent: load_runs(parent) for parent in dict.fromkeys(run.parent for run in wanted)}
+    if all(rows.empty for rows in loaded.values()):
+        raise FileNotFoundError(f"no run of {', '.join(map(str, loaded))} can be read: look at the warnings")
+    loaded = {parent: rows for parent, rows in loaded.items() if not rows.empty}
     rows = pandas.concat(
         [rows[[Path(folder) in wanted for folder in rows["folder"]]] for rows in loaded.values()], ignore_index=True
     )
@@ -169,11 +172,11 @@ def _environment(folder: Path) -> dict[str, Any]:
 
 def _settings(table: "pandas.DataFrame", configs: Sequence[Mapping[str, Any]]) -> list[str]:
     """What sets a run apart from others of its policy, else all that its policy was given."""
-    from streamllm.plots import operating_points
+    from streamllm.plots.curves import operating_points, settings_of_policy
 
-    settings = []
+    settings, named = [], settings_of_policy(table)
     for point, config in zip(operating_points(table), configs, strict=True):
-        keys = [key for key in config if key in LAG_BOUNDS or (key.startswith("policy.") and key != "policy._target_")]
+        keys = [key for key in config if key in named]
         texts = {key.rpartition(".")[2]: _text(config[key]) for key in keys}
         settings.append(_cut(point or ", ".join(f"{key}={text}" for key, text in texts.items() if text)))
     return settings
