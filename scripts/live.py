@@ -14,8 +14,8 @@ from collections.abc import Iterator
 import hydra
 from omegaconf import DictConfig
 
-import streamllm  # noqa: F401  first: it loads a BLAS, which must come before mlx
-from streamllm.experiment import USER_ERRORS, user_error
+import streamllm  # noqa: F401, I001  first: it loads a BLAS, which must come before mlx
+from entry import explained, launch
 from streamllm.live import translate_live
 from streamllm.policies.bounded import bounded
 
@@ -46,6 +46,7 @@ def read_some() -> bytes:
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="run")
+@explained
 def main(cfg: DictConfig) -> None:
     try:
         parts = {key: hydra.utils.instantiate(cfg[key], _convert_="all") for key in PARTS}
@@ -59,9 +60,7 @@ def main(cfg: DictConfig) -> None:
             translate_live(model, policy, read_some, limits=limits, show_source=show_source)
     except (KeyboardInterrupt, BrokenPipeError):
         sys.exit(130)
-    except (*USER_ERRORS, hydra.errors.InstantiationException) as error:
-        sys.exit(f"error: {user_error(error)}")
 
 
 if __name__ == "__main__":
-    main()
+    launch(main)

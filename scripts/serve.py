@@ -10,8 +10,8 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-import streamllm  # noqa: F401  first: it loads a BLAS, which must come before mlx
-from streamllm.experiment import USER_ERRORS, user_error
+import streamllm  # noqa: F401, I001  first: it loads a BLAS, which must come before mlx
+from entry import explained, launch
 from streamllm.policies.bounded import bounded
 from streamllm.serve import PORT, agent_server
 
@@ -19,6 +19,7 @@ PARTS = ("model", "prompt", "policy", "paradigm")
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="run")
+@explained
 def main(cfg: DictConfig) -> None:
     try:
         parts = {key: hydra.utils.instantiate(cfg[key], _convert_="all") for key in PARTS}
@@ -33,9 +34,7 @@ def main(cfg: DictConfig) -> None:
             server.serve_forever()
     except KeyboardInterrupt:
         sys.exit(130)
-    except (*USER_ERRORS, hydra.errors.InstantiationException) as error:
-        sys.exit(f"error: {user_error(error)}")
 
 
 if __name__ == "__main__":
-    main()
+    launch(main)

@@ -191,7 +191,11 @@ class RunFolder:
         ]
 
     def __enter__(self) -> Self:
-        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            message = f"cannot make the run folder {self.path} ({error.strerror}): give output.root=FOLDER, where you may write"
+            raise type(error)(message) from error
         self._lock = _take_lock(self.path)
         return self
 
