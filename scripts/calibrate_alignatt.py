@@ -9,12 +9,11 @@ test set.
 """
 
 import json
-import sys
 
 import hydra
 from omegaconf import DictConfig
 
-import streamllm  # noqa: F401, I001  first: it loads a BLAS, which must come before mlx
+import streamllm  # noqa: F401  first: it loads a BLAS, which must come before mlx
 from entry import explained, launch
 from streamllm.alignment import head_scores
 from streamllm.model import SETTINGS, find_model

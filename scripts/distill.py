@@ -17,7 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
-import streamllm  # noqa: F401, I001  first: it loads a BLAS, which must come before mlx
+import streamllm  # noqa: F401  first: it loads a BLAS, which must come before mlx
 from entry import explained, launch
 from streamllm.distill import distill
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import hydra
 from omegaconf import DictConfig
 
-import streamllm  # noqa: F401, I001  first: it loads a BLAS, which must come before mlx
+import streamllm  # noqa: F401  first: it loads a BLAS, which must come before mlx
 from entry import explained, launch
 from streamllm.live import translate_live
 from streamllm.policies.bounded import bounded

@@ -10,7 +10,7 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-import streamllm  # noqa: F401, I001  first: it loads a BLAS, which must come before mlx
+import streamllm  # noqa: F401  first: it loads a BLAS, which must come before mlx
 from entry import explained, launch
 from streamllm.policies.bounded import bounded
 from streamllm.serve import PORT, agent_server

@@ -194,8 +194,9 @@ class RunFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            message = f"cannot make the run folder {self.path} ({error.strerror}): give output.root=FOLDER, where you may write"
-            raise type(error)(message) from error
+            raise type(error)(
+                f"cannot make the run folder {self.path} ({error.strerror}): give output.root=FOLDER, where you may write"
+            ) from error
         self._lock = _take_lock(self.path)
         return self
 
