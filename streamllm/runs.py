@@ -194,9 +194,8 @@ class RunFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise type(error)(
-                f"cannot make the run folder {self.path} ({error.strerror}): give output.root=FOLDER, where you may write"
-            ) from error
+            what = f"cannot make the run folder {self.path} ({error.strerror})"
+            raise type(error)(f"{what}: give output.root=FOLDER, where you may write") from error
         self._lock = _take_lock(self.path)
         return self
 

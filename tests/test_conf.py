@@ -166,7 +166,7 @@ def run(desk: Path, *arguments: str, stop_after: int | None = None) -> subproces
     command += [f"hydra.searchpath=[file://{desk / 'conf'}]", "model=shouting"]
     if not any(argument.startswith("batch_size=") for argument in arguments):
         command.append("batch_size=1")  # this model has no memory to share
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests"), str(desk)])
     environment = {**os.environ, "PYTHONPATH": paths}
     if stop_after is not None:
         environment["STOP_AFTER"] = str(stop_after)
@@ -213,7 +213,6 @@ def test_interrupted_command_goes_on_and_ends_with_the_same_bytes(desk: Path):
         (["policy.dept=1"], "error: policy=waitk has no key 'policy.dept'; there are policy.catchup, policy.k"),
         (["k.a=1"], "error: there is no key 'k.a': k has no keys"),
         (["k=[1"], "error: no viable alternative at input '[1'"),
-        (["-m", "policy=waitk,full", "k=1,3"], "error: policy=full has no k: leave out k, or policy=full"),
         (["seed=abc"], "error: seed is 'abc'; it is a whole number"),
         (["seed=true"], "error: seed is True; it is a whole number"),
         (["output.root=/dev/null/x"], "error: cannot make the run folder /dev/null/x/"),
@@ -238,13 +237,19 @@ def test_sweep_goes_on_after_a_point_that_fails_and_fails_at_its_end(desk: Path)
     assert len(list((desk / "work" / "outputs").glob(f"sample-waitk-*/{METRICS}"))) == 1
 
 
+def test_a_sweep_over_a_key_that_one_of_its_policies_lacks_names_the_policy(desk: Path):
+    failed = run(desk, "-m", "policy=waitk,full", "k=1,3")
+    assert failed.returncode == 1
+    assert failed.stderr == "error: policy=full has no k: leave out k, or policy=full (debug=true shows the stack)\n"
+
+
 @pytest.mark.parametrize("wrong", ["k=0", "policy=foo"])
 def test_debug_shows_the_stack(desk: Path, wrong: str):
     assert "Traceback" in run(desk, wrong, "debug=true").stderr
 
 
 def test_a_mistake_in_a_policy_is_one_line_that_says_where(desk: Path):
-    (desk / "work" / "mine.py").write_text("class Mine:\n    def decide(self, state):\n        return None + 1\n")
+    (desk / "mine.py").write_text("class Mine:\n    def decide(self, state):\n        return None + 1\n")
     failed = run(desk, "policy=full", "policy._target_=mine.Mine")
     assert failed.returncode == 1
     (line,) = [line for line in failed.stderr.splitlines() if "sentence/s" not in line and line]
