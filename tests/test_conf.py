@@ -249,13 +249,13 @@ def test_debug_shows_the_stack(desk: Path, wrong: str):
 
 
 def test_a_mistake_in_a_policy_is_one_line_that_says_where(desk: Path):
-    (desk / "mine.py").write_text("class Mine:\n    def decide(self, state):\n        return None + 1\n")
+    (desk / "mine.py").write_text("class Mine:\n    def start(self, *of):\n        return None + 1\n")
     failed = run(desk, "policy=full", "policy._target_=mine.Mine")
     assert failed.returncode == 1
     (line,) = [line for line in failed.stderr.splitlines() if "sentence/s" not in line and line]
     assert line.startswith("error: TypeError: unsupported operand")
     assert line.endswith("mine.py) (debug=true shows the stack)")
-    assert "(in decide, line 3 of " in line
+    assert "(in start, line 3 of " in line
 
 
 @pytest.mark.parametrize(("plugin", "extra"), [("launcher/joblib", "sweeps"), ("sweeper/optuna", "sweeps")])
