@@ -202,7 +202,10 @@ def table(points: Sequence[Point]) -> str:
     ]
     failed = sum(point.error is not None for point in points)
     skipped = sum(point.skipped for point in points)
-    head = f"sweep: {len(points) - failed} points" + (f", {skipped} of them finished before" if skipped else "")
+    done = len(points) - failed
+    head = f"sweep: {done} point{'' if done == 1 else 's'}" + (
+        f", {skipped} of them finished before" if skipped else ""
+    )
     return "\n".join([head + (f" and {failed} that failed" if failed else ""), *lines])
 
 

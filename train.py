@@ -33,4 +33,4 @@ def main(cfg: DictConfig) -> float:
 
 
 if __name__ == "__main__":
-    launch(main)
+    launch(main, "train")

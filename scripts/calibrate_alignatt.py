@@ -9,29 +9,26 @@ test set.
 """
 
 import json
-import sys
 
 import hydra
 from omegaconf import DictConfig
 
 import streamllm  # noqa: F401  first: it loads a BLAS, which must come before mlx
+from entry import explained, launch
 from streamllm.alignment import head_scores
-from streamllm.experiment import USER_ERRORS, user_error
 from streamllm.model import SETTINGS, find_model
 from streamllm.runs import write_atomically
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="run")
+@explained
 def main(cfg: DictConfig) -> None:
-    try:
-        config, prompt, dataset = (
-            hydra.utils.instantiate(cfg[key], _convert_="all") for key in ("model", "prompt", "dataset")
-        )
-        model = config.load(prompt, dataset.source_unit, dataset.target_unit)
-        examples = dataset.load()
-        scores = head_scores(model, [example.source for example in examples])
-    except (*USER_ERRORS, hydra.errors.InstantiationException) as error:
-        sys.exit(f"error: {user_error(error)}")
+    config, prompt, dataset = (
+        hydra.utils.instantiate(cfg[key], _convert_="all") for key in ("model", "prompt", "dataset")
+    )
+    model = config.load(prompt, dataset.source_unit, dataset.target_unit)
+    examples = dataset.load()
+    scores = head_scores(model, [example.source for example in examples])
     chosen = scores[: cfg.get("heads", 3)]
     print(f"{len(examples)} sentences; share of target units whose deciding source unit a head looks at:")
     for score in scores[:10]:
@@ -48,4 +45,4 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    launch(main)

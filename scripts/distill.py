@@ -18,13 +18,14 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 import streamllm  # noqa: F401  first: it loads a BLAS, which must come before mlx
+from entry import explained, launch
 from streamllm.distill import distill
-from streamllm.experiment import USER_ERRORS, user_error
 
 DECIDES = ("model", "prompt", "dataset", "limits", "seed")  # what comes out
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="run")
+@explained
 def main(cfg: DictConfig) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
@@ -47,9 +48,7 @@ def main(cfg: DictConfig) -> None:
     except KeyboardInterrupt:
         print(f"interrupted; what is done is in {cfg.to}, and the same command goes on", file=sys.stderr)
         sys.exit(130)
-    except (*USER_ERRORS, hydra.errors.InstantiationException) as error:
-        sys.exit(f"error: {user_error(error)}")
 
 
 if __name__ == "__main__":
-    main()
+    launch(main)

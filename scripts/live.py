@@ -15,7 +15,7 @@ import hydra
 from configured import translator
 from omegaconf import DictConfig
 
-from streamllm.experiment import USER_ERRORS, user_error
+from entry import explained, launch
 from streamllm.live import translate_live
 
 
@@ -43,6 +43,7 @@ def read_some() -> bytes:
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="run")
+@explained
 def main(cfg: DictConfig) -> None:
     try:
         model, policy, limits = translator(cfg)
@@ -51,9 +52,7 @@ def main(cfg: DictConfig) -> None:
             translate_live(model, policy, read_some, limits=limits, show_source=show_source)
     except (KeyboardInterrupt, BrokenPipeError):
         sys.exit(130)
-    except (*USER_ERRORS, hydra.errors.InstantiationException) as error:
-        sys.exit(f"error: {user_error(error)}")
 
 
 if __name__ == "__main__":
-    main()
+    launch(main)

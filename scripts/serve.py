@@ -11,11 +11,12 @@ import hydra
 from configured import translator
 from omegaconf import DictConfig
 
-from streamllm.experiment import USER_ERRORS, user_error
+from entry import explained, launch
 from streamllm.serve import PORT, agent_server
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="run")
+@explained
 def main(cfg: DictConfig) -> None:
     try:
         model, policy, limits = translator(cfg)
@@ -25,9 +26,7 @@ def main(cfg: DictConfig) -> None:
             server.serve_forever()
     except KeyboardInterrupt:
         sys.exit(130)
-    except (*USER_ERRORS, hydra.errors.InstantiationException) as error:
-        sys.exit(f"error: {user_error(error)}")
 
 
 if __name__ == "__main__":
-    main()
+    launch(main)

@@ -388,8 +388,12 @@ def _files_of_split(folder: FilePath, split: str, source_language: str, target_l
             found.setdefault(stemmed, {})[language] = file
     if split not in found:
         whole = sorted(name for name, files in found.items() if len(files) > 1)
-        splits = listed(whole) or "no files named SPLIT.LANGUAGE"
-        raise ValueError(f"dataset.split is {split!r}, and {folder} has {splits}")
+        if not whole:
+            pair = f"{split}.{source_language} and {split}.{target_language}"
+            raise ValueError(f"dataset.data_dir is {folder}, which has no {pair}: give the folder that has them")
+        raise ValueError(
+            f"dataset.split is {split!r}, and {folder} has {listed(whole)}; set dataset.split to one of them"
+        )
     missing = [language for language in (source_language, target_language) if language not in found[split]]
     if missing:
         raise ValueError(

@@ -65,6 +65,8 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if self.dtype not in (None, "float32", "bfloat16", "float16"):
             raise ModelError(f"model.dtype is {self.dtype!r}; accepted are float32, bfloat16, float16 and null")
+        if self.quantized not in (None, True, False):
+            raise ModelError(f"model.quantized is {self.quantized!r}; accepted are true, false and null")
         if self.temperature < 0:
             raise ModelError(f"model.temperature is {self.temperature}; accepted is at least 0 (0 is greedy)")
         if not 0 < self.top_p <= 1:

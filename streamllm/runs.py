@@ -200,7 +200,11 @@ class RunFolder:
         ]
 
     def __enter__(self) -> Self:
-        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            what = f"cannot make the run folder {self.path} ({error.strerror})"
+            raise type(error)(f"{what}: give output.root=FOLDER, where you may write") from error
         self._lock = _take_lock(self.path)
         return self
 

@@ -12,10 +12,11 @@ import yaml
 from conftest import ROOT
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import ConfigCompositionException
+from hydra.errors import ConfigCompositionException, MissingConfigException
 from hydra.utils import get_class, get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from entry import refusal
 from streamllm.runs import METRICS, PREDICTIONS
 from streamllm.translate import Limits
 
@@ -165,7 +166,7 @@ def run(desk: Path, *arguments: str, stop_after: int | None = None) -> subproces
     command += [f"hydra.searchpath=[file://{desk / 'conf'}]", "model=shouting"]
     if not any(argument.startswith("batch_size=") for argument in arguments):
         command.append("batch_size=1")  # this model has no memory to share
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests"), str(desk)])
     environment = {**os.environ, "PYTHONPATH": paths}
     if stop_after is not None:
         environment["STOP_AFTER"] = str(stop_after)
@@ -204,7 +205,21 @@ def test_interrupted_command_goes_on_and_ends_with_the_same_bytes(desk: Path):
         (["policy.k=5"], "error: k is 3 and policy.k is 5: give k=5 alone"),
         (["limits.early_stop=stop"], "error: early_stop is read and limits.early_stop is stop: give early_stop=stop"),
         (["dataset=table", "dataset.path=absent.csv"], "absent.csv"),
-        (["dataset=files"], "error: Missing mandatory value"),
+        (
+            ["dataset=files"],
+            "error: dataset.source is missing: add dataset.source=…, as in python run.py dataset=files",
+        ),
+        (["policy=oracle"], "policy.delays is missing: add policy.delays=…, as in python run.py policy=oracle"),
+        (["policy=foo"], "error: policy=foo does not exist; accepted are alignatt, confidence, "),
+        (["polcy=waitk"], "error: there is no key 'polcy'; there are policy, arrival, "),
+        (["policy.dept=1"], "error: policy=waitk has no key 'policy.dept'; there are policy.catchup, policy.k"),
+        (["k.a=1"], "error: there is no key 'k.a': k has no keys"),
+        (["k=[1"], "error: no viable alternative at input '[1'"),
+        (["seed=abc"], "error: seed is 'abc'; it is a whole number"),
+        (["seed=true"], "error: seed is True; it is a whole number"),
+        (["output.root=/dev/null/x"], "error: cannot make the run folder /dev/null/x/"),
+        (["-m", "output.root=/dev/null/x"], "error: cannot write /dev/null/x"),
+        (["dataset=multi30k", "dataset.data_dir=.."], "which has no test_2016_flickr.en and test_2016_flickr.de: give"),
         (["+policy.depth=1"], "unexpected keyword argument 'depth'"),
     ],
 )
@@ -229,11 +244,56 @@ def test_sweep_over_a_repeated_key_fails_in_words(desk: Path):
     assert sweep.returncode == 1
     assert "error: k is 3 and policy.k is 5" in sweep.stderr
     assert "Traceback" not in sweep.stderr
-    assert "sweep: 1 points and 1 that failed" in sweep.stdout
+    assert "sweep: 1 point and 1 that failed" in sweep.stdout
 
 
-def test_debug_shows_the_stack(desk: Path):
-    assert "Traceback" in run(desk, "k=0", "debug=true").stderr
+def test_a_sweep_over_a_key_that_one_of_its_policies_lacks_names_the_policy(desk: Path):
+    failed = run(desk, "-m", "policy=waitk,full", "k=1,3")
+    assert failed.returncode == 1
+    assert failed.stderr == "error: policy=full has no k: leave out k, or policy=full (debug=true shows the stack)\n"
+
+
+@pytest.mark.parametrize("wrong", ["k=0", "policy=foo"])
+def test_debug_shows_the_stack(desk: Path, wrong: str):
+    assert "Traceback" in run(desk, wrong, "debug=true").stderr
+
+
+def test_a_mistake_in_a_policy_is_one_line_that_says_where(desk: Path):
+    (desk / "mine.py").write_text("class Mine:\n    def start(self, *of):\n        return None + 1\n")
+    failed = run(desk, "policy=full", "policy._target_=mine.Mine")
+    assert failed.returncode == 1
+    (line,) = [line for line in failed.stderr.splitlines() if "sentence/s" not in line and line]
+    assert line.startswith("error: TypeError: unsupported operand")
+    assert line.endswith("mine.py) (debug=true shows the stack)")
+    assert "(in start, line 3 of " in line
+
+
+@pytest.mark.parametrize(("plugin", "extra"), [("launcher/joblib", "sweeps"), ("sweeper/optuna", "sweeps")])
+def test_a_plugin_that_is_not_installed_is_named_with_its_extra(plugin: str, extra: str):
+    name = f"hydra/{plugin}"
+    error = MissingConfigException(f"Could not find '{name}'", name, ["basic"])
+    expected = f"{name.replace('r/', 'r=')} is not installed: pip install -e '.[{extra}]'"
+    assert refusal(error, "run", []) == expected
+
+
+def test_live_says_in_one_line_what_is_missing():
+    command = [sys.executable, "scripts/live.py", "policy=oracle"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, input="")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: policy.delays is missing")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_label_of_a_study_can_be_added(desk: Path):
+    assert run(desk, "+study=mine").returncode == 0
+
+
+def test_a_preset_that_sweeps_says_so_without_m(desk: Path):
+    single = run(desk, "experiment=waitk_curve")
+    assert single.returncode == 0, single.stderr
+    assert "warning: experiment=waitk_curve sweeps over k; add -m to do so\n" in single.stderr
+    assert "warning" not in run(desk, "k=2").stderr
 
 
 def test_preset_sweeps_over_k_and_gives_way_to_the_command_line(desk: Path):

@@ -187,7 +187,15 @@ def test_an_unknown_dtype(dtype: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "settings", [{"temperature": -0.1}, {"top_p": 0.0}, {"top_p": 1.5}, {"target_start": -1}, {"target_start": "after"}]
+    "settings",
+    [
+        {"quantized": "foo"},
+        {"temperature": -0.1},
+        {"top_p": 0.0},
+        {"top_p": 1.5},
+        {"target_start": -1},
+        {"target_start": "after"},
+    ],
 )
 def test_settings_out_of_range(settings: dict[str, Any]) -> None:
     (name, value), *_ = settings.items()

@@ -52,7 +52,7 @@ def test_the_table_shows_what_differs_and_names_what_failed() -> None:
         Point(1, "waitk", {"policy": "waitk", "k": "0", "seed": "0"}, error="k is 0"),
     ]
     head, names, first, second = table(points).splitlines()
-    assert head == "sweep: 1 points and 1 that failed"
+    assert head == "sweep: 1 point and 1 that failed"
     assert names.split() == ["policy", "k", "BLEU", "LAAL", "AL", "folder"]
     assert first.split() == ["waitk", "1", "13.60", "1.25", "-", "outputs/a"]
     assert second.endswith("failed: k is 0")
