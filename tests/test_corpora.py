@@ -452,7 +452,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_an_unknown_split_of_a_folder_is_refused_with_those_it_has(folder: Path) -> None:
-    with pytest.raises(ValueError, match=r"dataset\.split is 'test', and .* has talk$"):
+    with pytest.raises(
+        ValueError, match=r"dataset\.split is 'test', and .* has talk; set dataset.split to one of them"
+    ):
         HubDataset(path="a/b", split="test", data_dir=folder, **GERMAN).load()
 
 
