@@ -16,9 +16,8 @@ def launch(script: str, *overrides: str) -> None:
     Raises:
         SystemExit: the command failed; it has said why.
     """
-    command = [sys.executable, script, *overrides]
-    print("$", " ".join(["python", *command[1:]]), flush=True)
-    code = subprocess.run(command, cwd=ROOT, check=False).returncode
+    print("$", _shown(script, overrides), flush=True)
+    code = subprocess.run([sys.executable, script, *overrides], cwd=ROOT, check=False).returncode
     if code:
         sys.exit(code)
 
@@ -32,9 +31,9 @@ def launch_all(script: str, commands: Sequence[Sequence[str]], processes: int) -
     """
 
     def run(overrides: Sequence[str]) -> int:
-        command = [sys.executable, script, *overrides]
-        shown = " ".join(["python", *command[1:]])
+        shown = _shown(script, overrides)
         print(f"$ {shown} &", flush=True)
+        command = [sys.executable, script, *overrides]
         ended = subprocess.run(
             command, cwd=ROOT, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
@@ -48,6 +47,10 @@ def launch_all(script: str, commands: Sequence[Sequence[str]], processes: int) -
         pool.shutdown(cancel_futures=True)  # Ctrl-C reaches the commands too: they end, and no other begins
     if failed:
         sys.exit(1)
+
+
+def _shown(script: str, overrides: Sequence[str]) -> str:
+    return " ".join(["python", script, *overrides])
 
 
 def markdown(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

@@ -49,13 +49,13 @@ POLICIES: dict[str, Policy] = {
 }
 
 
-def load_dataset(data_dir: Path | None, limit: int) -> Sample | HubDataset:
-    """The first sentences of Multi30k's test_2016_flickr in a folder, or of the bundled sample."""
+def load_dataset(data_dir: Path | None, limit: int, split: str = "test_2016_flickr") -> Sample | HubDataset:
+    """The first sentences of a split of Multi30k in a folder, or of the bundled sample."""
     if data_dir is None:
         return Sample(limit=limit)
     return HubDataset(
         path="multi30k",
-        split="test_2016_flickr",
+        split=split,
         data_dir=data_dir,
         source_language="en",
         target_language="de",

@@ -36,12 +36,12 @@ os.environ.setdefault("MKL_VERBOSE_OUTPUT_FILE", f"{tempfile.gettempdir()}/mkl-{
 import streamllm  # noqa: F401  (loads the BLAS before mlx)
 
 import mlx.core as mx  # isort: skip
+from bench_eval import load_dataset  # isort: skip  (loads streamllm too)
 import mlx.nn as nn
 import mlx.optimizers as optim
 from mlx.utils import tree_map
 
 from streamllm.cache import make_caches
-from streamllm.corpora import HubDataset, Sample
 from streamllm.model import SETTINGS, ModelConfig, StreamingModel
 from streamllm.prompt import Prompt
 from streamllm.training import exponentials, objective
@@ -92,11 +92,7 @@ def load(args: argparse.Namespace) -> StreamingModel:
 
 
 def data_of(args: argparse.Namespace, model: StreamingModel) -> TrainingData:
-    languages = {"source_language": "en", "target_language": "de"}
-    corpus: HubDataset | Sample = Sample(limit=args.pairs)
-    if args.data_dir:
-        folder = Path(args.data_dir)
-        corpus = HubDataset(path="any", split="train", data_dir=folder, name="train", limit=args.pairs, **languages)  # type: ignore[arg-type]
+    corpus = load_dataset(args.data_dir, args.pairs, "train")
     return TrainingData(corpus.load(), model.prompt, DataConfig(batch_tokens=args.batch_tokens), seed=0)
 
 
@@ -367,7 +363,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     parser.add_argument("--model", default="bundled:tiny-en-de", help="a model folder or hub id")
     parser.add_argument("--lora", type=int, metavar="RANK", help="train an adapter instead of all weights")
-    parser.add_argument("--data-dir", help="a folder with Multi30k's train.en and train.de")
+    parser.add_argument("--data-dir", type=Path, help="a folder with Multi30k's train.en and train.de")
     parser.add_argument("--pairs", type=int, default=2000, help="of the data, at most")
     parser.add_argument("--batch-tokens", type=int, default=2048)
     parser.add_argument("--batches", type=int, default=4, help="steps that are taken in a round")

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+LAG_BOUNDS = ("min_lag", "max_lag")  # keys at the top that bound any policy
+
 # Top-level keys that say where and how a run is made and recorded, not what comes out of it.
 NOT_IN_DIGEST = frozenset({"hydra", "tracker", "output", "experiment", "name", "debug", "objective", "batch_size"})
 

@@ -120,7 +120,11 @@ def random_life(seed: int, longest_read: int) -> Any:
 def test_a_row_gives_what_a_memory_of_its_own_gives(
     model: Any, seeds: list[int], rows: int, target_start: Any, longest_read: int
 ) -> None:
-    lives = [random_life(seed, longest_read) for seed in seeds]
+    check_against_alone(model, [random_life(seed, longest_read) for seed in seeds], rows, target_start)
+
+
+def check_against_alone(model: Any, lives: list[Any], rows: int, target_start: Any) -> None:
+    """What each life gives, in a pool with the others, is what it gives in a memory of its own."""
     together = all_of(Pool(model, rows, target_start), lives)
     for live, (logits, counts) in zip(lives, together, strict=True):
         alone, counts_alone = live(GroupMemory(model, target_start))
@@ -299,12 +303,7 @@ def random_beam(seed: int) -> Any:
 def test_a_beam_in_a_row_gives_what_one_in_a_memory_of_its_own_gives(
     model: Any, seeds: list[int], rows: int, target_start: Any
 ) -> None:
-    lives = [random_beam(seed) for seed in seeds]
-    together = all_of(Pool(model, rows, target_start), lives)
-    for live, (logits, counts) in zip(lives, together, strict=True):
-        alone, counts_alone = live(GroupMemory(model, target_start))
-        np.testing.assert_allclose(logits, alone, atol=2e-4, rtol=1e-4)
-        assert counts == counts_alone
+    check_against_alone(model, [random_beam(seed) for seed in seeds], rows, target_start)
 
 
 def test_a_beam_sees_through_the_windows_of_its_model() -> None:

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 
 from streamllm.plots.labels import Label, place_labels
 from streamllm.plots.look import FAINT, HALO, INK, NAMES, SMALL, TEXT, Look, finish, line_names, looks, make_axes, short
+from streamllm.runs import LAG_BOUNDS
 
 if TYPE_CHECKING:
     import pandas
@@ -139,7 +140,7 @@ def settings_of_policy(runs: "pandas.DataFrame") -> list[str]:
     Lists (delays, heads) and what a setting is made of (``policy.delays.run``) are too long for a label."""
     own = [column for column in runs.columns if column.startswith("policy.") and column.count(".") == 1]
     single = [key for key in own if not runs[key].map(lambda value: isinstance(value, list | tuple)).any()]
-    bounds = [column for column in ("min_lag", "max_lag") if column in runs]
+    bounds = [column for column in LAG_BOUNDS if column in runs]
     return [key for key in single if key != "policy._target_"] + bounds
 
 

@@ -15,6 +15,7 @@ from streamllm.records import Trace
 from streamllm.runs import (
     CONFIG,
     ENVIRONMENT,
+    LAG_BOUNDS,
     NOT_IN_DIGEST,
     RunError,
     RunFolder,
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     import pandas
 
 SCORES = ("bleu", "al", "laal")  # of a sentence
-LAG_BOUNDS = ("min_lag", "max_lag")  # keys of any policy
 LONGEST = 40  # characters of a setting; a long path would fill the page
 
 
