@@ -8,7 +8,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from streamllm.patches import LOCK
+from streamllm.patches import replaced
 
 Call = tuple[mx.array, mx.array, float]
 """Queries (1, H, N, D), keys (1, H_kv, L, D) and the scale of one layer."""
@@ -23,20 +23,18 @@ def recorded(model: Any) -> Iterator[list[Call]]:
     """
     calls: list[Call] = []
 
-    def note(queries: mx.array, keys: mx.array, *args: Any, **kwargs: Any) -> Any:
-        mask = kwargs.get("mask")
-        # What is added is a part of the scores: latent attention computes that of the positions by itself.
-        if not isinstance(mask, mx.array) or mask.dtype == mx.bool_:
-            calls.append((queries, keys, kwargs["scale"]))
-        return attention(queries, keys, *args, **kwargs)
+    def noting(attention: Any) -> Any:
+        def note(queries: mx.array, keys: mx.array, *args: Any, **kwargs: Any) -> Any:
+            mask = kwargs.get("mask")
+            # What is added is a part of the scores: latent attention computes that of the positions by itself.
+            if not isinstance(mask, mx.array) or mask.dtype == mx.bool_:
+                calls.append((queries, keys, kwargs["scale"]))
+            return attention(queries, keys, *args, **kwargs)
 
-    with LOCK:
-        attention = mx.fast.scaled_dot_product_attention
-        mx.fast.scaled_dot_product_attention = note  # type: ignore[assignment]
-        try:
-            yield calls
-        finally:
-            mx.fast.scaled_dot_product_attention = attention
+        return note
+
+    with replaced(mx.fast, "scaled_dot_product_attention", noting):
+        yield calls
     if len(calls) != len(model.layers):
         raise ValueError(
             f"the attention of this model (model_type {getattr(model, 'model_type', 'unknown')!r}) cannot be read out: "

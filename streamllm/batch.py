@@ -5,6 +5,7 @@ sees any other column, but for the hypotheses of a beam, each of which sees its 
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import count, islice
 from types import MappingProxyType
@@ -14,10 +15,12 @@ import mlx.core as mx
 import numpy as np
 from mlx_lm.models import cache as mlx_lm_cache
 
-from streamllm.attention import Attention, recorded
+from streamllm import exponentials
+from streamllm.attention import Attention, Call, recorded
 from streamllm.cache import KV
 from streamllm.fewer_ops import fewer_operations
 from streamllm.head import logits_at
+from streamllm.packing import Packing, packed
 from streamllm.paradigms import TargetStart
 
 UNUSED = np.iinfo(np.int32).max  # index of a column without a token
@@ -26,6 +29,7 @@ SHORT = 16  # more source tokens of a sentence than this are fed in a forward fo
 FEW = 4  # and all are, when on average a sentence has more than this (when all begin): it computes no logits
 CHUNK = 256  # tokens of one sentence in such a forward
 TOKENS = 4096  # tokens of all sentences in it
+MANY = 16  # tokens of a forward whose exponentials numpy takes, for which MLX has to stop
 
 
 class _Token(NamedTuple):
@@ -50,23 +54,24 @@ class Pool:
     Each layer has one buffer (rows, H_kv, columns, D). A sentence's tokens lie in its row in the order in which they
     were fed, source and target mixed: keys carry their positions, so their order means nothing to attention.
 
-    In a forward, each token is a batch row of length 1 with its own position and mask, and with a copy of its
-    sentence's keys. So nothing is padded, and one forward reads and writes. Where the copies would cost more than
-    padding does, in long reads, a forward with one padded batch row for each sentence goes before.
+    In a forward, each token is a batch row of length 1 with its own position and mask. So no product is padded, and one
+    forward reads and writes. Only attention takes the tokens of a sentence together (`packing`). Long reads are in a
+    forward before, with one padded batch row for each sentence.
 
     Args:
         model: an mlx-lm decoder that takes an array of positions (`streamllm.scheduler.why_alone` tells).
         rows: sentences at a time.
         target_start: as in `paradigms.GroupMemory`.
+        packs: False where the model computes attention by itself: each token then has a copy of its sentence's keys.
 
     Raises:
         ValueError: rows is not positive.
     """
 
-    def __init__(self, model: Any, rows: int, target_start: TargetStart = 0):
+    def __init__(self, model: Any, rows: int, target_start: TargetStart = 0, packs: bool = True):
         if rows < 1:
             raise ValueError(f"a pool of {rows} rows holds no sentence; accepted is at least 1")
-        self._model, self._target_start = model, target_start
+        self._model, self._target_start, self._packs = model, target_start, packs
         self._layers = [_Layer() for _ in mlx_lm_cache.make_prompt_cache(model)]
         self._free = list(range(rows))[::-1]
         self._open: dict[int, Row] = {}
@@ -101,6 +106,10 @@ class Pool:
         if not self._free:
             raise RuntimeError(f"all {len(self._open)} rows are taken: close one first")
         slot = self._free.pop()
+        if slot >= len(self._source):
+            self._source, self._target = (
+                _padded(index, slot + 1, self.columns) for index in (self._source, self._target)
+            )
         self._open[slot] = Row(self, slot, self._target_start)
         return self._open[slot]
 
@@ -141,13 +150,9 @@ class Pool:
             tokens += self._place_paths(row)
             asked += range(len(tokens) - max(1, len(row.paths)), len(tokens))
             ends.append(len(asked))
-        calls: Sequence[Any] = []
+        attends = any(row.attends for row in rows)
         with logits_at(self._model, mx.array(asked), 0) as cut_to_asked:
-            if any(row.attends for row in rows):
-                with recorded(self._model) as calls:
-                    logits = self._forward(np.array(tokens, np.int32)[:, None], paths)
-            else:
-                logits = self._forward(np.array(tokens, np.int32)[:, None], paths)
+            logits, calls, cells = self._forward(np.array(tokens, np.int32)[:, None], paths, attends)
         logits = cut_to_asked.after(logits)  # (asked, V)
         likeliest = mx.argmax(logits, axis=-1)
         # Cut here, not in each row: policies that look at logits would evaluate each cut on its own.
@@ -158,8 +163,9 @@ class Pool:
         for row, end, own_logits in zip(rows, ends, cut, strict=True):
             attention = None
             if row.attends:
-                at = asked[end - 1]
-                own = [(queries[at : at + 1], keys[at : at + 1], scale) for queries, keys, scale in calls]
+                at, place = (int(cell[asked[end - 1]]) for cell in cells)
+                one, there = slice(at, at + 1), slice(place, place + 1)
+                own = [(queries[one, :, there], keys[one], scale) for queries, keys, scale in calls]
                 attention = Attention(own, np.flatnonzero(self._source[row.slot] != UNUSED).tolist())
             row.answer = Answer(own_logits, answers[end - 1], attention)
 
@@ -198,30 +204,53 @@ class Pool:
             for token, path in zip(row.branching, row.paths, strict=True)
         ]
 
-    def _forward(self, feed: np.ndarray[Any, Any], paths: Mapping[int, Columns] = MappingProxyType({})) -> mx.array:
-        """Logits (S, N, V) of ``feed`` (S, N, fields of `_Token`), where each of the S rows is of one sentence.
-        ``paths``: of those of the S rows that are hypotheses of a beam."""
+    def _forward(
+        self,
+        feed: np.ndarray[Any, Any],
+        paths: Mapping[int, Columns] = MappingProxyType({}),
+        attends: bool = False,
+    ) -> tuple[mx.array, list[Call], tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
+        """Feed ``feed`` (S, N, fields of `_Token`), where each of the S rows is of one sentence.
+
+        Args:
+            paths: of those of the S rows that are hypotheses of a beam.
+            attends: whether it is noted what each layer attends with.
+
+        Returns: logits (S, N, V), what was noted, and the row and the place in it that each of the S has there.
+        """
         tokens, slots, columns, positions, source_ends, target_ends = np.moveaxis(feed, -1, 0)
         self.forward_passes += 1
         self.fed_tokens += tokens.size
-        used = max(int(columns.max()), *(max(path) for path in paths.values()), 0) + 1
-        own = slots[:, 0]
+        own, ends = slots[:, 0], columns[:, -1] + 1
+        for i, path in paths.items():
+            ends[i] = max(path) + 1
+        used = int(ends.max())
         source, target = self._source[own, :used], self._target[own, :used]  # copies, and so each hypothesis's own
         for i, path in paths.items():
             target[i, path] = range(target_ends[i, 0] - len(path), target_ends[i, 0])
+        packing = Packing(own, ends, split=not attends) if self._packs and tokens.shape[1] == 1 else None
         forward = _Forward(
             shape=self._source.shape,
             slots=mx.array(own),
             columns=mx.array(columns),
             used=used,
             start=mx.array(positions[:, 0]),
-            sight=_Sight(source, target, source_ends, target_ends),
+            sight=_Sight(source, target, source_ends, target_ends, packing),
+            rows=packing.rows if packing else mx.array(own),
         )
         for layer in self._layers:
             layer.begin(forward)
-        with fewer_operations():
+        calls: list[Call] = []
+        with ExitStack() as stack:
+            stack.enter_context(fewer_operations())
+            if tokens.size >= MANY:
+                stack.enter_context(exponentials.replaced(self._model))
+            if attends:
+                calls = stack.enter_context(recorded(self._model))
+            if packing:
+                stack.enter_context(packed(packing))
             logits: mx.array = self._model(mx.array(tokens), cache=self._layers)
-        return logits
+        return logits, calls, packing.cells if packing else (np.arange(len(own)), np.zeros_like(own))
 
     def _fit(self) -> None:
         """Make room for what the rows are about to be fed, and give back room that has long been too much."""
@@ -231,21 +260,39 @@ class Pool:
             # By a share of what is there: one endless sentence would copy all rows again and again.
             columns = max(columns, (self.columns + self.columns // 4) // STEP * STEP)
         if self.columns < columns or self.columns >= 2 * columns:
-            self._source, self._target = _resized(self._source, columns), _resized(self._target, columns)
+            self._close_ranks()
+            self._source, self._target = (
+                _padded(index[:, :columns], len(index), columns) for index in (self._source, self._target)
+            )
+
+    def _close_ranks(self) -> None:
+        """Give back the memory of rows that are free: what is copied is copied for the others only."""
+        slots = sorted(self._open)
+        if len(slots) == len(self._source):
+            return
+        capacity = len(self._open) + len(self._free)
+        for layer in self._layers:
+            layer.keep(slots)
+        self._source, self._target = self._source[slots], self._target[slots]
+        self._open = {slot: self._open[old] for slot, old in enumerate(slots)}
+        for slot, row in self._open.items():
+            row.slot = slot
+        self._free = list(range(len(slots), capacity))[::-1]
 
 
-def _resized(index: np.ndarray[Any, Any], columns: int) -> np.ndarray[Any, Any]:
-    slack = max(0, columns - index.shape[1])
-    return np.pad(index[:, :columns], ((0, 0), (0, slack)), constant_values=UNUSED)
+def _padded(index: np.ndarray[Any, Any], rows: int, columns: int) -> np.ndarray[Any, Any]:
+    slack = (0, rows - index.shape[0]), (0, columns - index.shape[1])
+    return np.pad(index, slack, constant_values=UNUSED)
 
 
 # What a model sees
 
 
 class _Sight:
-    """Which columns the tokens of a forward see; masks (S, 1, N, used)."""
+    """Which columns the tokens of a forward see; masks (S, 1, N, used), or those of the rows of ``packing``."""
 
-    def __init__(self, source: Any, target: Any, source_ends: Any, target_ends: Any):
+    def __init__(self, source: Any, target: Any, source_ends: Any, target_ends: Any, packing: Packing | None):
+        self._packing = packing
         self._streams = (source[:, None], source_ends[..., None]), (target[:, None], target_ends[..., None])
         self._masks: dict[int | None, mx.array] = {}
 
@@ -255,7 +302,8 @@ class _Sight:
             sees = [index < end for index, end in self._streams]
             if window_size is not None:
                 sees = [s & (i >= end - window_size) for s, (i, end) in zip(sees, self._streams, strict=True)]
-            self._masks[window_size] = mx.array((sees[0] | sees[1])[:, None])
+            mask = (sees[0] | sees[1])[:, None]
+            self._masks[window_size] = mx.array(mask[self._packing.tokens, 0, 0][:, None] if self._packing else mask)
         return self._masks[window_size]
 
 
@@ -269,6 +317,7 @@ class _Forward:
     used: int  # columns that hold anything
     start: mx.array  # (S,) positions of the first tokens
     sight: _Sight
+    rows: mx.array | slice  # of the buffers, whose keys and values attention takes
 
 
 class _Layer:
@@ -291,8 +340,13 @@ class _Layer:
     def begin(self, forward: _Forward) -> None:
         self._forward, self.offset = forward, forward.start
 
+    def keep(self, rows: list[int]) -> None:
+        """These become the first rows; the others are gone."""
+        if self._keys is not None and self._values is not None:
+            self._keys, self._values = (buffer[mx.array(rows)] for buffer in (self._keys, self._values))
+
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> KV:
-        """Store (S, H_kv, N, D); return what the sentences of the rows hold, (S, H_kv, used, D)."""
+        """Store (S, H_kv, N, D); return what the rows hold that attention takes, (S, H_kv, used, D) if not packed."""
         self._keys = self._store(self._keys, keys)
         self._values = self._store(self._values, values)
         return self.keys_and_values()
@@ -300,9 +354,9 @@ class _Layer:
     def keys_and_values(self) -> KV:
         """What the last update gave, for layers that share the keys of another one (gemma3n)."""
         assert self._keys is not None and self._values is not None
-        slots, used = self._forward.slots, self._forward.used
+        rows, used = self._forward.rows, self._forward.used
         # Whole rows are copied before they are cut: the other way is ten times slower on a CPU.
-        return self._keys[slots][:, :, :used], self._values[slots][:, :, :used]
+        return self._keys[rows][:, :, :used], self._values[rows][:, :, :used]
 
     def make_mask(self, N: int, return_array: bool = False, window_size: int | None = None) -> mx.array:
         return self._forward.sight.mask(window_size)
@@ -313,9 +367,9 @@ class _Layer:
             buffer = mx.zeros((rows, new.shape[1], columns, new.shape[3]), new.dtype)
         elif buffer.shape[2] > columns:
             buffer = mx.contiguous(buffer[:, :, :columns])
-        elif buffer.shape[2] < columns:
-            slack = mx.zeros((*buffer.shape[:2], columns - buffer.shape[2], buffer.shape[3]), buffer.dtype)
-            buffer = mx.concatenate([buffer, slack], axis=2)
+        slack = rows - buffer.shape[0], columns - buffer.shape[2]
+        if any(slack):
+            buffer = mx.pad(buffer, [(0, slack[0]), (0, 0), (0, slack[1]), (0, 0)])
         buffer[self._forward.slots[:, None], :, self._forward.columns] = new.transpose(0, 2, 1, 3)
         return buffer
 

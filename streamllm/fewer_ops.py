@@ -12,22 +12,17 @@ from typing import Any
 
 import mlx.core as mx
 
-from streamllm.patches import LOCK
+from streamllm.patches import replaced
 
 
 @contextmanager
 def fewer_operations() -> Iterator[None]:
     """For one forward pass of an unmodified model. On a GPU, which has a kernel for each, this does nothing."""
-    with LOCK:
-        if mx.default_device() != mx.Device(mx.cpu):  # type: ignore[arg-type]
-            yield
-            return
-        rope, norm = mx.fast.rope, mx.fast.rms_norm
-        mx.fast.rope, mx.fast.rms_norm = _Rope(rope), partial(_norm, norm)  # type: ignore[assignment]
-        try:
-            yield
-        finally:
-            mx.fast.rope, mx.fast.rms_norm = rope, norm
+    if mx.default_device() != mx.Device(mx.cpu):  # type: ignore[arg-type]
+        yield
+        return
+    with replaced(mx.fast, "rope", _Rope), replaced(mx.fast, "rms_norm", lambda norm: partial(_norm, norm)):
+        yield
 
 
 class _Rope:

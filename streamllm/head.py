@@ -2,13 +2,13 @@
 Invariant: outside `logits_at`, nothing is changed."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 
-from streamllm.patches import LOCK
+from streamllm.patches import replaced
 
 EMBEDDINGS = (nn.Embedding, nn.QuantizedEmbedding)
 """Whose transposes are the heads of models with tied weights."""
@@ -45,28 +45,19 @@ def logits_at(model: Any, rows: Any, columns: Any) -> Iterator[Cut]:
     """
     cut = Cut(rows, columns)
     head = _head(model)
-    kind = type(head)
 
-    with LOCK:
-        call, as_linear = kind.__call__, [embedding.as_linear for embedding in EMBEDDINGS]
+    def through_head(call: Any) -> Any:
+        return lambda self, x: call(self, cut.before(x) if self is head else x)
 
-        def through_head(self: Any, x: mx.array) -> Any:
-            return call(self, cut.before(x) if self is head else x)
+    def tied(as_linear: Any) -> Any:
+        return lambda self, x: as_linear(self, cut.before(x))
 
-        def tied(original: Any) -> Any:
-            return lambda self, x: original(self, cut.before(x))
-
+    with ExitStack() as stack:
         if head is not None:
-            kind.__call__ = through_head  # type: ignore[method-assign]
-        for embedding, original in zip(EMBEDDINGS, as_linear, strict=True):
-            embedding.as_linear = tied(original)  # type: ignore[method-assign]
-        try:
-            yield cut
-        finally:
-            if head is not None:
-                kind.__call__ = call  # type: ignore[method-assign]
-            for embedding, original in zip(EMBEDDINGS, as_linear, strict=True):
-                embedding.as_linear = original  # type: ignore[method-assign]
+            stack.enter_context(replaced(type(head), "__call__", through_head))
+        for embedding in EMBEDDINGS:
+            stack.enter_context(replaced(embedding, "as_linear", tied))
+        yield cut
 
 
 def _head(model: Any) -> Any:

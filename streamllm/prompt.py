@@ -1,6 +1,7 @@
 """Turns the two streams of a sentence into tokens: headers, units, footer. Units are tokenised one by one,
 in training as in streaming, so that what is read never depends on what has not arrived yet."""
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -60,7 +61,7 @@ class PromptTokens:
         check_unit(target_unit)
         self.source_unit, self.target_unit = source_unit, target_unit
         self.text = _from_chat_template(prompt, tokenizer) if prompt.chat else prompt
-        self._tokenizer = tokenizer
+        self._tokenizer, self._lock = tokenizer, threading.Lock()
         # SentencePiece tokenizers may put a space before any text by themselves.
         self._adds_space = False
         if not self._encode("a"):
@@ -136,7 +137,10 @@ class PromptTokens:
 
     def _encode(self, text: str) -> list[int]:
         text = text.removeprefix(" ") if self._adds_space else text
-        return list(self._tokenizer.encode(text, add_special_tokens=False)) if text else []
+        if not text:
+            return []
+        with self._lock:  # tokenizers of transformers change settings while they encode
+            return list(self._tokenizer.encode(text, add_special_tokens=False))
 
     def _piece(self, token: int) -> str:
         """A token as the vocabulary spells it; "" for one beyond it (padded embeddings)."""

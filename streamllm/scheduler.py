@@ -4,9 +4,14 @@ Invariant: a sentence's trace, but for its times, does not depend on the sentenc
 """
 
 import logging
+import os
+import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
 import mlx.core as mx
@@ -25,6 +30,8 @@ Clock = Callable[[], float]
 """Seconds, from any start."""
 TranslateOne = Callable[[Session, Example, Clock], Trace]
 
+FEWEST = 8  # sentences in a thread of their own: with fewer, more threads gain nothing
+
 
 def translate_many(
     model: StreamingModel,
@@ -36,13 +43,14 @@ def translate_many(
     """Translate examples, ``batch_size`` at a time, yielding each trace as soon as its sentence has ended.
 
     In a batch, long sentences go first, so that those beside each other are alike; where one ends, the next begins.
-    What cannot be batched is translated one by one, in order, and logged as such.
+    On a CPU several threads share the batch, see `threads_for`; ``translate_one`` is called in each. What cannot be
+    batched is translated one by one, in order, and logged as such.
 
     Args:
         examples: their ids differ.
-        batch_size: None is `default_batch_size`.
+        batch_size: of all threads together. None is `default_batch_size`.
         translate_one: translates an example with a session. The clock is that of the sentence: in a batch it shows its
-            own time and its share of the forwards, so that the times of all sentences add up to that of the run.
+            share of its thread's time, so that the times of all sentences add up to that of the run.
         seed: of sampling.
 
     Raises:
@@ -53,9 +61,9 @@ def translate_many(
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; it is the number of sentences at a time, at least 1")
     if batch_size > 1 and len(examples) > 1:
-        reason = why_alone(model)
+        reason, packs = batching(model)
         if reason is None:
-            yield from _batched(model, examples, translate_one, min(batch_size, len(examples)), seed)
+            yield from _batched(model, examples, translate_one, min(batch_size, len(examples)), seed, packs)
             return
         log.info("%ssentences are translated one by one: %s", asked, reason)
     for example in examples:
@@ -63,29 +71,134 @@ def translate_many(
 
 
 def default_batch_size() -> int:
-    """32 sentences on a CPU, where more gain little (docs/speed.md); 128 on a GPU, where few leave it idle."""
-    return 32 if mx.default_device() == mx.Device(mx.cpu) else 128
+    """32 sentences for each core on a CPU, where more gain little (docs/speed.md); 128 on a GPU, where few leave it
+    idle."""
+    return 32 * _cores() if _on_cpu() else 128
+
+
+def threads_for(sentences: int) -> int:
+    """How many threads share a batch of so many sentences: on a CPU one for each core that this process may use, but
+    with `FEWEST` sentences each; one where ``$STREAMLLM_THREADS`` says how many threads a process is to have."""
+    if not _on_cpu() or "STREAMLLM_THREADS" in os.environ:
+        return 1
+    return max(1, min(_cores(), sentences // FEWEST))
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
+def _on_cpu() -> bool:
+    return mx.default_device() == mx.Device(mx.cpu)  # type: ignore[arg-type, no-any-return]
 
 
 def _batched(
-    model: StreamingModel, examples: Sequence[Example], translate_one: TranslateOne, rows: int, seed: int
+    model: StreamingModel,
+    examples: Sequence[Example],
+    translate_one: TranslateOne,
+    rows: int,
+    seed: int,
+    packs: bool,
 ) -> Iterator[Trace]:
     def task(example: Example) -> Task[Trace]:
         return lambda row, clock: translate_one(model.session(seed, example.id, row), example, clock)
 
-    longest_first = sorted(examples, key=lambda example: len(example.source), reverse=True)
-    return run_all(Pool(model.model, rows, model.target_start), map(task, longest_first))
+    threads = threads_for(rows)
+    longest_first = Shared(map(task, sorted(examples, key=lambda example: len(example.source), reverse=True)))
+
+    def part(number: int) -> Iterator[Trace]:
+        own = rows // threads + (number < rows % threads)
+        return run_all(Pool(model.model, own, model.target_start, packs), longest_first, threads)
+
+    if threads == 1:
+        return part(0)
+    return in_threads([partial(part, number) for number in range(threads)], longest_first.close)
+
+
+# Threads
+
+T = TypeVar("T")
+
+
+class Shared(Generic[T]):
+    """An iterator that several threads take from."""
+
+    def __init__(self, items: Iterable[T]):
+        self._items, self._lock = iter(items), threading.Lock()
+
+    def __iter__(self) -> Iterator[T]:
+        return self
+
+    def __next__(self) -> T:
+        with self._lock:
+            return next(self._items)
+
+    def close(self) -> None:
+        """There are no more."""
+        with self._lock:
+            self._items = iter(())
+
+
+def in_threads(parts: Sequence[Callable[[], Iterator[T]]], stop: Callable[[], None]) -> Iterator[T]:
+    """What all of the iterators yield, as soon as they do, each made and run in a thread of its own.
+
+    What one raises is raised here. Then, or when this iterator is closed, ``stop`` is called, and each of the others is
+    closed when it next yields.
+    """
+    found: SimpleQueue[tuple[T] | BaseException | None] = SimpleQueue()
+    ended = threading.Event()
+    device = mx.default_device()
+
+    def run(part: Callable[[], Iterator[T]]) -> None:
+        try:
+            mx.set_default_device(device)
+            for item in part():
+                found.put((item,))
+                if ended.is_set():
+                    break
+        except BaseException as error:
+            found.put(error)
+        found.put(None)
+
+    threads = [threading.Thread(target=run, args=(part,), daemon=True) for part in parts]
+    for thread in threads:
+        thread.start()
+    try:
+        running = len(threads)
+        while running:
+            item = found.get()
+            if isinstance(item, BaseException):
+                raise item
+            if item is None:
+                running -= 1
+            else:
+                yield item[0]
+    finally:
+        ended.set()
+        stop()
+        for thread in threads:
+            _join(thread)
+
+
+def _join(thread: threading.Thread) -> None:
+    """Wait until the operating system has ended it, too: Python calls it ended before MLX has freed what is its own. A
+    process that ends in between is aborted (mlx issue 4110)."""
+    thread.join()
+    for _ in range(1000):  # its number may be another's by now
+        if not os.path.exists(f"/proc/self/task/{thread.native_id}"):
+            return
+        time.sleep(1e-3)
 
 
 # Coroutines
 
-T = TypeVar("T")
 Task = Callable[[Row, Clock], T]
 """What is to be done with one row of a pool; whenever it asks for logits, others go on."""
 
 
-def run_all(pool: Pool, tasks: Iterable[Task[T]]) -> Iterator[T]:
-    """Do tasks, as many at a time as the pool has rows; yield what each returns as soon as it does.
+def run_all(pool: Pool, tasks: Iterable[Task[T]], threads: int = 1) -> Iterator[T]:
+    """Do tasks, as many at a time as the pool has rows; yield what each returns as soon as it does. The clocks of tasks
+    go slower by the number of ``threads`` that do this side by side.
 
     When all wait for the model, the pool makes a step for all. What a task raises is raised here. Then, or when
     the iterator is closed, the others are given up.
@@ -101,7 +214,7 @@ def run_all(pool: Pool, tasks: Iterable[Task[T]]) -> Iterator[T]:
         task = next(pending, None) if pool.has_room else None
         if task is None:
             return None
-        running.append(_Running(pool, task))
+        running.append(_Running(pool, task, threads))
         return running[-1]
 
     try:
@@ -114,7 +227,7 @@ def run_all(pool: Pool, tasks: Iterable[Task[T]]) -> Iterator[T]:
                 return
             started = time.perf_counter()
             pool.step([each.row for each in running])
-            share = (time.perf_counter() - started) / len(running)
+            share = (time.perf_counter() - started) / len(running) / threads
             for each in running:
                 each.seconds += share
             ready.extend(running)
@@ -128,14 +241,14 @@ class _Running(Generic[T]):
 
     result: T
 
-    def __init__(self, pool: Pool, task: Task[T]):
-        self.row, self._pool = pool.open(), pool
+    def __init__(self, pool: Pool, task: Task[T], threads: int):
+        self.row, self._pool, self._threads = pool.open(), pool, threads
         self.seconds = self._resumed = 0.0
         self._coroutine = greenlet(lambda: task(self.row, self._clock))
 
     def _clock(self) -> float:
         """Only while it runs."""
-        return self.seconds + time.perf_counter() - self._resumed
+        return self.seconds + (time.perf_counter() - self._resumed) / self._threads
 
     def resume(self) -> bool:
         """Run until it waits for the model, or to its end; returns whether that is reached."""
@@ -159,12 +272,23 @@ class _Running(Generic[T]):
 
 def why_alone(model: StreamingModel) -> str | None:
     """Why sentences of this model must be translated one by one; None when many can share a memory, which is tried."""
+    return batching(model)[0]
+
+
+def batching(model: StreamingModel) -> tuple[str | None, bool]:
+    """`why_alone`, and whether their attention can be packed (`Pool`)."""
     if not isinstance(model.paradigm, Group):
-        return f"paradigm {type(model.paradigm).__name__} gives each sentence a memory of its own"
+        return f"paradigm {type(model.paradigm).__name__} gives each sentence a memory of its own", False
     if not model.retention.keeps_all:
-        return "windows on the streams and quantised keys and values need a memory for each sentence"
+        return "windows on the streams and quantised keys and values need a memory for each sentence", False
+    if _why_not(model.model, packs=True) is None:
+        return None, True
+    return _why_not(model.model, packs=False), False
+
+
+def _why_not(model: Any, packs: bool) -> str | None:
     try:
-        difference, tolerance = _difference(model.model)
+        difference, tolerance = _difference(model, packs)
     except Exception as error:  # whatever a model file raises that expects one position for all rows
         message = (str(error).strip() or "no message").splitlines()[0]
         return f"the model takes no batch of positions ({type(error).__name__}: {message})"
@@ -173,14 +297,14 @@ def why_alone(model: StreamingModel) -> str | None:
     return None
 
 
-def _difference(model: Any) -> tuple[float, float]:
+def _difference(model: Any, packs: bool) -> tuple[float, float]:
     """By how much logits in a batch differ from those of sentences alone, as a share of the largest, and by how much
     they may."""
 
     def task(seed: int) -> Task[tuple[int, mx.array]]:
         return lambda row, clock: (seed, _trial(row, seed))
 
-    batched = dict(run_all(Pool(model, 2, target_start=3), map(task, range(2))))
+    batched = dict(run_all(Pool(model, 2, target_start=3, packs=packs), map(task, range(2))))
     ours = mx.stack([batched[seed] for seed in range(2)])
     alone = mx.stack([_trial(GroupMemory(model, 3), seed) for seed in range(2)])
     differences, largest = np.array(mx.abs(ours - alone).astype(mx.float32)), np.array(mx.abs(alone).astype(mx.float32))

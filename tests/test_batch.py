@@ -12,11 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import PROGRAM, TOLERANCE, build, deviation, expected, fed_tokens
 
-from streamllm.batch import CHUNK, SHORT, STEP, Pool, Row
+from streamllm.batch import CHUNK, MANY, SHORT, STEP, Pool, Row
 from streamllm.paradigms import GroupMemory, Memory
-from streamllm.scheduler import Task, run_all
+from streamllm.scheduler import Task, _why_not, run_all
 
 UNFIT = {"gemma2", "gpt_bigcode"}  # one computes attention, the other positions, for one sentence only
+LATENT = {"deepseek_v3", "deepseek_v3-yarn", "glm4_moe_lite", "kimi_k25", "kimi_vl", "mistral3-mistral4", "mistral4"}
+"""Families that compute a part of their attention by themselves."""
 
 
 @pytest.fixture(scope="module")
@@ -71,8 +73,10 @@ def test_rows_of_a_batch_give_the_logits_of_the_reference(family: Family) -> Non
     def task(row: Row, clock: Any) -> list[np.ndarray]:
         return programmed(row)
 
+    packs = _why_not(build(family), packs=True) is None
+    assert packs == (family.name not in LATENT and family.model_type not in UNFIT)
     try:
-        rows = all_of(Pool(build(family), 2, target_start=7), [late, task])
+        rows = all_of(Pool(build(family), 2, target_start=7, packs=packs), [late, task])
     except Exception:
         assert family.model_type in UNFIT
         return
@@ -366,3 +370,46 @@ def test_a_beam_keeps_its_columns_while_another_row_steps(model: Any) -> None:
     pool = Pool(model, 2)
     batched, alone = wide(pool.open(), other_steps), wide(GroupMemory(model), lambda: None)
     np.testing.assert_allclose(batched, alone, atol=2e-4, rtol=1e-4)
+
+
+def test_one_sentence_that_outlasts_the_others_does_not_keep_their_memory(model: Any) -> None:
+    """Its tokens are what they were, wherever its row goes, and rows can be opened again."""
+
+    def life(memory: Memory) -> list[int]:
+        memory.read([3, 4, 5])
+        return [memory.likeliest(memory.write([6 + i % 20])) for i in range(3 * STEP)]
+
+    pool = Pool(model, 8)
+    rows = [pool.open() for _ in range(8)]
+    for row in rows:
+        row.read([7])
+        row.write([8])
+    for row in rows[:5] + rows[6:]:
+        pool.close(row)
+    pool.close(rows[5])
+    rows = [pool.open() for _ in range(8)]
+    last = rows[5]
+    for row in rows[:5] + rows[6:]:
+        pool.close(row)
+    assert life(last) == life(GroupMemory(model))
+    assert last.slot == 0
+    again = [pool.open() for _ in range(7)]
+    assert not pool.has_room
+    assert [life(row) for row in again] == [life(GroupMemory(model))] * 7
+    pool.close(again[3])
+    assert pool.has_room
+
+
+@pytest.mark.parametrize("tokens", [1, MANY])
+def test_memory_of_rows_that_are_free_is_given_back(model: Any, tokens: int) -> None:
+    pool = Pool(model, 16)
+    rows = [pool.open() for _ in range(16)]
+    for row in rows:
+        row.read([1] * tokens)
+        row.write([2])
+    before = pool.nbytes
+    for row in rows[1:]:
+        pool.close(row)
+    for _ in range(2 * STEP):
+        rows[0].write([3])
+    assert pool.nbytes < before / 3

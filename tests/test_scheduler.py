@@ -2,6 +2,7 @@
 
 import logging
 import random
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -12,8 +13,10 @@ import mlx.core as mx
 import numpy as np
 import pytest
 import tiny
+from families import FAMILIES
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from reference import build
 
 from streamllm import paradigms, policies
 from streamllm.batch import Pool
@@ -24,7 +27,7 @@ from streamllm.policies import RALCP, Confidence, Full, HoldN, LocalAgreement, W
 from streamllm.policies.bounded import bounded
 from streamllm.prompt import Prompt, PromptTokens
 from streamllm.records import READ, WRITE, Decide, Example, Policy, State, Trace
-from streamllm.scheduler import Clock, run_all, translate_many, why_alone
+from streamllm.scheduler import Clock, batching, run_all, threads_for, translate_many, why_alone
 from streamllm.session import Session
 from streamllm.translate import Limits, translate
 
@@ -386,10 +389,80 @@ def test_without_a_batch_size_it_is_one_that_suits_the_device(tokenizer: Any, mo
 
     monkeypatch.setattr("streamllm.scheduler.Pool", Noting)
     examples = [Example(str(i), "the", "") for i in range(130)]
+    monkeypatch.setattr("streamllm.scheduler._cores", lambda: 2)
+    monkeypatch.delenv("STREAMLLM_THREADS", raising=False)
     for device in (mx.cpu, mx.gpu):
-        monkeypatch.setattr(mx, "default_device", lambda device=device: mx.Device(device))
+        monkeypatch.setattr("streamllm.scheduler._on_cpu", lambda device=device: device == mx.cpu)
         next(run(streaming(tokenizer), examples, WaitK(1), None))
-    assert rows == [2, 32, 2, 128]  # one is tried on two sentences
+    assert rows == [2, 32, 32, 2, 128]  # one is tried on two sentences
+
+
+@pytest.mark.parametrize(
+    ("sentences", "variable", "threads"), [(64, None, 4), (17, None, 2), (3, None, 1), (64, "1", 1)]
+)
+def test_threads_share_a_batch_where_that_pays(
+    sentences: int, variable: str | None, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streamllm.scheduler._cores", lambda: 4)
+    monkeypatch.delenv("STREAMLLM_THREADS", raising=False)
+    if variable:
+        monkeypatch.setenv("STREAMLLM_THREADS", variable)
+    assert threads_for(sentences) == (threads if mx.default_device() == mx.Device(mx.cpu) else 1)
+
+
+@pytest.fixture
+def three_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streamllm.scheduler.threads_for", lambda sentences: 3)
+
+
+@pytest.mark.parametrize("policy", [WaitK(2), Full(), LocalAgreement(), RALCP(2, 0.6), Confidence(0.5)])
+def test_threads_give_the_traces_of_one(three_threads: None, tokenizer: Any, policy: Policy) -> None:
+    sentences = [" ".join(SENTENCES[j % 7] for j in range(i, i + 1 + i % 3)) for i in range(24)]
+    assert compare(streaming(tokenizer), examples_of(sentences), policy, 9) >= 8
+
+
+def test_the_times_of_sentences_in_threads_add_up_to_that_of_the_run(three_threads: None, tokenizer: Any) -> None:
+    started = time.perf_counter()
+    traces = list(run(streaming(tokenizer), examples_of(SENTENCES * 4), WaitK(2), 9))
+    assert sum(float(trace.stats["seconds"]) for trace in traces) < 1.05 * (time.perf_counter() - started)
+
+
+def test_what_fails_in_a_thread_ends_the_others(three_threads: None, tokenizer: Any) -> None:
+    begun: list[str] = []
+
+    def translate_one(session: Session, example: Example, clock: Clock) -> Trace:
+        begun.append(example.id)
+        if example.id == "9":
+            raise ValueError("nine")
+        return translate(session, example, WaitK(1), LIMITS, clock=clock)
+
+    before = threading.active_count()
+    with pytest.raises(ValueError, match="nine"):
+        list(translate_many(streaming(tokenizer), examples_of(["the dog"] * 300), translate_one, 9))
+    assert threading.active_count() == before
+    assert len(begun) < 300
+
+
+def test_a_run_in_threads_that_is_closed_leaves_none(three_threads: None, tokenizer: Any) -> None:
+    before = threading.active_count()
+    traces = run(streaming(tokenizer), examples_of(["the dog"] * 300), WaitK(1), 9)
+    next(traces)
+    traces.close()  # type: ignore[attr-defined]
+    assert threading.active_count() == before
+
+
+@pytest.mark.parametrize(
+    "family", [family for family in FAMILIES if family.name in ("deepseek_v3", "llama", "gpt_bigcode")]
+)
+def test_how_sentences_are_batched_is_found_out(family: Any, tokenizer: Any) -> None:
+    model = streaming(tokenizer)
+    model.model = build(family)
+    reason, packs = batching(model)
+    assert (reason is None, packs) == {
+        "deepseek_v3": (True, False),
+        "llama": (True, True),
+        "gpt_bigcode": (False, False),
+    }[family.name]
 
 
 def test_a_batch_of_no_sentences_is_refused(tokenizer: Any) -> None:

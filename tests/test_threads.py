@@ -1,4 +1,4 @@
-"""Sessions in several threads: while one puts something in the place of a function of MLX, the others wait."""
+"""Sessions in several threads: what one puts in the place of a function of MLX, the others do not see."""
 
 import threading
 from collections.abc import Callable
@@ -6,36 +6,86 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
 import pytest
 import tiny
 
+from streamllm import exponentials
 from streamllm.attention import recorded
 from streamllm.fewer_ops import fewer_operations
 from streamllm.head import logits_at
 from streamllm.paradigms import GroupMemory
+from streamllm.patches import replaced
 
 STAND_INS: dict[str, Callable[[Any], AbstractContextManager[Any]]] = {
     "fewer_operations": lambda model: fewer_operations(),
     "logits_at": lambda model: logits_at(model, slice(None), -1),
     "recorded": lambda model: recorded(model),
+    "exponentials": lambda model: exponentials.replaced(model),
+}
+
+
+ORIGINALS = {
+    (owner, name): getattr(owner, name)
+    for owner, name in [
+        (mx.fast, "scaled_dot_product_attention"),
+        (mx.fast, "rope"),
+        (mx.fast, "rms_norm"),
+        (nn.Embedding, "as_linear"),
+    ]
 }
 
 
 @pytest.mark.parametrize("name", STAND_INS)
-def test_no_thread_feeds_a_model_while_another_has_changed_it(name: str) -> None:
-    model, fed = tiny.random_model(3, 64), threading.Event()
-
-    def feed() -> None:
-        GroupMemory(model).read([1, 2, 3])
-        fed.set()
-
-    thread = threading.Thread(target=feed)
+def test_what_a_thread_puts_in_place_no_other_sees(name: str) -> None:
+    model = tiny.random_model(3, 64)
+    tokens = mx.array([[1, 2, 3]])
+    expected, found = model(tokens), []
     with STAND_INS[name](model):
-        model(mx.array([[1]]))
+        thread = threading.Thread(target=lambda: found.append(np.array(model(tokens))))
         thread.start()
-        assert not fed.wait(0.3)
+        thread.join(30)
+        model(tokens)
+    with STAND_INS[name](model), STAND_INS[name](model):
+        model(tokens)
+    np.testing.assert_array_equal(found[0], np.array(expected))
+    assert {key: getattr(*key) for key in ORIGINALS} == ORIGINALS
+
+
+def test_a_stand_in_ends_with_its_own_context_whatever_other_threads_do() -> None:
+    class Owner:
+        @staticmethod
+        def answer() -> int:
+            return 1
+
+    class Heir(Owner):
+        pass
+
+    def plus(n: int) -> Any:
+        return lambda function: lambda: function() + n
+
+    seen: list[int] = []
+    inside, leave = threading.Event(), threading.Event()
+
+    def other() -> None:
+        with replaced(Heir, "answer", plus(10)):
+            inside.set()
+            leave.wait(30)
+            seen.append(Heir.answer())
+
+    thread = threading.Thread(target=other)
+    with replaced(Heir, "answer", plus(100)):
+        thread.start()
+        inside.wait(30)
+        with replaced(Heir, "answer", plus(1000)):
+            assert Heir.answer() == 1101
+        assert Heir.answer() == 101
+    assert Heir.answer() == 1
+    leave.set()
     thread.join(30)
-    assert fed.is_set()
+    assert seen == [11]
+    assert "answer" not in vars(Heir)
 
 
 def test_threads_get_what_one_gets() -> None:

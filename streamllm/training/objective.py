@@ -6,9 +6,9 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from streamllm import exponentials
 from streamllm.cache import make_caches
 from streamllm.families import groups_queries
-from streamllm.training import exponentials
 from streamllm.training.data import PADDING, Batch
 
 

@@ -1,14 +1,17 @@
-"""Exponentials of training on a CPU, by numpy. MLX's CPU backend takes them one at a time (12 ns each), numpy
-sixteen at once (0.5 ns); what that saves is in docs/training.md. On a GPU nothing here is used."""
+"""Exponentials of training and of batches on a CPU, by numpy. MLX's CPU backend takes them one at a time (12 ns each),
+numpy sixteen at once (0.5 ns); what that saves is in docs/training.md and docs/speed.md. On a GPU nothing here is used.
+"""
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
+
+from streamllm import patches
 
 ROWS = 64  # of logits at a time: what is computed on them stays in the cache of a core
 
@@ -25,9 +28,10 @@ def lazy(model: nn.Module) -> bool:
 
 
 @mx.custom_function
-def softmax(scores: mx.array) -> mx.array:
-    """Along the last axis. A row of -inf gives zeros."""
+def softmax(scores: mx.array, mask: mx.array) -> mx.array:
+    """Along the last axis, of what ``mask`` shows, which may be broadcast. A row that sees nothing gives zeros."""
     x = np.array(scores)
+    np.copyto(x, -np.inf, where=~np.asarray(mask))
     top = x.max(axis=-1, keepdims=True)
     x -= np.where(np.isfinite(top), top, 0)
     np.exp(x, out=x)
@@ -37,30 +41,34 @@ def softmax(scores: mx.array) -> mx.array:
 
 
 @softmax.vjp
-def _softmax_vjp(scores: mx.array, grad: mx.array, p: mx.array) -> mx.array:
-    return p * (grad - (grad * p).sum(axis=-1, keepdims=True))
+def _softmax_vjp(primals: Any, grad: mx.array, p: mx.array) -> Any:
+    return p * (grad - (grad * p).sum(axis=-1, keepdims=True)), mx.zeros_like(primals[1])
 
 
 @mx.custom_function
 def swiglu(gate: mx.array, x: mx.array) -> mx.array:
     """silu(gate) · x, as mlx_lm.models.activations.swiglu."""
-    return _sigmoid(gate) * gate * x
+    out = _sigmoid(gate)
+    out *= np.asarray(gate)
+    out *= np.asarray(x)
+    return mx.array(out)
 
 
 @swiglu.vjp
 def _swiglu_vjp(primals: Any, grad: mx.array, _: mx.array) -> Any:
     gate, x = primals
-    s = _sigmoid(gate)
+    s = mx.array(_sigmoid(gate))
     silu = s * gate
     return grad * x * (s + silu * (1 - s)), grad * silu
 
 
-def _sigmoid(x: mx.array) -> mx.array:
-    out = np.negative(np.asarray(x))
+def _sigmoid(x: mx.array) -> np.ndarray:
+    out: np.ndarray = np.negative(np.asarray(x))
     with np.errstate(over="ignore"):  # 1 / (1 + inf) is the 0 that is meant
         np.exp(out, out=out)
     out += 1
-    return mx.array(np.reciprocal(out, out=out))
+    np.reciprocal(out, out=out)
+    return out
 
 
 def cross_entropy(logits: np.ndarray, labels: np.ndarray, smoothing: float) -> tuple[float, np.ndarray]:
@@ -93,16 +101,15 @@ def replaced(model: nn.Module) -> Iterator[None]:
         yield
         return
     family: Any = sys.modules[type(model).__module__]
-    attention, activation = mx.fast.scaled_dot_product_attention, getattr(family, "swiglu", None)
-    mx.fast.scaled_dot_product_attention = _attention_or(attention)
-    if activation:
-        family.swiglu = lambda gate, x: swiglu(gate, x) if on_cpu(gate, x) else activation(gate, x)
-    try:
+    with ExitStack() as stack:
+        stack.enter_context(patches.replaced(mx.fast, "scaled_dot_product_attention", _attention_or))
+        if hasattr(family, "swiglu"):
+            stack.enter_context(patches.replaced(family, "swiglu", _swiglu_or))
         yield
-    finally:
-        mx.fast.scaled_dot_product_attention = attention
-        if activation:
-            family.swiglu = activation
+
+
+def _swiglu_or(original: Any) -> Any:
+    return lambda gate, x: swiglu(gate, x) if on_cpu(gate, x) else original(gate, x)
 
 
 def _attention_or(original: Any) -> Any:
@@ -117,10 +124,14 @@ def _attention_or(original: Any) -> Any:
         shared, S = keys.shape[1], keys.shape[2]  # heads with keys and values of their own
         if isinstance(mask, str):  # "causal"
             mask = mx.arange(S - T, S)[:, None] >= mx.arange(S)
-        mask = mx.broadcast_to(mask, (B, heads, T, S)).reshape(B, shared, heads // shared, T, S)
         scores: Any = (queries * scale).reshape(B, shared, heads // shared, T, -1) @ keys[:, :, None].mT
-        scores = mx.where(mask, scores, -mx.inf) if mask.dtype == mx.bool_ else scores + mask
-        weights: Any = softmax(scores)
+        if mask.ndim == 4 and mask.shape[1] == heads:
+            mask = mask.reshape(mask.shape[0], shared, -1, *mask.shape[2:])
+        elif mask.ndim > 2:
+            mask = mask.reshape(*mask.shape[:-2], 1, *mask.shape[-2:])
+        if mask.dtype != mx.bool_:
+            scores, mask = scores + mask, mx.array(True)
+        weights: Any = softmax(scores, mask)
         out: mx.array = (weights @ values[:, :, None]).reshape(B, heads, T, -1)
         return out
 
