@@ -7,6 +7,7 @@ import atexit
 import contextlib
 import hashlib
 import json
+import os
 import re
 import secrets
 import shutil
@@ -117,10 +118,11 @@ class SweepTable(Callback):
     def __init__(self) -> None:
         self._sweep: str | None = None
         self._command: list[str] = []
+        self._process: int | None = None
         self._ended = self._skips = False
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        self._sweep, self._command = f"points-{secrets.token_hex(4)}", sys.argv
+        self._sweep, self._command, self._process = f"points-{secrets.token_hex(4)}", sys.argv, os.getpid()
         # At exit, and not on_multirun_end: that is not called when a point has failed, nor after Ctrl-C.
         atexit.register(self._show, self._notes(config))
 
@@ -131,6 +133,8 @@ class SweepTable(Callback):
         if self._sweep is None:
             return
         sys.argv = self._command  # env.json tells what was typed, and not how a launcher started this process
+        if os.getpid() != self._process:  # points run side by side
+            os.environ.setdefault("STREAMLLM_THREADS", "1")
         self._skips = False
         with contextlib.suppress(OmegaConfBaseException, ValueError):  # the run itself says what is wrong
             keys = [str(key) for key in config if key != "hydra"]

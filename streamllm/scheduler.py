@@ -71,9 +71,9 @@ def translate_many(
 
 
 def default_batch_size() -> int:
-    """32 sentences for each core on a CPU, where more gain little (docs/speed.md); 128 on a GPU, where few leave it
+    """64 sentences for each core on a CPU, where more gain little (docs/speed.md); 128 on a GPU, where few leave it
     idle."""
-    return 32 * _cores() if _on_cpu() else 128
+    return 64 * _cores() if _on_cpu() else 128
 
 
 def threads_for(sentences: int) -> int:

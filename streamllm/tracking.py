@@ -3,6 +3,9 @@ run talks to it through `Guarded`, which turns every failure into one warning.""
 
 import io
 import logging
+import os
+import subprocess
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +17,8 @@ log = logging.getLogger(__name__)
 
 WANDB_MODES = ("online", "offline", "disabled")
 INIT_SECONDS = 30  # for W&B to answer when an online run begins
-FINISH_SECONDS = 120  # for it to take what is left when an online run ends
+FINISH_SECONDS = 120  # for it to take, or to write, what is left when a run ends
+GRACE_SECONDS = 30  # beyond that, for its process to say that it gives up, which it sometimes never does
 UNPROMISED = {"x_transaction_log_flush_interval": 1.0}  # seconds that a killed run may lose; W&B's own are 15
 """Settings of W&B that may be gone in its next release, and that we can do without."""
 
@@ -157,7 +161,7 @@ class WandbTracker:
                 silent=True,
                 init_timeout=INIT_SECONDS,
                 login_timeout=INIT_SECONDS,
-                finish_timeout=0 if mode == "offline" else FINISH_SECONDS,
+                finish_timeout=FINISH_SECONDS,
                 finish_timeout_raises=True,
                 **{name: value for name, value in UNPROMISED.items() if name in wandb.Settings.model_fields},
             ),
@@ -193,9 +197,27 @@ class WandbTracker:
         self._run.summary.update(dict(values))
 
     def finish(self, exit_code: int = 0) -> None:
-        if self._run is not None:
-            self._run.finish(exit_code=exit_code)
-            self._run = None
+        """Raises: TimeoutError: W&B did not take the rest in time; its files are in ``wandb/``."""
+        if self._run is None:
+            return
+        run, self._run = self._run, None
+        errors: list[Exception] = []
+
+        def end() -> None:
+            try:
+                run.finish(exit_code=exit_code)
+            except Exception as error:
+                errors.append(error)
+
+        thread = threading.Thread(target=end, daemon=True)
+        thread.start()
+        thread.join(FINISH_SECONDS + GRACE_SECONDS)
+        if thread.is_alive():  # wandb waits for its process without end, and would do so again on exit
+            subprocess.run(["pkill", "-KILL", "-P", str(os.getpid()), "wandb-core"], check=False)
+            thread.join(GRACE_SECONDS)
+            raise TimeoutError(f"no end after {FINISH_SECONDS + GRACE_SECONDS} s: wandb sync {Path(run.dir).parent}")
+        if errors:
+            raise errors[0]
 
 
 class Guarded:

@@ -39,7 +39,12 @@ class WitnessedModel(ShoutingModel):
         threads = getattr(ctypes.CDLL(None), "MKL_Get_Max_Threads", None)  # None: another BLAS
         note = {"process": os.getpid(), "threads": threads() if threads else 1, **dict(os.environ)}
         with Path(os.environ["LOADS"]).open("a") as file:  # a short line is appended whole
-            file.write(json.dumps({key: note.get(key) for key in ("process", "threads", "MKL_NUM_THREADS")}) + "\n")
+            file.write(
+                json.dumps(
+                    {key: note.get(key) for key in ("process", "threads", "MKL_NUM_THREADS", "STREAMLLM_THREADS")}
+                )
+                + "\n"
+            )
         return super().load(*how)
 
 
@@ -89,6 +94,8 @@ def test_sweep_skips_what_is_there_and_outlives_a_point_that_fails(tmp_path: Pat
     assert len(loads) == 1 if launcher == "basic" else 1 <= len(loads) <= 2
     assert len({load["process"] for load in loads}) == len(loads), "a process loads its model once"
     assert {load["threads"] for load in loads} == {1}
+    # Where points run side by side, each has one thread for its batches, too.
+    assert {load["STREAMLLM_THREADS"] for load in loads} == {None if launcher == "basic" else "1"}
 
 
 def test_interrupted_sweep_goes_on_with_the_same_command(tmp_path: Path) -> None:

@@ -394,7 +394,7 @@ def test_without_a_batch_size_it_is_one_that_suits_the_device(tokenizer: Any, mo
     for device in (mx.cpu, mx.gpu):
         monkeypatch.setattr("streamllm.scheduler._on_cpu", lambda device=device: device == mx.cpu)
         next(run(streaming(tokenizer), examples, WaitK(1), None))
-    assert rows == [2, 32, 32, 2, 128]  # one is tried on two sentences
+    assert rows == [2, 64, 64, 2, 128]  # one is tried on two sentences
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import threading
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from streamllm import tracking
 from streamllm.tracking import Guarded, NullTracker, Picture, RunInfo, WandbTracker
 
 
@@ -173,3 +175,21 @@ def test_guard_hands_everything_on(info: RunInfo):
     tracker = Broken("none of them")
     use(Guarded(tracker), info)
     assert tracker.calls == ["start", "log", "log", "table", "summary", "finish"]
+
+
+def test_a_run_that_w_and_b_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch):
+    """As its process does now and then when the network has gone away."""
+
+    class Endless:
+        dir = "wandb/run-1/files"
+
+        def finish(self, exit_code: int) -> None:
+            threading.Event().wait(60)
+
+    monkeypatch.setattr(tracking, "FINISH_SECONDS", 0.1)
+    monkeypatch.setattr(tracking, "GRACE_SECONDS", 0.1)
+    tracker = WandbTracker()
+    tracker._run = Endless()
+    with pytest.raises(TimeoutError, match="wandb sync wandb/run-1"):
+        tracker.finish()
+    tracker.finish()  # idempotent

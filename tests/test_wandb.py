@@ -81,13 +81,13 @@ def sent(tmp_path_factory: pytest.TempPathFactory) -> Sent:
     """A finished run, and one whose process and whose W&B were killed together: made once, they take seconds."""
     root, home = tmp_path_factory.mktemp("outputs"), tmp_path_factory.mktemp("home")
     code = [sys.executable, "-c", KILLED, str(root)]
-    died = subprocess.run(code, cwd=home, env=clean(home), capture_output=True, text=True)
+    died = subprocess.run(code, cwd=home, env=clean(home), capture_output=True, text=True, timeout=120)
     assert died.returncode == -9, died.stderr
     with serving() as server:
         folders = sorted(str(path) for path in root.glob("wandb/offline-run-*"))
         command = [sys.executable, "-m", "wandb", "sync", *folders]
         environment = clean(home, **server.environment)
-        synced = subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True)
+        synced = subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, timeout=120)
     return Sent(root, server.runs, synced)
 
 
@@ -242,6 +242,7 @@ def test_network_that_goes_away_during_a_run_does_not_hold_it(
     service: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture, last: str
 ):
     service.setattr(tracking, "FINISH_SECONDS", 1)
+    service.setattr(tracking, "GRACE_SECONDS", 5)
     service.setenv("WANDB_HTTP_TIMEOUT", "1")
     with serving() as server:
         method = getattr(WandbTracker, last)
@@ -297,7 +298,7 @@ def test_files_of_w_and_b_that_really_cannot_grow_cost_no_result(tmp_path: Path)
     code = [sys.executable, "-c", FILLED, str(tmp_path / "run-1")]
     # git, which env.json asks, must not be killed while it refreshes the index of the checkout.
     environment = clean(tmp_path, GIT_OPTIONAL_LOCKS="0")
-    done = subprocess.run(code, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    done = subprocess.run(code, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     run(tmp_path / "run-2")
     metrics = [json.loads((tmp_path / name / METRICS).read_text()) for name in ("run-1", "run-2")]
@@ -338,7 +339,7 @@ def test_sweep_of_w_and_b_runs_a_point_and_reports_it(tmp_path: Path):
     with serving() as server:
         for name in ("first", "second"):
             environment = clean(tmp_path, **server.environment, **agent, WANDB_RUN_ID=name)
-            done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+            done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
             assert done.returncode == 0, done.stderr
     (folder,) = (tmp_path / "outputs").glob(f"*/{METRICS}")
     assert server.runs.keys() == {"first", "second"}
