@@ -186,6 +186,8 @@ def test_a_run_that_w_and_b_never_ends_is_given_up(monkeypatch: pytest.MonkeyPat
         def finish(self, exit_code: int) -> None:
             threading.Event().wait(60)
 
+    killed: list[list[str]] = []
+    monkeypatch.setattr(tracking.subprocess, "run", lambda command, **options: killed.append(command))
     monkeypatch.setattr(tracking, "FINISH_SECONDS", 0.1)
     monkeypatch.setattr(tracking, "GRACE_SECONDS", 0.1)
     tracker = WandbTracker()
@@ -193,3 +195,4 @@ def test_a_run_that_w_and_b_never_ends_is_given_up(monkeypatch: pytest.MonkeyPat
     with pytest.raises(TimeoutError, match="wandb sync wandb/run-1"):
         tracker.finish()
     tracker.finish()  # idempotent
+    assert [command[-1] for command in killed] == ["wandb-core"]
