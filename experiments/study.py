@@ -1,5 +1,6 @@
 """What studies share: they launch run.py, wait, and write a table into their README."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -33,13 +34,19 @@ def launch_all(script: str, commands: Sequence[Sequence[str]], processes: int) -
     def run(overrides: Sequence[str]) -> int:
         shown = _shown(script, overrides)
         print(f"$ {shown} &", flush=True)
-        command = [sys.executable, script, *overrides]
         ended = subprocess.run(
-            command, cwd=ROOT, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            [sys.executable, script, *overrides],
+            cwd=ROOT,
+            env=threads | os.environ,
+            check=False,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
         print(f"# of {shown}\n{ended.stdout}", flush=True)
         return ended.returncode
 
+    threads = {"STREAMLLM_THREADS": "1"} if processes > 1 else {}  # each: they share the cores
     pool = ThreadPoolExecutor(processes)
     try:
         failed = [code for code in pool.map(run, commands) if code]
