@@ -343,7 +343,9 @@ class _Layer:
     def keep(self, rows: list[int]) -> None:
         """These become the first rows; the others are gone."""
         if self._keys is not None and self._values is not None:
-            self._keys, self._values = (buffer[mx.array(rows)] for buffer in (self._keys, self._values))
+            new = max(0, max(rows) + 1 - self._keys.shape[0])  # rows that were opened and hold nothing
+            slack = [(0, new), (0, 0), (0, 0), (0, 0)]
+            self._keys, self._values = (mx.pad(b, slack)[mx.array(rows)] for b in (self._keys, self._values))
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> KV:
         """Store (S, H_kv, N, D); return what the rows hold that attention takes, (S, H_kv, used, D) if not packed."""

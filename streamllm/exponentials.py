@@ -125,8 +125,8 @@ def _attention_or(original: Any) -> Any:
         if isinstance(mask, str):  # "causal"
             mask = mx.arange(S - T, S)[:, None] >= mx.arange(S)
         scores: Any = (queries * scale).reshape(B, shared, heads // shared, T, -1) @ keys[:, :, None].mT
-        if mask.ndim == 4 and mask.shape[1] == heads:
-            mask = mask.reshape(mask.shape[0], shared, -1, *mask.shape[2:])
+        if mask.ndim > 2 and mask.shape[-3] == heads:
+            mask = mask.reshape(*mask.shape[:-3], shared, -1, *mask.shape[-2:])
         elif mask.ndim > 2:
             mask = mask.reshape(*mask.shape[:-2], 1, *mask.shape[-2:])
         if mask.dtype != mx.bool_:

@@ -3,6 +3,7 @@
 Invariant: a sentence's trace, but for its times, does not depend on the sentences beside it or on their number.
 """
 
+import atexit
 import logging
 import os
 import sys
@@ -106,13 +107,11 @@ def _batched(
     threads = threads_for(rows)
     longest_first = Shared(map(task, sorted(examples, key=lambda example: len(example.source), reverse=True)))
 
-    def part(number: int) -> Iterator[Trace]:
+    def part(team: Team, number: int) -> Iterator[Trace]:
         own = rows // threads + (number < rows % threads)
-        return run_all(Pool(model.model, own, model.target_start, packs), longest_first, threads)
+        return run_all(Pool(model.model, own, model.target_start, packs), longest_first, team)
 
-    if threads == 1:
-        return part(0)
-    return in_threads([partial(part, number) for number in range(threads)], longest_first.close)
+    return part(Team(1), 0) if threads == 1 else in_threads(threads, part)
 
 
 # Threads
@@ -133,61 +132,125 @@ class Shared(Generic[T]):
         with self._lock:
             return next(self._items)
 
-    def close(self) -> None:
-        """There are no more."""
+
+class Team:
+    """Threads that share some work.
+
+    Attributes:
+        running: how many have not ended.
+        stopped: whether they are to end.
+    """
+
+    def __init__(self, threads: int):
+        self.running, self.stopped = threads, False
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+
+    def leave(self) -> None:
+        """One of them has ended."""
         with self._lock:
-            self._items = iter(())
+            self.running -= 1
+            if not self.running:
+                self._ended.set()
+
+    def stop(self) -> None:
+        """Let all end, and wait for it."""
+        self.stopped = True
+        self._ended.wait()
 
 
-def in_threads(parts: Sequence[Callable[[], Iterator[T]]], stop: Callable[[], None]) -> Iterator[T]:
-    """What all of the iterators yield, as soon as they do, each made and run in a thread of its own.
+class _Workers:
+    """Threads that stay, since MLX keeps something of each that has computed. They end with the process."""
 
-    What one raises is raised here. Then, or when this iterator is closed, ``stop`` is called, and each of the others is
-    closed when it next yields.
+    def __init__(self) -> None:
+        self._idle: list[SimpleQueue[Callable[[], None] | None]] = []
+        self._threads: list[threading.Thread] = []
+        self._teams: set[Team] = set()
+        self._lock = threading.Lock()
+
+    def do(self, team: Team, work: Callable[[], None]) -> None:
+        """In a thread that has nothing else to do."""
+        with self._lock:
+            if not self._threads:
+                atexit.register(self._end)
+            self._teams.add(team)
+            if not self._idle:
+                self._idle.append(SimpleQueue())
+                self._threads.append(threading.Thread(target=self._run, args=(self._idle[-1],), daemon=True))
+                self._threads[-1].start()
+            jobs = self._idle.pop()
+
+        def job() -> None:
+            work()
+            with self._lock:
+                self._idle.append(jobs)
+                self._teams.discard(team)
+            team.leave()
+
+        jobs.put(job)
+
+    def _run(self, jobs: "SimpleQueue[Callable[[], None] | None]") -> None:
+        while (job := jobs.get()) is not None:
+            job()
+
+    def _end(self) -> None:
+        """The process does. Where a thread is about to end by then, or computes, MLX aborts it (mlx issue 4110)."""
+        for team in list(self._teams):
+            team.stop()
+        for jobs in self._idle:
+            jobs.put(None)
+        for thread in self._threads:
+            thread.join()
+            for _ in range(1000):  # Python calls it ended before MLX has freed what is its own
+                if not os.path.exists(f"/proc/self/task/{thread.native_id}"):
+                    break
+                time.sleep(1e-3)
+
+
+_workers = _Workers()
+
+
+def in_threads(threads: int, part: Callable[[Team, int], Iterator[T]]) -> Iterator[T]:
+    """What the iterators ``part(team, number)`` yield, as soon as they do, each made and run in a thread of its own.
+
+    What one raises is raised here, after what the others have found by then; so is the first KeyboardInterrupt. Then,
+    or when this iterator is closed, the team is stopped.
     """
     found: SimpleQueue[tuple[T] | BaseException | None] = SimpleQueue()
-    ended = threading.Event()
+    team = Team(threads)
     device = mx.default_device()
 
-    def run(part: Callable[[], Iterator[T]]) -> None:
+    def run(number: int) -> None:
         try:
             mx.set_default_device(device)
-            for item in part():
+            for item in part(team, number):
                 found.put((item,))
-                if ended.is_set():
-                    break
         except BaseException as error:
             found.put(error)
         found.put(None)
 
-    threads = [threading.Thread(target=run, args=(part,), daemon=True) for part in parts]
-    for thread in threads:
-        thread.start()
+    error: BaseException | None = None
+    for number in range(threads):
+        _workers.do(team, partial(run, number))
     try:
-        running = len(threads)
+        running = threads
         while running:
-            item = found.get()
+            try:
+                item = found.get()
+            except KeyboardInterrupt as interrupt:
+                if error is not None:
+                    raise
+                item = interrupt
             if isinstance(item, BaseException):
-                raise item
-            if item is None:
+                error, team.stopped = error or item, True
+            elif item is None:
                 running -= 1
             else:
                 yield item[0]
     finally:
-        ended.set()
-        stop()
-        for thread in threads:
-            _join(thread)
-
-
-def _join(thread: threading.Thread) -> None:
-    """Wait until the operating system has ended it, too: Python calls it ended before MLX has freed what is its own. A
-    process that ends in between is aborted (mlx issue 4110)."""
-    thread.join()
-    for _ in range(1000):  # its number may be another's by now
-        if not os.path.exists(f"/proc/self/task/{thread.native_id}"):
-            return
-        time.sleep(1e-3)
+        team.stop()
+    if error is not None:
+        raise error
 
 
 # Coroutines
@@ -196,13 +259,14 @@ Task = Callable[[Row, Clock], T]
 """What is to be done with one row of a pool; whenever it asks for logits, others go on."""
 
 
-def run_all(pool: Pool, tasks: Iterable[Task[T]], threads: int = 1) -> Iterator[T]:
-    """Do tasks, as many at a time as the pool has rows; yield what each returns as soon as it does. The clocks of tasks
-    go slower by the number of ``threads`` that do this side by side.
+def run_all(pool: Pool, tasks: Iterable[Task[T]], team: "Team | None" = None) -> Iterator[T]:
+    """Do tasks, as many at a time as the pool has rows; yield what each returns as soon as it does. With a ``team``
+    that does this side by side, clocks of tasks go slower by its number, and nothing more is done once it is stopped.
 
     When all wait for the model, the pool makes a step for all. What a task raises is raised here. Then, or when
     the iterator is closed, the others are given up.
     """
+    team = team or Team(1)
     pool.wait = lambda row: getcurrent().parent.switch()
     pending = iter(tasks)
     running: list[_Running[T]] = []
@@ -214,7 +278,7 @@ def run_all(pool: Pool, tasks: Iterable[Task[T]], threads: int = 1) -> Iterator[
         task = next(pending, None) if pool.has_room else None
         if task is None:
             return None
-        running.append(_Running(pool, task, threads))
+        running.append(_Running(pool, task, team))
         return running[-1]
 
     try:
@@ -223,11 +287,11 @@ def run_all(pool: Pool, tasks: Iterable[Task[T]], threads: int = 1) -> Iterator[
                 if now.resume():
                     running.remove(now)
                     yield now.result
-            if not running:
+            if not running or team.stopped:
                 return
             started = time.perf_counter()
             pool.step([each.row for each in running])
-            share = (time.perf_counter() - started) / len(running) / threads
+            share = (time.perf_counter() - started) / len(running) / team.running
             for each in running:
                 each.seconds += share
             ready.extend(running)
@@ -241,14 +305,14 @@ class _Running(Generic[T]):
 
     result: T
 
-    def __init__(self, pool: Pool, task: Task[T], threads: int):
-        self.row, self._pool, self._threads = pool.open(), pool, threads
+    def __init__(self, pool: Pool, task: Task[T], team: Team):
+        self.row, self._pool, self._team = pool.open(), pool, team
         self.seconds = self._resumed = 0.0
         self._coroutine = greenlet(lambda: task(self.row, self._clock))
 
     def _clock(self) -> float:
         """Only while it runs."""
-        return self.seconds + (time.perf_counter() - self._resumed) / self._threads
+        return self.seconds + (time.perf_counter() - self._resumed) / self._team.running
 
     def resume(self) -> bool:
         """Run until it waits for the model, or to its end; returns whether that is reached."""

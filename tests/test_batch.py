@@ -413,3 +413,20 @@ def test_memory_of_rows_that_are_free_is_given_back(model: Any, tokens: int) -> 
     for _ in range(2 * STEP):
         rows[0].write([3])
     assert pool.nbytes < before / 3
+
+
+def test_rows_opened_after_the_others_closed_ranks_hold_nothing_at_first(model: Any) -> None:
+    pool = Pool(model, 40)
+    first = pool.open()
+    first.read([1] * 4)
+    first.write([2])
+    for _ in range(2 * STEP):
+        first.write([3])
+    rows = [pool.open() for _ in range(39)]
+    pool.close(first)
+    for row in rows[:-1]:
+        pool.close(row)
+    alone = GroupMemory(model)
+    for memory in (rows[-1], alone):
+        memory.read([5] * (8 * STEP))
+    np.testing.assert_allclose(rows[-1].write([6]), alone.write([6]), atol=1e-4)

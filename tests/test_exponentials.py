@@ -50,12 +50,15 @@ def test_swiglu_agrees_with_mlx_also_far_out():
 
 
 @pytest.mark.parametrize("heads", [2, 4])
-@pytest.mark.parametrize("mask", ["causal", "array", "added"])
+@pytest.mark.parametrize("mask", ["causal", "array", "added", "of heads"])
 def test_attention_agrees_with_mlx(heads: int, mask: str):
     q, k, v = mx.random.normal((2, 4, 5, 8)), mx.random.normal((2, heads, 9, 8)), mx.random.normal((2, heads, 9, 8))
     sees: Any = "causal"
     if mask != "causal":
         sees = mx.random.uniform(shape=(2, 1, 5, 9)) < 0.6
+        sees[..., 0] = True
+    if mask == "of heads":
+        sees = mx.random.uniform(shape=(4, 5, 9)) < 0.6
         sees[..., 0] = True
     if mask == "added":
         sees = mx.where(sees, 0.5, -1e9)

@@ -1,18 +1,23 @@
 """Many sentences at a time: the traces are those of one at a time, whatever ends, fails or cannot be batched."""
 
 import logging
+import os
 import random
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
 import pytest
 import tiny
+from conftest import ROOT
 from families import FAMILIES
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -427,28 +432,97 @@ def test_the_times_of_sentences_in_threads_add_up_to_that_of_the_run(three_threa
     assert sum(float(trace.stats["seconds"]) for trace in traces) < 1.05 * (time.perf_counter() - started)
 
 
-def test_what_fails_in_a_thread_ends_the_others(three_threads: None, tokenizer: Any) -> None:
-    begun: list[str] = []
+ENDLESS = Limits(length_ratio=0, length_extra=10**6, tokens_per_unit=None)
+
+
+class Writes:
+    """Writes on and on, by a model that never ends, but for the first sentences, which have one word."""
+
+    def start(self, example: Example) -> Decide:
+        return lambda state: READ if state.read == 0 else WRITE
+
+
+def many_endless(model: StreamingModel, stop: Any) -> Iterator[Trace]:
+    """Three that end at once among those that do not, which call ``stop`` at some point."""
 
     def translate_one(session: Session, example: Example, clock: Clock) -> Trace:
-        begun.append(example.id)
-        if example.id == "9":
-            raise ValueError("nine")
-        return translate(session, example, WaitK(1), LIMITS, clock=clock)
+        stop(example)
+        limits = LIMITS if int(example.id) < 3 else ENDLESS
+        return translate(session, example, Writes(), limits, clock=clock)
 
-    before = threading.active_count()
-    with pytest.raises(ValueError, match="nine"):
-        list(translate_many(streaming(tokenizer), examples_of(["the dog"] * 300), translate_one, 9))
-    assert threading.active_count() == before
-    assert len(begun) < 300
+    return translate_many(model, examples_of(["the dog"] * 30), translate_one, 9)
 
 
-def test_a_run_in_threads_that_is_closed_leaves_none(three_threads: None, tokenizer: Any) -> None:
-    before = threading.active_count()
-    traces = run(streaming(tokenizer), examples_of(["the dog"] * 300), WaitK(1), 9)
+def test_what_fails_in_a_thread_is_raised_without_waiting_for_sentences(three_threads: None, tokenizer: Any) -> None:
+    def stop(example: Example) -> None:
+        if example.id == "8":
+            raise ValueError("eight")
+
+    with pytest.raises(ValueError, match="eight"):
+        list(many_endless(streaming(tokenizer, end=-1e9), stop))
+
+
+def test_a_run_in_threads_can_be_closed_at_any_time(three_threads: None, tokenizer: Any) -> None:
+    traces = many_endless(streaming(tokenizer, end=-1e9), lambda example: None)
     next(traces)
     traces.close()  # type: ignore[attr-defined]
-    assert threading.active_count() == before
+
+
+def test_threads_are_used_again(three_threads: None, tokenizer: Any) -> None:
+    model = streaming(tokenizer)
+    counts = []
+    for _ in range(3):
+        assert len(list(run(model, examples_of(["the dog"] * 9), WaitK(1), 9))) == 9
+        counts.append(threading.active_count())
+    assert len(set(counts)) == 1
+
+
+def test_ctrl_c_gives_what_was_found_and_ends(
+    three_threads: None, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Interrupted(SimpleQueue):  # type: ignore[type-arg]
+        calls = 0
+
+        def get(self, *arguments: Any) -> Any:
+            Interrupted.calls += 1
+            if Interrupted.calls == 2:
+                raise KeyboardInterrupt
+            return super().get(*arguments)
+
+    found: list[Trace] = []
+    model = streaming(tokenizer)
+    list(run(model, examples_of(["the dog"] * 9), WaitK(1), 9))  # the threads are there
+    monkeypatch.setattr("streamllm.scheduler.SimpleQueue", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        found.extend(run(model, examples_of(["the dog"] * 300), WaitK(1), 9))
+    assert 1 <= len(found) < 300
+
+
+AT_EXIT = """
+import sys
+from pathlib import Path
+import tiny
+import test_scheduler as t
+from streamllm import scheduler
+
+scheduler.threads_for = lambda sentences: 3
+tiny.byte_level_tokenizer(Path(sys.argv[1]))
+traces = t.many_endless(t.streaming(tiny.load(Path(sys.argv[1])), end=-1e9), lambda example: None)
+next(traces)
+sys.exit(3)
+"""
+
+
+def test_a_process_ends_while_its_threads_translate(tmp_path: Path) -> None:
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    ended = subprocess.run(
+        [sys.executable, "-c", AT_EXIT, str(tmp_path)],
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert ended.returncode == 3, ended.stderr
 
 
 @pytest.mark.parametrize(
