@@ -5,6 +5,7 @@ numpy sixteen at once (0.5 ns); what that saves is in docs/training.md and docs/
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import mlx.core as mx
@@ -95,34 +96,37 @@ def cross_entropy(logits: np.ndarray, labels: np.ndarray, smoothing: float) -> t
 
 
 @contextmanager
-def replaced(model: nn.Module) -> Iterator[None]:
-    """Within, MLX's attention takes its softmax from here and the model's family its ``swiglu``, on a CPU."""
+def replaced(model: nn.Module, least: int = 0) -> Iterator[None]:
+    """Within, MLX's attention takes its softmax from here and the model's family its ``swiglu``, on a CPU, where they have
+    ``least`` exponentials or more: MLX has to stop for them."""
     if mx.default_device() != mx.cpu or lazy(model):
         yield
         return
     family: Any = sys.modules[type(model).__module__]
     with ExitStack() as stack:
-        stack.enter_context(patches.replaced(mx.fast, "scaled_dot_product_attention", _attention_or))
+        stack.enter_context(patches.replaced(mx.fast, "scaled_dot_product_attention", partial(_attention_or, least)))
         if hasattr(family, "swiglu"):
-            stack.enter_context(patches.replaced(family, "swiglu", _swiglu_or))
+            stack.enter_context(patches.replaced(family, "swiglu", partial(_swiglu_or, least)))
         yield
 
 
-def _swiglu_or(original: Any) -> Any:
-    return lambda gate, x: swiglu(gate, x) if on_cpu(gate, x) else original(gate, x)
+def _swiglu_or(least: int, original: Any) -> Any:
+    return lambda gate, x: swiglu(gate, x) if gate.size >= least and on_cpu(gate, x) else original(gate, x)
 
 
-def _attention_or(original: Any) -> Any:
-    """Attention with our softmax; ``original`` for sinks, other types than float32, and no mask at all."""
+def _attention_or(least: int, original: Any) -> Any:
+    """Attention with our softmax; ``original`` for sinks, other types than float32, and few scores."""
 
     def attention(
         queries: mx.array, keys: mx.array, values: mx.array, *, scale: float, mask: Any = None, sinks: Any = None
     ) -> mx.array:
-        if sinks is not None or mask is None or not on_cpu(queries, keys, values):
-            return original(queries, keys, values, scale=scale, mask=mask, sinks=sinks)  # type: ignore[no-any-return]
         B, heads, T, _ = queries.shape
         shared, S = keys.shape[1], keys.shape[2]  # heads with keys and values of their own
-        if isinstance(mask, str):  # "causal"
+        if sinks is not None or B * heads * T * S < least or not on_cpu(queries, keys, values):
+            return original(queries, keys, values, scale=scale, mask=mask, sinks=sinks)  # type: ignore[no-any-return]
+        if mask is None:
+            mask = mx.array(True)
+        elif isinstance(mask, str):  # "causal"
             mask = mx.arange(S - T, S)[:, None] >= mx.arange(S)
         scores: Any = (queries * scale).reshape(B, shared, heads // shared, T, -1) @ keys[:, :, None].mT
         if mask.ndim > 2 and mask.shape[-3] == heads:

@@ -5,19 +5,22 @@ Invariant: a `Memory` holds exactly the tokens that it was given and has not tri
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import mlx.core as mx
 
+from streamllm import exponentials
 from streamllm.attention import Attention, recorded
 from streamllm.fewer_ops import fewer_operations
 from streamllm.head import logits_at
 
 if TYPE_CHECKING:  # the cache needs mlx-lm, which is slow to import: runs that load no model do not wait for it
     from streamllm.cache import DualStreamingCache
+
+MANY_EXPONENTIALS = 20_000  # of a layer, which numpy takes although MLX has to stop for it
 
 TargetStart = int | Literal["after_source"]
 
@@ -146,6 +149,7 @@ class _Counted:
         self._targets = [cache.target for cache in self.caches]
         self._columns: list[int] = []  # of the source tokens, in the keys that a target token sees
         self.forward_passes = self.source_tokens = self.fed_tokens = 0
+        self._recording = False
         self._half_fed = False  # some layers hold the tokens of a forward that failed, others do not
 
     def _feed(self, tokens: list[int], views: Sequence[Any]) -> mx.array:
@@ -154,12 +158,15 @@ class _Counted:
         self.forward_passes += 1
         self.fed_tokens += len(tokens)
         self._half_fed = True
-        if len(tokens) == 1:
-            with fewer_operations():
+        with ExitStack() as stack:
+            stack.enter_context(fewer_operations())
+            if not self._recording:
+                stack.enter_context(exponentials.replaced(self._model, MANY_EXPONENTIALS))
+            if len(tokens) == 1:
                 logits: mx.array = self._model(mx.array([tokens]), cache=views)[0, -1]
-        else:
-            with fewer_operations(), logits_at(self._model, slice(None), -1) as cut:
-                logits = cut.after(self._model(mx.array([tokens]), cache=views))[0]
+            else:
+                with logits_at(self._model, slice(None), -1) as cut:
+                    logits = cut.after(self._model(mx.array([tokens]), cache=views))[0]
         self._half_fed = False
         return logits
 
@@ -178,8 +185,13 @@ class _Counted:
         return int(mx.argmax(logits).item())  # type: ignore[arg-type]
 
     def attend(self, tokens: list[int]) -> tuple[mx.array, Attention]:
-        with recorded(self._model) as calls:
-            logits = self.write(tokens)
+        # Recorded is what goes to numpy, too: so it is put in place after that.
+        with exponentials.replaced(self._model, MANY_EXPONENTIALS), recorded(self._model) as calls:
+            self._recording = True
+            try:
+                logits = self.write(tokens)
+            finally:
+                self._recording = False
         return logits, Attention(calls, list(self._columns))
 
 

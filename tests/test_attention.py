@@ -15,7 +15,7 @@ from mlx_lm.models import qwen2
 from reference import build
 
 from streamllm.attention import recorded
-from streamllm.paradigms import Batch, BatchPositions, Group, Interleaved, Paradigm, TargetStart
+from streamllm.paradigms import Batch, BatchPositions, Group, GroupMemory, Interleaved, Paradigm, TargetStart
 from streamllm.prompt import Prompt, PromptTokens
 from streamllm.session import Session
 
@@ -400,3 +400,17 @@ def test_a_unit_of_two_tokens_counts_with_both(tokenizer: Any) -> None:
     assert session.attended([[0, 0]]) == 2
     [row] = session.unit_attention([[0, 0]])
     assert row[2] / row[0] == pytest.approx(1.2, rel=1e-3)
+
+
+def test_attention_is_read_out_where_numpy_takes_the_exponentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny.random_model(3, 64)
+
+    def weights() -> np.ndarray:
+        memory = GroupMemory(model)
+        memory.read([1, 2, 3, 4, 5])
+        logits, attention = memory.attend([6])
+        return np.concatenate([np.array(logits), np.array(attention.weights(attention.heads)).ravel()])
+
+    by_mlx = weights()
+    monkeypatch.setattr("streamllm.paradigms.MANY_EXPONENTIALS", 0)
+    np.testing.assert_allclose(weights(), by_mlx, atol=1e-5)
