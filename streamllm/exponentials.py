@@ -97,8 +97,8 @@ def cross_entropy(logits: np.ndarray, labels: np.ndarray, smoothing: float) -> t
 
 @contextmanager
 def replaced(model: nn.Module, least: int = 0) -> Iterator[None]:
-    """Within, MLX's attention takes its softmax from here and the model's family its ``swiglu``, on a CPU, where they have
-    ``least`` exponentials or more: MLX has to stop for them."""
+    """Within, MLX's attention takes its softmax from here and the model's family its ``swiglu``, on a CPU, where they
+    have ``least`` exponentials or more: MLX has to stop for them."""
     if mx.default_device() != mx.cpu or lazy(model):
         yield
         return
