@@ -98,7 +98,7 @@ def run_experiment(
         RunInUse: another process is writing the folder.
         KeyboardInterrupt: after everything translated so far has been stored.
     """
-    if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
+    if batch_size is not None and (type(batch_size) is not int or batch_size < 1):
         raise ValueError(
             f"batch_size is {batch_size!r}; it is the number of sentences at a time, at least 1, or null for one that "
             "suits the device"
