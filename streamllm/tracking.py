@@ -1,6 +1,7 @@
 """Trackers: where a run reports itself besides its folder. Invariant: a tracker never costs a result; the
 run talks to it through `Guarded`, which turns every failure into one warning."""
 
+import contextlib
 import io
 import logging
 import os
@@ -215,6 +216,10 @@ class WandbTracker:
         if thread.is_alive():  # wandb waits for its process without end, and would do so again on exit
             subprocess.run(["pkill", "-KILL", "-P", str(os.getpid()), "wandb-core"], check=False)
             thread.join(GRACE_SECONDS)
+            import wandb
+
+            with contextlib.suppress(Exception):  # nobody answers any more
+                wandb.teardown()  # else the next run would talk to the process that was killed
             raise TimeoutError(f"no end after {FINISH_SECONDS + GRACE_SECONDS} s: wandb sync {Path(run.dir).parent}")
         if errors:
             raise errors[0]

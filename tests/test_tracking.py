@@ -186,7 +186,10 @@ def test_a_run_that_w_and_b_never_ends_is_given_up(monkeypatch: pytest.MonkeyPat
         def finish(self, exit_code: int) -> None:
             threading.Event().wait(60)
 
+    import wandb
+
     killed: list[list[str]] = []
+    monkeypatch.setattr(wandb, "teardown", lambda: None)
     monkeypatch.setattr(tracking.subprocess, "run", lambda command, **options: killed.append(command))
     monkeypatch.setattr(tracking, "FINISH_SECONDS", 0.1)
     monkeypatch.setattr(tracking, "GRACE_SECONDS", 0.1)

@@ -92,11 +92,14 @@ def test_wrong_input_gets_one_line(folder: Path, overrides: list[str], says: str
     assert "Traceback" not in done.stderr
 
 
+GIVEN = {"tiny_en_de_on": ["model.path=outputs/mine/model"]}
+
+
 @pytest.mark.parametrize("name", [path.stem for path in sorted((ROOT / "conf" / "experiment").glob("*.yaml"))
                                   if "python train.py" in path.read_text(encoding="utf-8")])  # fmt: skip
 def test_every_training_preset_composes_and_makes_what_it_names(name: str) -> None:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        cfg = compose("train", [f"experiment={name}"])
+        cfg = compose("train", [f"experiment={name}", *GIVEN.get(name, [])])
     assert (cfg.get("model") is None) != (cfg.get("fresh") is None)
     parts = ("model", "fresh", "adapter", "prompt", "dataset", "validation", "data", "training", "optimizer", "score")
     for key in (key for key in parts if cfg.get(key) is not None):

@@ -260,6 +260,37 @@ def test_network_that_goes_away_during_a_run_does_not_hold_it(
     assert (tmp_path / "run-1" / METRICS).exists()
 
 
+SILENT = """
+import os, subprocess, sys
+from pathlib import Path
+from streamllm import tracking
+from streamllm.tracking import RunInfo, WandbTracker
+
+tracking.FINISH_SECONDS, tracking.GRACE_SECONDS = 1, 3
+root = Path(sys.argv[1])
+for name in ("given-up", "next"):
+    tracker = WandbTracker()
+    (root / name).mkdir()
+    tracker.start(RunInfo(name, name, root / name, {}))
+    tracker.log({"x": 1}, step=1)
+    if name == "given-up":
+        subprocess.run(["pkill", "-STOP", "-P", str(os.getpid()), "wandb-core"])
+    try:
+        tracker.finish()
+        print(name, "finished")
+    except TimeoutError as error:
+        print(name, "timed out")
+"""
+
+
+def test_a_process_of_w_and_b_that_never_answers_is_given_up_and_the_next_run_has_another(tmp_path: Path):
+    code = [sys.executable, "-c", SILENT, str(tmp_path)]
+    done = subprocess.run(code, cwd=tmp_path, env=clean(tmp_path), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["given-up timed out", "next finished"]
+    assert len(list(tmp_path.glob("wandb/offline-run-*"))) == 2
+
+
 def test_tracker_without_a_place_to_write_costs_no_result(
     service: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
