@@ -143,15 +143,13 @@ class Team:
 
     def __init__(self, threads: int):
         self.running, self.stopped = threads, False
-        self._lock = threading.Lock()
         self._ended = threading.Event()
 
     def leave(self) -> None:
-        """One of them has ended."""
-        with self._lock:
-            self.running -= 1
-            if not self.running:
-                self._ended.set()
+        """One of them has ended; one at a time says so."""
+        self.running -= 1
+        if not self.running:
+            self._ended.set()
 
     def stop(self) -> None:
         """Let all end, and wait for it."""
@@ -184,8 +182,9 @@ class _Workers:
             work()
             with self._lock:
                 self._idle.append(jobs)
-                self._teams.discard(team)
-            team.leave()
+                team.leave()
+                if not team.running:  # until then the end of the process has to stop it
+                    self._teams.discard(team)
 
         jobs.put(job)
 

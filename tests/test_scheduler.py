@@ -498,6 +498,29 @@ def test_ctrl_c_gives_what_was_found_and_ends(
     assert 1 <= len(found) < 300
 
 
+ONE_LEFT = """
+import sys, threading
+from streamllm import scheduler
+
+gone = threading.Event()
+
+def part(team, number):
+    if number:
+        yield number  # and this one ends
+        gone.set()
+        return
+    while not team.stopped:
+        gone.wait(0.01)
+
+found = scheduler.in_threads(2, part)
+next(found)
+gone.wait(30)
+while not scheduler._workers._idle:
+    gone.wait(0.01)
+sys.exit(3)
+"""
+
+
 AT_EXIT = """
 import sys
 from pathlib import Path
@@ -513,10 +536,11 @@ sys.exit(3)
 """
 
 
-def test_a_process_ends_while_its_threads_translate(tmp_path: Path) -> None:
+@pytest.mark.parametrize("code", ["AT_EXIT", "ONE_LEFT"])
+def test_a_process_ends_while_its_threads_translate(tmp_path: Path, code: str) -> None:
     path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
     ended = subprocess.run(
-        [sys.executable, "-c", AT_EXIT, str(tmp_path)],
+        [sys.executable, "-c", globals()[code], str(tmp_path)],
         env=os.environ | {"PYTHONPATH": path},
         capture_output=True,
         text=True,
