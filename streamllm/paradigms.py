@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import mlx.core as mx
 
 from streamllm import exponentials
-from streamllm.attention import Attention, recorded
+from streamllm.attention import Attention, Call, recorded
 from streamllm.fewer_ops import fewer_operations
 from streamllm.head import logits_at
 
@@ -149,7 +149,8 @@ class _Counted:
         self._targets = [cache.target for cache in self.caches]
         self._columns: list[int] = []  # of the source tokens, in the keys that a target token sees
         self.forward_passes = self.source_tokens = self.fed_tokens = 0
-        self._recording = False
+        self._attends = False
+        self._calls: list[Call] = []
         self._half_fed = False  # some layers hold the tokens of a forward that failed, others do not
 
     def _feed(self, tokens: list[int], views: Sequence[Any]) -> mx.array:
@@ -160,14 +161,15 @@ class _Counted:
         self._half_fed = True
         with ExitStack() as stack:
             stack.enter_context(fewer_operations())
-            if not self._recording:
-                stack.enter_context(exponentials.replaced(self._model, MANY_EXPONENTIALS))
+            stack.enter_context(exponentials.replaced(self._model, MANY_EXPONENTIALS))
+            if self._attends:  # what goes to numpy is recorded, too
+                self._calls = stack.enter_context(recorded(self._model))
             if len(tokens) == 1:
                 logits: mx.array = self._model(mx.array([tokens]), cache=views)[0, -1]
             else:
                 with logits_at(self._model, slice(None), -1) as cut:
                     logits = cut.after(self._model(mx.array([tokens]), cache=views))[0]
-        self._half_fed = False
+            self._half_fed = False
         return logits
 
     def read(self, tokens: list[int]) -> None:
@@ -185,13 +187,12 @@ class _Counted:
         return int(mx.argmax(logits).item())  # type: ignore[arg-type]
 
     def attend(self, tokens: list[int]) -> tuple[mx.array, Attention]:
-        # Recorded is what goes to numpy, too: so it is put in place after that.
-        with exponentials.replaced(self._model, MANY_EXPONENTIALS), recorded(self._model) as calls:
-            self._recording = True
-            try:
-                logits = self.write(tokens)
-            finally:
-                self._recording = False
+        self._attends = True
+        try:
+            logits = self.write(tokens)
+        finally:
+            self._attends = False
+        calls, self._calls = self._calls, []  # what is kept cannot be written over in place
         return logits, Attention(calls, list(self._columns))
 
 
