@@ -59,7 +59,7 @@ class Pool:
     forward before, with one padded batch row for each sentence.
 
     Args:
-        model: an mlx-lm decoder that takes an array of positions (`streamllm.scheduler.why_alone` tells).
+        model: an mlx-lm decoder that takes an array of positions (`streamllm.scheduler.batching` tells).
         rows: sentences at a time.
         target_start: as in `paradigms.GroupMemory`.
         packs: False where the model computes attention by itself: each token then has a copy of its sentence's keys.

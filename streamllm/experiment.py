@@ -112,9 +112,9 @@ def run_experiment(
         print(f"{report(folder, metrics)}\n  finished before{_other_code(folder)}; to run it again, delete the folder")
         if tracker is not None and tracker.again:
             guarded = Guarded(tracker)
-            guarded.start(RunInfo(folder.digest, folder.path.name, folder.path, config))
-            _conclude(guarded, folder, folder.traces(), metrics, dataset.target_language, dataset.target_unit)
-            guarded.finish()
+            with guarded.finishing():
+                guarded.start(RunInfo(folder.digest, folder.path.name, folder.path, config))
+                _conclude(guarded, folder, folder.traces(), metrics, dataset.target_language, dataset.target_unit)
         return metrics
     examples = dataset.load()  # before the model: bad data costs nothing
 
@@ -161,8 +161,7 @@ def evaluate(
         pending = [example for example in examples if example.id not in done]
         translate_pending = make_translate() if pending else None
         folder.begin(config, environment())
-        exit_code = 1
-        with _logging_to(folder.path / LOG):
+        with _logging_to(folder.path / LOG), guarded.finishing():
             try:
                 guarded.start(RunInfo(folder.digest, folder.path.name, folder.path, config))
                 log.log(
@@ -177,19 +176,16 @@ def evaluate(
                 folder.finish(metrics, [example.id for example in examples])
                 _conclude(guarded, folder, traces, metrics, target_language, target_unit)
                 log.debug("finished: %s", metrics)
-                exit_code = 0
             except KeyboardInterrupt:
-                exit_code = 130
+                stored = len(folder.traces())  # not of `done`, to which the last may not have been added yet
                 log.info(
                     "interrupted: %d of %d sentences are stored in %s; the same command goes on from there",
-                    *(len(done), len(examples), folder.path),
+                    *(stored, len(examples), folder.path),
                 )
                 raise
             except Exception:
                 log.debug("the run failed", exc_info=True)  # whole in run.log, one line on the screen
                 raise
-            finally:
-                guarded.finish(exit_code)
     print(report(folder, metrics))
     return metrics
 

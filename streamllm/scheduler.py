@@ -333,13 +333,9 @@ class _Running(Generic[T]):
 # What can be batched
 
 
-def why_alone(model: StreamingModel) -> str | None:
-    """Why sentences of this model must be translated one by one; None when many can share a memory, which is tried."""
-    return batching(model)[0]
-
-
 def batching(model: StreamingModel) -> tuple[str | None, bool]:
-    """`why_alone`, and whether their attention can be packed (`Pool`)."""
+    """Why sentences of this model must be translated one by one (None when many can share a memory, which is tried),
+    and whether their attention can be packed (`Pool`)."""
     if not isinstance(model.paradigm, Group):
         return f"paradigm {type(model.paradigm).__name__} gives each sentence a memory of its own", False
     if not model.retention.keeps_all:

@@ -7,7 +7,7 @@ import logging
 import os
 import subprocess
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -250,6 +250,19 @@ class Guarded:
 
     def finish(self, exit_code: int = 0) -> None:
         self._try("finish", exit_code)
+
+    @contextlib.contextmanager
+    def finishing(self) -> Iterator[None]:
+        """Finish however the block ends, with the exit code that says so: 0, 130 after Ctrl-C, else 1."""
+        exit_code = 1
+        try:
+            yield
+            exit_code = 0
+        except KeyboardInterrupt:
+            exit_code = 130
+            raise
+        finally:
+            self.finish(exit_code)
 
     def _try(self, method: str, *arguments: Any) -> None:
         if self._failed and method != "finish":

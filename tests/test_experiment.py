@@ -404,7 +404,7 @@ def test_killed_process_leaves_a_run_that_ends_with_the_same_bytes(tmp_path: Pat
     assert ids == [example.id for example in EXAMPLES]
 
 
-def test_interrupt_inside_a_store_keeps_whole_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_interrupt_inside_a_store_keeps_whole_lines_and_counts_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def interrupted(descriptor: int) -> None:
         raise KeyboardInterrupt
 
@@ -416,6 +416,7 @@ def test_interrupt_inside_a_store_keeps_whole_lines(tmp_path: Path, monkeypatch:
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "run-1")
     assert [trace.id for trace in folder.traces()] == ["0"]
+    assert "interrupted: 1 of 6 sentences are stored" in (tmp_path / "run-1" / "run.log").read_text()
 
 
 # --- what is refused

@@ -23,7 +23,7 @@ from streamllm.policies import LocalAgreement, WaitK
 from streamllm.prompt import PromptTokens
 from streamllm.records import Policy
 from streamllm.retention import Retention
-from streamllm.scheduler import why_alone
+from streamllm.scheduler import batching
 from streamllm.session import Session
 from streamllm.windows import memories
 
@@ -489,6 +489,6 @@ def test_positions_that_do_not_add_up_are_refused(name: str) -> None:
 @pytest.mark.parametrize("options", [{"max_source": 30}, {"kv_bits": 8, "kv_group_size": 32}])
 def test_a_batch_says_that_it_goes_one_by_one(tokenizer: Any, options: dict[str, Any]) -> None:
     model = tiny.random_model(0, len(tokenizer), hidden=128)
-    reason = why_alone(streaming(model, tokenizer, **options))
+    reason, _ = batching(streaming(model, tokenizer, **options))
     assert reason == "windows on the streams and quantised keys and values need a memory for each sentence"
-    assert why_alone(streaming(model, tokenizer)) is None
+    assert batching(streaming(model, tokenizer))[0] is None

@@ -32,7 +32,7 @@ from streamllm.policies import RALCP, Confidence, Full, HoldN, LocalAgreement, W
 from streamllm.policies.bounded import bounded
 from streamllm.prompt import Prompt, PromptTokens
 from streamllm.records import READ, WRITE, Decide, Example, Policy, State, Trace
-from streamllm.scheduler import Clock, batching, run_all, threads_for, translate_many, why_alone
+from streamllm.scheduler import Clock, batching, run_all, threads_for, translate_many
 from streamllm.session import Session
 from streamllm.translate import Limits, translate
 
@@ -379,9 +379,9 @@ def test_a_model_that_takes_one_position_for_all_rows_is_found_out(tokenizer: An
             return super().__call__(tokens, [View(each) for each in cache])
 
     model = streaming(tokenizer)
-    assert why_alone(model) is None
+    assert batching(model)[0] is None
     model.model = OnePosition(model.model.model, model.model.bias)
-    assert reason in str(why_alone(model))
+    assert reason in str(batching(model)[0])
 
 
 def test_without_a_batch_size_it_is_one_that_suits_the_device(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -281,6 +281,9 @@ class Recorder(NullTracker):
     def summary(self, values: Mapping[str, Any]) -> None:
         self.end |= values
 
+    def finish(self, exit_code: int = 0) -> None:
+        self.exit_code = exit_code
+
 
 def test_a_tracker_gets_every_line_of_the_file_and_the_scores(tmp_path: Path) -> None:
     base, pairs = tiny.model_folder(tmp_path / "base"), Sample(limit=6)
@@ -293,11 +296,30 @@ def test_a_tracker_gets_every_line_of_the_file_and_the_scores(tmp_path: Path) ->
     (file,) = tmp_path.glob("test-*/train.jsonl")
     assert tracker.lines == [json.loads(line) for line in file.read_text().splitlines()]
     assert tracker.steps == [line["step"] for line in tracker.lines]
+    assert tracker.exit_code == 0
     assert tracker.end == scores == json.loads((file.parent / "metrics.json").read_text())
     trained, validated = ([line for line in tracker.lines if key in line] for key in ("loss", "bleu"))
     assert {"tokens_per_second", "peak_memory_gb", "padding", "learning_rate"} <= trained[0].keys()
     assert {"validation_loss", "bleu_k1", "al_k1", "bleu_full", "al_full"} <= validated[0].keys()
     assert (len(trained), len(validated)) == (4, 2)
+
+
+@pytest.mark.parametrize(("error", "exit_code"), [(KeyboardInterrupt(), 130), (ValueError("no"), 1)])
+def test_a_tracker_hears_of_a_training_that_was_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, exit_code: int
+) -> None:
+    def stop(trainer: Trainer) -> dict[str, float]:
+        raise error
+
+    base, pairs = tiny.model_folder(tmp_path / "base"), Sample(limit=6)
+    tracker = Recorder()
+    monkeypatch.setattr(Trainer, "run", stop)
+    with pytest.raises(type(error)):
+        train(
+            {}, "test", ModelConfig(str(base)), pairs, pairs, DataConfig(), TrainingConfig(steps=4, dropout=0.0),
+            ValidationConfig(sentences=0), tracker, root=tmp_path,
+        )  # fmt: skip
+    assert tracker.exit_code == exit_code
 
 
 def test_another_tokenizer_gets_tokens_of_its_own(tmp_path: Path) -> None:

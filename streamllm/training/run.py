@@ -127,7 +127,8 @@ def train(
     else:
         examples = corpus.load()
         pairs = partial(iter, examples)
-    with run if group.rank() == 0 else nullcontext():
+    guarded = Guarded(tracker if group.rank() == 0 else NullTracker())
+    with run if group.rank() == 0 else nullcontext(), guarded.finishing():
         if group.rank() == 0:
             _begin(run, config)
             _prepare(run.path / START, model, pairs)
@@ -142,7 +143,6 @@ def train(
         adapter_settings = adapter.apply(streaming.model, seed) if adapter else None
         if streaming.target_start == "after_source":  # not trained to stream so far
             streaming.target_start = 0
-        guarded = Guarded(tracker if group.rank() == 0 else NullTracker())
         guarded.start(RunInfo(run.digest, run.path.name, run.path, config, job_type="train"))
         dropout = BPEDropout(start / "tokenizer.json", data.bpe_dropout, seed) if data.bpe_dropout else None
         source = _source(corpus, pairs, streaming.prompt, data, start, seed, group)
@@ -183,7 +183,6 @@ def train(
                 _export(streaming, start, run.path / "model")
             write_atomically(run.path / METRICS, json.dumps(scores, indent=2) + "\n")
         guarded.summary(scores)
-        guarded.finish()
     return scores
 
 
