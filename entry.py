@@ -110,9 +110,18 @@ def _warn_of_a_sweep_without_m() -> None:
         print(f"warning: experiment={name} sweeps over {', '.join(swept)}; add -m to do so", file=sys.stderr)
 
 
+LANGUAGES = "prompt.instruction"
+"""The key that names the languages of the data set, by their codes."""
+
+
 def _one_line(error: BaseException) -> str:
     if isinstance(error, MissingMandatoryValue) and error.full_key:
         return _missing_value(error.full_key)
+    if isinstance(error, OmegaConfBaseException) and error.full_key == LANGUAGES:
+        return (
+            "prompt=chat names both languages in its instruction: give dataset.source_language=… and "
+            "dataset.target_language=…, and +languages.sv=Swedish for one that conf/prompt/chat.yaml does not list"
+        )
     # OmegaConf adds lines of its own.
     message = " ".join(str(error).split("\n    object_type")[0].split())
     if isinstance(error, (*USER_ERRORS, InstantiationException, OmegaConfBaseException, CompactHydraException)):

@@ -14,7 +14,7 @@ from streamllm.model import StreamingModel
 from streamllm.policies import Full
 from streamllm.records import Example, Trace
 from streamllm.runs import digest, open_for_append, write_atomically
-from streamllm.scheduler import Clock, translate_many
+from streamllm.scheduler import Clock, default_batch_size, translate_many
 from streamllm.session import Session
 from streamllm.translate import Limits, translate
 
@@ -28,7 +28,7 @@ def distill(
     corpus: Dataset,
     to: Path,
     config: Mapping[str, Any],
-    batch_size: int = 1,
+    batch_size: int | None = 1,
     limits: Limits = Limits(),
     seed: int = 0,
     stream: bool = False,
@@ -40,7 +40,7 @@ def distill(
 
     Args:
         config: of model and corpus; kept beside the file, which goes on only where it is the same.
-        batch_size: sentences at a time (`scheduler.translate_many`).
+        batch_size: sentences at a time, None for `scheduler.default_batch_size`.
         stream: read the corpus one by one instead of holding it.
 
     Yields: the number of pairs in the file, after each.
@@ -56,6 +56,7 @@ def distill(
         raise ValueError(f"{to} was made with another configuration, see {begun}: give another file, or delete it")
     to.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(begun, json.dumps(dict(config), indent=2, ensure_ascii=False) + "\n")
+    batch_size = default_batch_size() if batch_size is None else batch_size
     corpus_again = corpus.stream if stream else partial(iter, corpus.load())
     done: dict[str, str] = {}  # lines by id
     empty: set[str] = set()
@@ -65,8 +66,13 @@ def distill(
 
     with open_for_append(to) as file:
         file.seek(0)
-        for line in file.read().decode().splitlines():
-            done[json.loads(line)["id"]] = line
+        for number, line in enumerate(file.read().decode().split("\n")[:-1], start=1):
+            try:
+                done[json.loads(line)["id"]] = line
+            except ValueError as error:
+                raise ValueError(
+                    f"{to}, line {number} is damaged ({error}): remove that line, and the same command makes it again"
+                ) from error
         pairs = corpus_again()
         while block := list(islice(pairs, BLOCK * batch_size)):
             todo = [pair for pair in block if pair.id not in done]

@@ -129,6 +129,7 @@ def test_an_adapter_learns_and_the_weights_stay(family: Family, method: str, tmp
 class Corpus:
     source_unit: Unit = "word"
     target_unit: Unit = "word"
+    source_language: str = "en"
     target_language: str = "de"
 
     def load(self) -> list[Example]:

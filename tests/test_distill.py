@@ -50,6 +50,18 @@ def test_a_stopped_one_goes_on_where_it_stood(teacher: StreamingModel, tmp_path:
         next(distill(teacher, CORPUS, stopped, {"a": 2}))
 
 
+def test_separators_of_lines_inside_a_sentence_end_no_line(teacher: StreamingModel, tmp_path: Path) -> None:
+    table, to = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    rows = [{"id": str(i), "en": f"a man{mark}waits", "de": "x"} for i, mark in enumerate("\u2028\x85 ")]
+    table.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    corpus = Table(path=table, source_language="en", target_language="de")
+    assert list(islice(distill(teacher, corpus, to, {}, batch_size=None), 2)) == [1, 2]
+    assert list(distill(teacher, corpus, to, {})) == [3]
+    to.write_bytes(b'{"id"\n' + to.read_bytes())
+    with pytest.raises(ValueError, match=r"out\.jsonl, line 1 is damaged.*remove that line"):
+        next(distill(teacher, corpus, to, {}))
+
+
 def distill_by_script(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "scripts/distill.py", *arguments]
     return subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
@@ -57,7 +69,7 @@ def distill_by_script(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_script(tmp_path: Path) -> None:
     to = tmp_path / "distilled.jsonl"
-    done = distill_by_script("dataset.limit=3", "batch_size=3", f"+to={to}")
+    done = distill_by_script("dataset.limit=3", f"+to={to}")
     assert done.returncode == 0, done.stderr
     assert [set(json.loads(line)) for line in to.read_text().splitlines()] == [{"id", "en", "de"}] * 3
     refused = distill_by_script("k=3", f"+to={to}")

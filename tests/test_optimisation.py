@@ -1,6 +1,7 @@
 """Steps of learning: optimizers, schedules, accumulated and recomputed gradients, what is logged and scored."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from test_adapters import Corpus, lesson
 from test_training import PAIRS, fresh, loss_curve
 
 from streamllm.model import ModelConfig, StreamingModel
+from streamllm.training.adapters import AdapterConfig
 from streamllm.training.data import FULL, DataConfig, TrainingData, pad
 from streamllm.training.dropout import add_dropout
 from streamllm.training.loop import Trainer, TrainingConfig
@@ -313,5 +315,32 @@ def test_scores_at_several_k_are_those_of_one_sentence_at_a_time() -> None:
 def test_wrong_values_are_refused(key: str, value: Any) -> None:
     with pytest.raises(ValueError, match=f"training.{key} is {value!r}"):
         TrainingConfig(**{key: value})
-    with pytest.raises(ValueError, match=r"score\.k"):
-        ValidationConfig(k=[0])
+
+
+@pytest.mark.parametrize(
+    ("group", "make", "values"),
+    [
+        ("training", TrainingConfig, {"epochs": "abc", "accumulate": 1.5, "clip": None, "learning_rate": float("nan")}),
+        ("training", TrainingConfig, {"label_smoothing": 2, "dropout": 1, "patience": -1, "warmup_steps": True}),
+        ("data", DataConfig, {"batch_tokens": 0, "source_mask": 1.5, "bpe_dropout": "x", "k": 0, "max_tokens": None}),
+        ("score", ValidationConfig, {"sentences": -7, "k": [0], "batch_size": 0}),
+        ("adapter", AdapterConfig, {"rank": 4.5, "keys": [], "scale": 0, "layers": 0, "dropout": 1.0}),
+    ],
+)
+def test_every_wrong_value_is_named_with_what_is_accepted(group: str, make: Any, values: dict[str, Any]) -> None:
+    for key, value in values.items():
+        with pytest.raises(ValueError, match=re.escape(f"{group}.{key} is {value!r}; ") + "(it|each) is a") as refused:
+            make(**{key: value})
+        assert "\n" not in str(refused.value)
+    make()
+
+
+@pytest.mark.parametrize("options", [{"epochs": 1}, {"steps": 2}])
+def test_the_last_validation_has_a_score_although_training_ends_with_it(
+    model: StreamingModel, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    settings = {"validate_every": 1, "score_every": 100, "dropout": 0.0, **options}
+    trainer = trainer_of(model, tmp_path, score=lambda _: {"bleu": 7.0}, **settings)
+    assert trainer.run()["bleu"] == 7.0
+    lines = [json.loads(line) for line in (tmp_path / "train.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "bleu" in line] == [trainer.step]

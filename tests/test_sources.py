@@ -2,7 +2,10 @@
 
 import gzip
 import json
+import threading
+import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
@@ -21,7 +24,7 @@ from streamllm.training.adapters import AdapterConfig
 from streamllm.training.data import FULL, DataConfig, TrainingData
 from streamllm.training.loop import Trainer, TrainingConfig
 from streamllm.training.run import ValidationConfig, train
-from streamllm.training.sources import Stream, TokenFiles, token_files
+from streamllm.training.sources import Stream, TokenFiles, Tokenized, token_files
 
 # Streams of every data set
 
@@ -320,6 +323,47 @@ def test_a_tracker_hears_of_a_training_that_was_stopped(
             ValidationConfig(sentences=0), tracker, root=tmp_path,
         )  # fmt: skip
     assert tracker.exit_code == exit_code
+
+
+def test_two_processes_that_need_the_same_tokens_make_them_once(tmp_path: Path) -> None:
+    made: list[str] = []
+    started = threading.Barrier(2)
+
+    def pairs() -> Iterator[Example]:
+        for pair in PAIRS:
+            time.sleep(0.02)
+            made.append(pair.id)
+            yield pair
+
+    def work() -> int:
+        started.wait()
+        return len(TokenFiles(token_files(tmp_path, {"a": 1}, pairs, lambda _: Tokenized([[1]], [[2]])), None, 0))
+
+    with ThreadPoolExecutor(2) as pool:
+        both = [pool.submit(work) for _ in range(2)]
+    assert [one.result() for one in both] == [len(PAIRS)] * 2
+    assert made == [pair.id for pair in PAIRS]
+
+
+def test_data_and_validation_of_different_languages_are_refused(tmp_path: Path) -> None:
+    base = tiny.model_folder(tmp_path / "base")
+    with pytest.raises(ValueError, match=r"dataset is en to de, and validation is de to en: .*target_language=de"):
+        train(
+            {}, "test", ModelConfig(str(base)), Sample(), Sample(source_language="de", target_language="en"),
+            DataConfig(), TrainingConfig(), ValidationConfig(), NullTracker(), root=tmp_path,
+        )  # fmt: skip
+
+
+def test_what_is_trained_from_a_folder_that_cannot_be_written_can_be(tmp_path: Path) -> None:
+    base, pairs = tiny.model_folder(tmp_path / "base"), Sample(limit=4)
+    for file in base.iterdir():
+        file.chmod(0o444)
+    train(
+        {}, "test", ModelConfig(str(base)), pairs, pairs, DataConfig(), TrainingConfig(steps=1, average=1, dropout=0.0),
+        ValidationConfig(sentences=0), NullTracker(), root=tmp_path,
+    )  # fmt: skip
+    (model,) = tmp_path.glob("test-*/model")
+    assert all(file.stat().st_mode & 0o200 for file in model.iterdir())
 
 
 def test_another_tokenizer_gets_tokens_of_its_own(tmp_path: Path) -> None:

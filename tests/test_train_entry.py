@@ -82,6 +82,7 @@ def test_an_adapter_is_trained_and_can_be_run(folder: Path) -> None:
         (["training.epochs=0"], "training.epochs"),
         (["training.dropout=1.5"], "dropout"),
         (["adapter=lora", "adapter.rank=0"], "adapter.rank"),
+        (["prompt=chat", "dataset.source_language=sv"], "prompt=chat names both languages"),
     ],
 )
 def test_wrong_input_gets_one_line(folder: Path, overrides: list[str], says: str) -> None:

@@ -200,6 +200,14 @@ def test_bpe_dropout_of_zero_is_the_tokenizer(model: StreamingModel, tmp_path: P
             assert dropout.tokens(f" {word}", random.Random(0)) == model.prompt.encode(f" {word}")
 
 
+def test_bpe_dropout_needs_bytes(model: StreamingModel, tmp_path: Path) -> None:
+    path = tmp_path / "model" / "tokenizer.json"
+    for pre_tokenizer in (None, {"type": "Whitespace"}):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"pre_tokenizer": pre_tokenizer}))
+        with pytest.raises(ValueError, match=r"data\.bpe_dropout needs a byte-level BPE"):
+            BPEDropout(path, 0.1, 0)
+
+
 def test_bpe_dropout_varies_the_segmentation_and_keeps_the_text(model: StreamingModel, tmp_path: Path) -> None:
     path = tmp_path / "model" / "tokenizer.json"
     dropout, again = BPEDropout(path, 0.6, seed=1), BPEDropout(path, 0.6, seed=1)
@@ -292,6 +300,8 @@ def loss_curve(folder: Path) -> list[dict]:
 
 def test_a_killed_training_goes_on_bit_for_bit(model: StreamingModel, tmp_path: Path) -> None:
     assert train_in_process(tmp_path / "straight") == 0
+    late = PLAIN.replace("checkpoint_every=1", "checkpoint_every=9")
+    assert train_in_process(tmp_path / "killed", kill_at=3, setup=late) == -signal.SIGKILL  # before any checkpoint
     for step in (7, 12):
         assert train_in_process(tmp_path / "killed", kill_at=step) == -signal.SIGKILL
     assert train_in_process(tmp_path / "killed") == 0
@@ -389,6 +399,48 @@ def test_early_stopping_ends_with_the_best_weights(model: StreamingModel, tmp_pa
     second = mx.load(str(tmp_path / "run" / "epoch-002.safetensors"))
     for name, weights in tree_flatten(model.model.parameters()):
         assert mx.array_equal(weights, second[name]).item(), name
+
+
+def test_early_stopping_without_scores_is_refused(model: StreamingModel, tmp_path: Path) -> None:
+    data = TrainingData(PAIRS, model.prompt, DataConfig(), 5)
+    with pytest.raises(ValueError, match=r"training\.patience is 2, which counts scores.*give score\.sentences"):
+        Trainer(model.model, data, [], TrainingConfig(patience=2), tmp_path)
+
+
+def test_a_checkpoint_of_another_number_of_processes_and_a_damaged_one_are_refused(
+    model: StreamingModel, tmp_path: Path
+) -> None:
+    def trainer() -> Trainer:
+        data = TrainingData(PAIRS, model.prompt, DataConfig(), 5)
+        held_out = list(TrainingData(PAIRS[:2], model.prompt, DataConfig(), 5).fixed(3))
+        return Trainer(model.model, data, held_out, TrainingConfig(epochs=1, dropout=0.0, average=1), tmp_path)
+
+    begun = trainer()
+    begun.world = 2
+    begun._save()
+    with pytest.raises(ValueError, match="begun by 2 processes, and now there are 1"):
+        trainer().run()
+    checkpoint = tmp_path / "last.safetensors"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-9])
+    with pytest.raises(ValueError, match=r"is damaged.*delete it"):
+        trainer().run()
+
+
+def test_pairs_that_are_too_long_are_left_out_and_counted(
+    model: StreamingModel, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = TrainingData(PAIRS, model.prompt, DataConfig(k=3), 5)  # one k need not be a list
+    longest = max(max(len(one.source), len(one.target)) for one in (whole.encode(pair, 3) for pair in PAIRS))
+    with caplog.at_level("INFO", "streamllm"):
+        whole.epoch(0)
+        assert not caplog.messages
+        data = TrainingData(PAIRS, model.prompt, DataConfig(k=3, max_tokens=longest - 1), 5)
+        kept = sum(len(batch.k) for batch, _ in data.epoch(0))
+    assert kept < len(PAIRS)
+    left_out = len(PAIRS) - kept
+    assert caplog.messages == [
+        f"{left_out} of 6 pairs are left out: more than {longest - 1} tokens (data.max_tokens) in a stream"
+    ]
 
 
 def test_interleaved_training_also_shows_where_a_unit_ends_before_the_next_read(model: StreamingModel) -> None:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from streamllm.policies.check import probability
+from streamllm.check import probability
 from streamllm.records import READ, WRITE, Action, Decide, Example, State
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from streamllm.policies.check import whole_number
+from streamllm.check import whole_number
 from streamllm.policies.hypotheses import Committing, best, whole
 from streamllm.records import Decide, Example, Hypothesis, State
 

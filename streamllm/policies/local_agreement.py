@@ -3,7 +3,7 @@
 from collections import deque
 from dataclasses import dataclass
 
-from streamllm.policies.check import whole_number
+from streamllm.check import whole_number
 from streamllm.policies.hypotheses import Committing, after, agreed, best
 from streamllm.records import Decide, Example, Hypothesis, State
 

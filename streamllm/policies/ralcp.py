@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from fractions import Fraction
 
-from streamllm.policies.check import probability, whole_number
+from streamllm.check import probability, whole_number
 from streamllm.policies.hypotheses import Committing, agreed
 from streamllm.records import Decide, Example, Hypothesis, State
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from streamllm.policies.check import whole_number
+from streamllm.check import whole_number
 from streamllm.records import READ, WRITE, Action, Decide, Example, State
 
 

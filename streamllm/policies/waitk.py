@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from math import floor
 
-from streamllm.policies.check import whole_number
+from streamllm.check import whole_number
 from streamllm.records import READ, WRITE, Action, Decide, Example, State
 
 

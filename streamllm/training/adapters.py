@@ -11,6 +11,7 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
+from streamllm.check import number, whole_number
 from streamllm.families import NO_ADAPTER, resolve
 from streamllm.runs import write_atomically
 
@@ -44,12 +45,14 @@ class AdapterConfig:
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise ValueError(f"adapter.method is {self.method!r}; accepted are {' and '.join(METHODS)}")
-        if self.rank < 1 or self.scale <= 0:
-            raise ValueError(f"adapter.rank is {self.rank} (at least 1) and adapter.scale {self.scale} (above 0)")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"adapter.dropout is {self.dropout}; it is a probability in [0, 1)")
-        if self.layers is not None and self.layers < 1:
-            raise ValueError(f"adapter.layers is {self.layers}; it is at least 1, or null for all blocks")
+        whole_number("adapter.rank", self.rank, of="")
+        number("adapter.scale", self.scale, above=0)
+        number("adapter.dropout", self.dropout, least=0, below=1)
+        whole_number("adapter.layers", self.layers, of="blocks", hint="null for all", null=True)
+        if self.keys is not None and (isinstance(self.keys, str) or not self.keys):
+            raise ValueError(
+                f"adapter.keys is {self.keys!r}; it is a list of names, e.g. [self_attn.q_proj], or null for all"
+            )
 
     def apply(self, model: Any, seed: int) -> dict[str, Any]:
         """Freeze ``model`` and give it adapters that change nothing yet, their random half drawn from ``seed``.

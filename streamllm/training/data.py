@@ -1,17 +1,21 @@
 """Sentence pairs to training batches. Everything random follows from (seed, epoch, block), so that a position in the
 data is three numbers, the epoch, the block of pairs within it and the batch within that."""
 
+import logging
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from streamllm.check import number, probability, whole_number
 from streamllm.prompt import PromptTokens
 from streamllm.records import Example
 from streamllm.segment import split
 from streamllm.training.segmentation import BPEDropout
 from streamllm.training.sources import Memory, Source, Tokenized
+
+log = logging.getLogger(__name__)
 
 FULL = "full"
 PADDING = 2**30  # unit index of padding: beyond every k, so never visible
@@ -64,10 +68,16 @@ class Batch:
         return int((self.source_units == PADDING).sum() + after_the_last_label.sum())
 
 
-def check_k(values: Sequence[int | str], name: str) -> None:
-    """Raises: ValueError: some value is no k."""
+def values_of_k(given: int | str | Sequence[int | str], name: str) -> list[int | str]:
+    """One value of k or several, as a list.
+
+    Raises:
+        ValueError: something in it is no k.
+    """
+    values = [given] if isinstance(given, int | str) else list(given or ())
     if not values or any(k != FULL and not (isinstance(k, int) and k >= 1) for k in values):
-        raise ValueError(f"{name} is {list(values)}; each is an integer of at least 1 or {FULL!r}")
+        raise ValueError(f"{name} is {given!r}; each is a whole number of at least 1, or {FULL!r}")
+    return values
 
 
 @dataclass(frozen=True)
@@ -76,8 +86,9 @@ class DataConfig:
 
     Args:
         k: values of k that are drawn from, one for each example; "full" is the whole source with its footer.
-        batch_tokens: tokens of a batch (source and target, padding included) in one process.
-        max_tokens: pairs with a longer stream are left out (and counted).
+        batch_tokens: of a batch in one process: its pairs times the tokens of the longest of them, source and target.
+            Padded, it has more where the longest source and the longest target are not of one pair.
+        max_tokens: pairs with a longer stream, headers included, are left out, and the log says how many.
         bpe_dropout: probability of leaving out a merge in the training data.
         source_mask: probability that a source word is replaced by a random word of the batch's own sentence.
         buffer: pairs that are held at a time: they are shuffled, and batches are of pairs of similar length among
@@ -86,7 +97,7 @@ class DataConfig:
             ``bpe_dropout`` or ``source_mask`` they differ in every epoch, and nothing is kept.
     """
 
-    k: Sequence[int | str] = (1, 2, 3, 4, 5, 7, 9, FULL)
+    k: int | str | Sequence[int | str] = (1, 2, 3, 4, 5, 7, 9, FULL)
     batch_tokens: int = 2048
     max_tokens: int = 256
     bpe_dropout: float = 0.0
@@ -95,9 +106,12 @@ class DataConfig:
     cache: str | None = None
 
     def __post_init__(self) -> None:
-        if self.buffer is not None and self.buffer < 1:
-            raise ValueError(f"data.buffer is {self.buffer}; it is at least 1, or null for the whole corpus")
-        check_k(self.k, "data.k")
+        whole_number("data.batch_tokens", self.batch_tokens, of="tokens")
+        whole_number("data.max_tokens", self.max_tokens, of="tokens")
+        whole_number("data.buffer", self.buffer, of="pairs", hint="null for the whole corpus", null=True)
+        number("data.bpe_dropout", self.bpe_dropout, least=0, below=1)
+        probability("data.source_mask", self.source_mask)
+        values_of_k(self.k, "data.k")
 
 
 class TrainingData:
@@ -114,6 +128,7 @@ class TrainingData:
         self.source: Source = Memory(examples) if isinstance(examples, Sequence) else examples
         self.prompt = prompt
         self.config = config
+        self.ks = values_of_k(config.k, "data.k")
         self.seed = seed
         self.dropout = dropout
         self.left_out = 0
@@ -176,9 +191,16 @@ class TrainingData:
         All processes cut the same global batches of ``world * batch_tokens`` and take every world-th row;
         the number beside a batch counts the labels in all processes' rows.
         """
-        for number, pairs in enumerate(self.source.blocks(epoch, start), start):
-            rng = random.Random(f"{self.seed}/{epoch}/{number}" if number else f"{self.seed}/{epoch}")
-            yield self._batches(pairs, rng, rank, world)
+        for block, pairs in enumerate(self.source.blocks(epoch, start), start):
+            rng = random.Random(f"{self.seed}/{epoch}/{block}" if block else f"{self.seed}/{epoch}")
+            before = self.left_out
+            batches = self._batches(pairs, rng, rank, world)
+            if epoch == 0 and self.left_out > before and rank == 0:
+                log.info(
+                    "%d of %d pairs are left out: more than %d tokens (data.max_tokens) in a stream",
+                    *(self.left_out - before, len(pairs), self.config.max_tokens),
+                )
+            yield batches
 
     def epoch(self, epoch: int, rank: int = 0, world: int = 1) -> list[tuple[Batch, int]]:
         """All batches of an epoch, see `blocks`."""
@@ -187,7 +209,7 @@ class TrainingData:
     def _batches(
         self, pairs: Sequence[Example | Tokenized], rng: random.Random, rank: int, world: int
     ) -> list[tuple[Batch, int]]:
-        encoded = [self.encode(pair, rng.choice(self.config.k), rng) for pair in pairs]
+        encoded = [self.encode(pair, rng.choice(self.ks), rng) for pair in pairs]
         kept = [e for e in encoded if max(len(e.source), len(e.target)) <= self.config.max_tokens]
         self.left_out += len(encoded) - len(kept)
         # Jittered lengths mix the pairs of a batch anew in every epoch.

@@ -19,6 +19,7 @@ import mlx.optimizers as optim
 from mlx.nn.utils import average_gradients
 from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
+from streamllm.check import number, whole_number
 from streamllm.runs import write_atomically
 from streamllm.training.data import Batch, TrainingData
 from streamllm.training.distributed import Barrier
@@ -72,13 +73,16 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         for name in ("epochs", "accumulate", "checkpoint_every", "log_every", "score_every", "average"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"training.{name} is {getattr(self, name)}; it is at least 1")
+            whole_number(f"training.{name}", getattr(self, name), of="")
         for name in ("steps", "validate_every"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ValueError(f"training.{name} is {getattr(self, name)}; it is at least 1, or null")
-        if self.learning_rate <= 0:
-            raise ValueError(f"training.learning_rate is {self.learning_rate}; it is above 0")
+            whole_number(f"training.{name}", getattr(self, name), of="", null=True)
+        for name in ("warmup_steps", "patience"):
+            whole_number(f"training.{name}", getattr(self, name), 0, of="")
+        for name in ("learning_rate", "clip"):
+            number(f"training.{name}", getattr(self, name), above=0)
+        for name in ("label_smoothing", "dropout"):
+            number(f"training.{name}", getattr(self, name), least=0, below=1)
+        number("training.final_rate", self.final_rate, least=0)
         if self.schedule not in SCHEDULES:
             raise ValueError(f"training.schedule is {self.schedule!r}; accepted are {', '.join(SCHEDULES)}")
 
@@ -118,6 +122,10 @@ class Trainer:
             raise ValueError(
                 "data.buffer streams the corpus, so nobody knows how long an epoch is: give training.steps, or "
                 "data.cache=FOLDER for its tokens"
+            )
+        if config.patience and score is None:
+            raise ValueError(
+                f"training.patience is {config.patience}, which counts scores, and there are none: give score.sentences"
             )
         self.model, self.data, self.validation = model, data, validation
         self.config, self.folder = config, folder
@@ -218,7 +226,7 @@ class Trainer:
             self._log(step=self.step, epoch=round(self._epochs(len(batches)), 4), **line)
             self.window, self._started = _Window(), time.perf_counter()
         if c.validate_every and self.step % c.validate_every == 0:
-            self._validate()
+            self._validate(last=self._reached(self._epochs(len(batches))))
         elif self.step % c.checkpoint_every == 0:
             self._save()
 
@@ -230,14 +238,20 @@ class Trainer:
         return self._all_done() or 0 < self.config.patience <= self.since_best
 
     def _all_done(self) -> bool:
-        return self.step >= self.config.steps if self.config.steps else self.epoch >= self.config.epochs
+        return self._reached(self.epoch)
 
-    def _validate(self) -> None:
-        """Log a validation loss, and scores where it is their turn; keep the weights; save a checkpoint."""
+    def _reached(self, epochs: float) -> bool:
+        """Whether there is nothing left to learn after so many epochs."""
+        return self.step >= self.config.steps if self.config.steps else epochs >= self.config.epochs
+
+    def _validate(self, last: bool | None = None) -> None:
+        """Log a validation loss, and scores where it is their turn or this is the ``last``; keep the weights; save a
+        checkpoint."""
+        last = self._all_done() if last is None else last
         started = time.perf_counter()
         line: dict[str, float] = {"validation_loss": self.validation_loss()}
         number = len(self.kept) + 1
-        if self.score and (number % self.config.score_every == 0 or self._all_done()):
+        if self.score and (number % self.config.score_every == 0 or last):
             line |= self._scores()
             if line["bleu"] > self.best.get("bleu", -1.0):
                 self.best, self.since_best = line | {"epoch": self.epoch, "validation": number}, 0
@@ -294,29 +308,41 @@ class Trainer:
         arrays = {f"model.{name}": value for name, value in self._weights().items()}
         arrays |= {f"optimizer.{name}": v for name, v in tree_flatten(self.optimizer.state)}
         counters = {name: getattr(self, name) for name in COUNTERS} | {"window": asdict(self.window)}
+        counters["world"] = self.world
         self._write(self.folder / "last.safetensors", arrays, {"counters": json.dumps(counters)})
 
     def _write(self, path: Path, arrays: dict[str, mx.array], metadata: dict[str, str] | None = None) -> None:
         part = path.with_name(f"part-{path.name}")
         mx.save_safetensors(str(part), arrays, metadata or {})
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())
         os.replace(part, path)
 
     def _resume(self) -> None:
-        path = self.folder / "last.safetensors"
+        path, lines = self.folder / "last.safetensors", self.folder / "train.jsonl"
         if not path.exists():
+            if self.rank == 0:
+                lines.unlink(missing_ok=True)  # logged before a checkpoint was made
             return
-        loaded: Any = mx.load(str(path), return_metadata=True)
+        try:
+            loaded: Any = mx.load(str(path), return_metadata=True)
+        except RuntimeError as error:
+            raise ValueError(f"{path} is damaged ({error}): delete it, and training begins anew") from error
         arrays, metadata = loaded
+        counters = json.loads(metadata["counters"])
+        if counters.get("world", self.world) != self.world:  # what a batch is depends on it
+            raise ValueError(
+                f"{self.folder} was begun by {counters['world']} processes, and now there are {self.world}: go on "
+                "with as many, or delete the folder to begin anew"
+            )
         weights = [(n.removeprefix("model."), a) for n, a in arrays.items() if n.startswith("model.")]
         self.model.load_weights(weights, strict=False)
         state = [(n.removeprefix("optimizer."), a) for n, a in arrays.items() if n.startswith("optimizer.")]
         self.optimizer.state = tree_unflatten(state)
-        counters = json.loads(metadata["counters"])
         for name in COUNTERS:
             setattr(self, name, counters[name])
         self.window = _Window(**counters["window"] | {"tokens_since_start": 0})
         log.info("resuming %s at step %d, epoch %d", self.folder, self.step, self.epoch)
-        lines = self.folder / "train.jsonl"
         if self.rank == 0 and lines.exists():  # forget what was logged after the checkpoint
             write_atomically(lines, "".join(lines.read_text().splitlines(keepends=True)[: self.lines]))
 

@@ -16,6 +16,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers as optim
 
+from streamllm.check import whole_number
 from streamllm.environment import environment
 from streamllm.metrics.summary import summarise
 from streamllm.model import TOKENIZER_FILES, ModelConfig, StreamingModel, find_model
@@ -29,7 +30,7 @@ from streamllm.segment import Unit
 from streamllm.session import Session
 from streamllm.tracking import Guarded, NullTracker, RunInfo, Tracker
 from streamllm.training.adapters import AdapterConfig, save_adapter
-from streamllm.training.data import FULL, DataConfig, TrainingData, check_k
+from streamllm.training.data import FULL, DataConfig, TrainingData, values_of_k
 from streamllm.training.fresh import FreshModel
 from streamllm.training.loop import Trainer, TrainingConfig
 from streamllm.training.segmentation import BPEDropout
@@ -46,6 +47,7 @@ class Corpus(Protocol):
 
     source_unit: Unit
     target_unit: Unit
+    source_language: str
     target_language: str
 
     def load(self) -> list[Example]: ...
@@ -71,13 +73,13 @@ class ValidationConfig:
     batch_size: int = 32
 
     def __post_init__(self) -> None:
-        check_k(self.ks, "score.k")
-        if self.batch_size < 1:
-            raise ValueError(f"score.batch_size is {self.batch_size}; it is at least 1")
+        whole_number("score.sentences", self.sentences, 0, of="sentences")
+        whole_number("score.batch_size", self.batch_size, of="sentences")
+        values_of_k(self.k, "score.k")
 
     @property
     def ks(self) -> list[int | str]:
-        return [self.k] if isinstance(self.k, int | str) else list(self.k)
+        return values_of_k(self.k, "score.k")
 
 
 def train(
@@ -115,6 +117,8 @@ def train(
             "interleaved), and give this one to run.py"
         )
     _check_weights(model, adapter)
+    _check_languages(corpus, validation_corpus)
+    whole_number("seed", seed, 0, of="")
     group = mx.distributed.init()
     run = RunFolder.of(config, name, root)
     if run.finished:
@@ -197,6 +201,15 @@ def _check_weights(model: ModelConfig | FreshModel, adapter: AdapterConfig | Non
         raise ValueError(
             f"model.adapter_path is {model.adapter_path!r}, and training goes on from whole weights: join them with "
             "`mlx_lm.fuse --model MODEL --adapter-path ADAPTER --save-path FOLDER` and give model.path=FOLDER"
+        )
+
+
+def _check_languages(corpus: Corpus, validation: Corpus) -> None:
+    trained, judged = ((one.source_language, one.target_language) for one in (corpus, validation))
+    if trained != judged:
+        raise ValueError(
+            f"dataset is {' to '.join(trained)}, and validation is {' to '.join(judged)}: give the same languages, as "
+            f"validation.source_language={trained[0]} validation.target_language={trained[1]}"
         )
 
 
@@ -289,7 +302,7 @@ def _export(streaming: StreamingModel, start: Path, folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     for file in start.iterdir():
         if file.suffix in (".json", ".model", ".txt", ".jinja") and not file.name.endswith(".index.json"):
-            shutil.copy(file, folder / file.name)
+            shutil.copyfile(file, folder / file.name)  # without its mode: it may be read-only
     config = json.loads((folder / "config.json").read_text())
     for key in ("quantization", "quantization_config"):  # the weights are whole now
         config.pop(key, None)

@@ -43,10 +43,10 @@ class BPEDropout:
     (the tokenizers library offers the dropout, but not its seed).
 
     Args:
-        tokenizer_json: a fast tokenizer's ``tokenizer.json`` whose model is BPE.
+        tokenizer_json: a fast tokenizer's ``tokenizer.json`` whose model is a byte-level BPE.
 
     Raises:
-        ValueError: p is outside [0, 1), or the tokenizer is not BPE.
+        ValueError: p is outside [0, 1), or the tokenizer is no byte-level BPE.
     """
 
     def __init__(self, tokenizer_json: Path, p: float, seed: int, variants: int = 8):
@@ -58,7 +58,13 @@ class BPEDropout:
         pairs = (tuple(m.split(" ")) if isinstance(m, str) else tuple(m) for m in model["merges"])
         self._ranks = {pair: rank for rank, pair in enumerate(pairs)}
         self._ids: dict[str, int] = model["vocab"]
-        self._split = Tokenizer.from_file(str(tokenizer_json)).pre_tokenizer.pre_tokenize_str
+        pre_tokenizer = Tokenizer.from_file(str(tokenizer_json)).pre_tokenizer
+        pieces = pre_tokenizer.pre_tokenize_str(" é") if pre_tokenizer else []
+        if "".join(piece for piece, _ in pieces) != "ĠÃ©" or not self._ids.keys() >= set(
+            pre_tokenizers.ByteLevel.alphabet()
+        ):
+            raise ValueError(f"data.bpe_dropout needs a byte-level BPE, which {tokenizer_json} is not: leave it at 0")
+        self._split = pre_tokenizer.pre_tokenize_str
         self.p, self.seed, self.variants = p, seed, variants
         self._cache: dict[str, list[list[int]]] = {}
 

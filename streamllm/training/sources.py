@@ -1,6 +1,7 @@
 """Where the sentence pairs of a training come from: memory, a stream, or tokens on disk. Each gives an epoch in blocks,
 of which one is held at a time; which pairs a block has follows from (seed, epoch, block)."""
 
+import fcntl
 import hashlib
 import json
 import logging
@@ -131,13 +132,23 @@ def token_files(
     """
     text = json.dumps(key, sort_keys=True, ensure_ascii=False, default=str)
     folder = root / hashlib.sha256(text.encode()).hexdigest()[:16]
-    if folder.exists():
-        log.info("tokens are in %s already", folder)
-        return folder
+    root.mkdir(parents=True, exist_ok=True)
+    with folder.with_suffix(".lock").open("a") as lock:  # others wait, and find what the first has made
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if folder.exists():
+            log.info("tokens are in %s already", folder)
+        else:
+            _write_tokens(folder, text, pairs, tokenize)
+    return folder
+
+
+def _write_tokens(
+    folder: Path, key: str, pairs: Callable[[], Iterable[Example]], tokenize: Callable[[Example], Tokenized]
+) -> None:
     part = folder.with_name(f"part-{folder.name}")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    (part / "key.json").write_text(text + "\n", encoding="utf-8")
+    (part / "key.json").write_text(key + "\n", encoding="utf-8")
     count = at = unit = 0
     with ExitStack() as stack:
         tokens, lengths, places = (stack.enter_context((part / f"{name}.bin").open("wb")) for name in TokenFiles.FILES)
@@ -152,4 +163,3 @@ def token_files(
         raise ValueError("the data set has no sentence pairs")
     part.rename(folder)
     log.info("tokens of %d sentence pairs are in %s", count, folder)
-    return folder
