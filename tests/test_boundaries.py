@@ -20,14 +20,15 @@ MAY_IMPORT = {
     "streamllm.records": set(),
     "streamllm.segment": {"streamllm.records"},
     "streamllm.blas": set(),
-    "streamllm.policies": {"streamllm.records", "streamllm.policies"},
+    "streamllm.check": set(),
+    "streamllm.policies": {"streamllm.check", "streamllm.records", "streamllm.policies"},
     "streamllm.metrics": {"streamllm.records", "streamllm.segment", "streamllm.metrics"},
     "streamllm.translate": {"streamllm.records", "streamllm.segment"},
     "streamllm.tracking": {"streamllm.runs"},
     "streamllm.runs": {"streamllm", "streamllm.records", "streamllm.segment"},
     "streamllm.cache": set(),
 }
-NO_MLX = ("records", "segment", "policies", "metrics", "translate", "tracking", "corpora", "experiment")
+NO_MLX = ("check", "records", "segment", "policies", "metrics", "translate", "tracking", "corpora", "experiment")
 ABOVE = {"hydra", "omegaconf", "conf", "experiments", "run", "train", "scripts", "tests"}
 HEAVY = ("wandb", "datasets", "transformers", "sacrebleu", "pandas", "matplotlib", "mlx_lm", "mlx", "torch")
 
