@@ -117,7 +117,7 @@ LANGUAGES = "prompt.instruction"
 def _one_line(error: BaseException) -> str:
     if isinstance(error, MissingMandatoryValue) and error.full_key:
         return _missing_value(error.full_key)
-    if isinstance(error, OmegaConfBaseException) and error.full_key == LANGUAGES:
+    if isinstance(error, OmegaConfBaseException) and error.full_key == LANGUAGES and "language" in str(error):
         return (
             "prompt=chat names both languages in its instruction: give dataset.source_language=… and "
             "dataset.target_language=…, and +languages.sv=Swedish for one that conf/prompt/chat.yaml does not list"

@@ -44,7 +44,7 @@ def main(cfg: DictConfig) -> None:
         pairs = distill(teacher, dataset, Path(cfg.to), kept, cfg.batch_size, limits, cfg.seed, stream)
         for _ in tqdm(pairs, unit=" pairs", mininterval=0.1 if sys.stderr.isatty() else 30.0):
             pass
-        print(f"{cfg.to}: python train.py dataset=table dataset.path={cfg.to} …")
+        print(f"{cfg.to}: python train.py experiment=tiny_en_de dataset=table dataset.path={cfg.to}")
     except KeyboardInterrupt:
         print(f"interrupted; what is done is in {cfg.to}, and the same command goes on", file=sys.stderr)
         sys.exit(130)

@@ -66,10 +66,10 @@ def distill(
 
     with open_for_append(to) as file:
         file.seek(0)
-        for number, line in enumerate(file.read().decode().split("\n")[:-1], start=1):
+        for number, line in enumerate(file.read().split(b"\n")[:-1], start=1):
             try:
-                done[json.loads(line)["id"]] = line
-            except ValueError as error:
+                done[json.loads(line)["id"]] = line.decode()
+            except (ValueError, KeyError, TypeError) as error:
                 raise ValueError(
                     f"{to}, line {number} is damaged ({error}): remove that line, and the same command makes it again"
                 ) from error

@@ -152,7 +152,8 @@ def _from_chat_template(prompt: Prompt, tokenizer: Any) -> Prompt:
     if getattr(tokenizer, "chat_template", None) is None:
         raise ValueError(
             "prompt.chat is true but the tokenizer has no chat template: set prompt.chat=false and give "
-            "prompt.source_header, prompt.source_footer and prompt.target_header (see conf/model)"
+            "prompt.source_header, prompt.source_footer and prompt.target_header (see conf/model); for a model that "
+            "streamllm trained, copy its streamllm.json into the folder"
         )
     user = {"role": "user", "content": prompt.instruction + _SOURCE}
 

@@ -1,6 +1,7 @@
 """Steps of learning: optimizers, schedules, accumulated and recomputed gradients, what is logged and scored."""
 
 import json
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -323,7 +324,8 @@ def test_wrong_values_are_refused(key: str, value: Any) -> None:
         ("training", TrainingConfig, {"epochs": "abc", "accumulate": 1.5, "clip": None, "learning_rate": float("nan")}),
         ("training", TrainingConfig, {"label_smoothing": 2, "dropout": 1, "patience": -1, "warmup_steps": True}),
         ("data", DataConfig, {"batch_tokens": 0, "source_mask": 1.5, "bpe_dropout": "x", "k": 0, "max_tokens": None}),
-        ("score", ValidationConfig, {"sentences": -7, "k": [0], "batch_size": 0}),
+        ("score", ValidationConfig, {"sentences": -7, "k": 2.5, "batch_size": 2e1}),
+        ("data", DataConfig, {"buffer": 0, "k": []}),
         ("adapter", AdapterConfig, {"rank": 4.5, "keys": [], "scale": 0, "layers": 0, "dropout": 1.0}),
     ],
 )
@@ -333,6 +335,13 @@ def test_every_wrong_value_is_named_with_what_is_accepted(group: str, make: Any,
             make(**{key: value})
         assert "\n" not in str(refused.value)
     make()
+
+
+def test_what_is_accepted() -> None:
+    TrainingConfig(clip=math.inf, learning_rate=np.float32(0.1), epochs=np.int64(3), steps=None)  # type: ignore[arg-type]
+    DataConfig(k="full", buffer=None)
+    with pytest.raises(ValueError, match=r"at least 1, or null for the whole corpus \(.*as in data\.buffer=100000\)"):
+        DataConfig(buffer=1e5)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("options", [{"epochs": 1}, {"steps": 2}])

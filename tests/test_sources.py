@@ -23,7 +23,7 @@ from streamllm.tracking import NullTracker
 from streamllm.training.adapters import AdapterConfig
 from streamllm.training.data import FULL, DataConfig, TrainingData
 from streamllm.training.loop import Trainer, TrainingConfig
-from streamllm.training.run import ValidationConfig, train
+from streamllm.training.run import ValidationConfig, _check_languages, train
 from streamllm.training.sources import Stream, TokenFiles, Tokenized, token_files
 
 # Streams of every data set
@@ -352,6 +352,31 @@ def test_data_and_validation_of_different_languages_are_refused(tmp_path: Path) 
             {}, "test", ModelConfig(str(base)), Sample(), Sample(source_language="de", target_language="en"),
             DataConfig(), TrainingConfig(), ValidationConfig(), NullTracker(), root=tmp_path,
         )  # fmt: skip
+
+
+def test_variants_of_a_language_are_the_same() -> None:
+    corpora = [ParallelText(source="a", target="b", source_language="en", target_language=to) for to in ("pt", "pt-br")]
+    _check_languages(*corpora)
+
+
+def test_early_stopping_without_scores_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"training\.patience is 2, which counts scores.*give score\.sentences"):
+        train(
+            {}, "test", ModelConfig("nowhere"), Sample(), Sample(), DataConfig(), TrainingConfig(patience=2),
+            ValidationConfig(sentences=0), NullTracker(), root=tmp_path,
+        )  # fmt: skip
+    assert not list(tmp_path.iterdir())
+
+
+def test_tokens_that_are_there_are_taken_from_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    def make() -> Path:
+        return token_files(tmp_path / "tokens", {"a": 1}, lambda: iter(PAIRS), lambda _: Tokenized([[1]], [[2]]))
+
+    folder = make()
+    (lock,) = (tmp_path / "tokens").glob("*.lock")
+    lock.unlink()
+    assert make() == folder
+    assert not lock.exists()
 
 
 def test_what_is_trained_from_a_folder_that_cannot_be_written_can_be(tmp_path: Path) -> None:

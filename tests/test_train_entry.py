@@ -82,6 +82,7 @@ def test_an_adapter_is_trained_and_can_be_run(folder: Path) -> None:
         (["training.epochs=0"], "training.epochs"),
         (["training.dropout=1.5"], "dropout"),
         (["adapter=lora", "adapter.rank=0"], "adapter.rank"),
+        (["validation.source=nowhere.en"], "there is no validation data"),
         (["prompt=chat", "dataset.source_language=sv"], "prompt=chat names both languages"),
     ],
 )
@@ -105,6 +106,18 @@ def test_every_training_preset_composes_and_makes_what_it_names(name: str) -> No
     parts = ("model", "fresh", "adapter", "prompt", "dataset", "validation", "data", "training", "optimizer", "score")
     for key in (key for key in parts if cfg.get(key) is not None):
         assert isinstance(instantiate(cfg[key], _convert_="all"), get_class(cfg[key]._target_))
+
+
+@pytest.mark.parametrize("experiment", [None, "tiny_en_de", "lora_en_de", "mismatch"])
+def test_validation_follows_the_data_or_is_what_it_is_said_to_be(experiment: str | None) -> None:
+    files = ["dataset@validation=files", "validation.source=b.en", "validation.target=b.fr"]
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        both = [f"experiment={experiment}"] if experiment else []
+        both += ["fresh=tiny", "dataset.target_language=fr"]
+        follows = instantiate(compose("train", [*both, "dataset.data_dir=FOLDER"]).validation, _convert_="all")
+        own = instantiate(compose("train", [*both, *files]).validation, _convert_="all")
+    assert (follows.data_dir, follows.split, follows.target_language) == ("FOLDER", "val", "fr")
+    assert (own.target, own.target_language) == ("b.fr", "fr")
 
 
 PARTS = [f"{path.parent.name}={path.stem}" for group in ("adapter", "optimizer")

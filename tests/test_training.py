@@ -401,17 +401,9 @@ def test_early_stopping_ends_with_the_best_weights(model: StreamingModel, tmp_pa
         assert mx.array_equal(weights, second[name]).item(), name
 
 
-def test_early_stopping_without_scores_is_refused(model: StreamingModel, tmp_path: Path) -> None:
-    data = TrainingData(PAIRS, model.prompt, DataConfig(), 5)
-    with pytest.raises(ValueError, match=r"training\.patience is 2, which counts scores.*give score\.sentences"):
-        Trainer(model.model, data, [], TrainingConfig(patience=2), tmp_path)
-
-
-def test_a_checkpoint_of_another_number_of_processes_and_a_damaged_one_are_refused(
-    model: StreamingModel, tmp_path: Path
-) -> None:
-    def trainer() -> Trainer:
-        data = TrainingData(PAIRS, model.prompt, DataConfig(), 5)
+def test_a_checkpoint_of_another_training_and_a_damaged_one_are_refused(model: StreamingModel, tmp_path: Path) -> None:
+    def trainer(pairs: list[Example] = PAIRS) -> Trainer:
+        data = TrainingData(pairs, model.prompt, DataConfig(), 5)
         held_out = list(TrainingData(PAIRS[:2], model.prompt, DataConfig(), 5).fixed(3))
         return Trainer(model.model, data, held_out, TrainingConfig(epochs=1, dropout=0.0, average=1), tmp_path)
 
@@ -420,6 +412,11 @@ def test_a_checkpoint_of_another_number_of_processes_and_a_damaged_one_are_refus
     begun._save()
     with pytest.raises(ValueError, match="begun by 2 processes, and now there are 1"):
         trainer().run()
+    begun.world = 1
+    begun._save()
+    with pytest.raises(ValueError, match="was begun on other data: restore it"):
+        trainer(PAIRS[1:]).run()
+    trainer()._resume()
     checkpoint = tmp_path / "last.safetensors"
     checkpoint.write_bytes(checkpoint.read_bytes()[:-9])
     with pytest.raises(ValueError, match=r"is damaged.*delete it"):
@@ -439,7 +436,7 @@ def test_pairs_that_are_too_long_are_left_out_and_counted(
     assert kept < len(PAIRS)
     left_out = len(PAIRS) - kept
     assert caplog.messages == [
-        f"{left_out} of 6 pairs are left out: more than {longest - 1} tokens (data.max_tokens) in a stream"
+        f"{left_out} of the first 6 pairs are left out: more than {longest - 1} tokens (data.max_tokens) in a stream"
     ]
 
 

@@ -48,7 +48,7 @@ class AdapterConfig:
         whole_number("adapter.rank", self.rank, of="")
         number("adapter.scale", self.scale, above=0)
         number("adapter.dropout", self.dropout, least=0, below=1)
-        whole_number("adapter.layers", self.layers, of="blocks", hint="null for all", null=True)
+        whole_number("adapter.layers", self.layers, of="blocks", null="for all")
         if self.keys is not None and (isinstance(self.keys, str) or not self.keys):
             raise ValueError(
                 f"adapter.keys is {self.keys!r}; it is a list of names, e.g. [self_attn.q_proj], or null for all"
@@ -69,7 +69,7 @@ class AdapterConfig:
         parameters = {"rank": self.rank, "scale": self.scale, "dropout": self.dropout, "keys": self._keys(model)}
         layers = self.layers or -1  # mlx-lm's word for all
         model.freeze()
-        mx.random.seed(seed)
+        mx.random.seed(seed % 2**64)  # a negative one, too
         linear_to_lora_layers(model, layers, parameters, use_dora=self.method == "dora")
         mx.eval(model.parameters())
         return {"fine_tune_type": self.method, "num_layers": layers, "lora_parameters": parameters}

@@ -74,7 +74,7 @@ def values_of_k(given: int | str | Sequence[int | str], name: str) -> list[int |
     Raises:
         ValueError: something in it is no k.
     """
-    values = [given] if isinstance(given, int | str) else list(given or ())
+    values = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
     if not values or any(k != FULL and not (isinstance(k, int) and k >= 1) for k in values):
         raise ValueError(f"{name} is {given!r}; each is a whole number of at least 1, or {FULL!r}")
     return values
@@ -88,7 +88,8 @@ class DataConfig:
         k: values of k that are drawn from, one for each example; "full" is the whole source with its footer.
         batch_tokens: of a batch in one process: its pairs times the tokens of the longest of them, source and target.
             Padded, it has more where the longest source and the longest target are not of one pair.
-        max_tokens: pairs with a longer stream, headers included, are left out, and the log says how many.
+        max_tokens: pairs with a longer stream, headers included, are left out, and the log says of
+            how many of the first block that is true.
         bpe_dropout: probability of leaving out a merge in the training data.
         source_mask: probability that a source word is replaced by a random word of the batch's own sentence.
         buffer: pairs that are held at a time: they are shuffled, and batches are of pairs of similar length among
@@ -108,7 +109,7 @@ class DataConfig:
     def __post_init__(self) -> None:
         whole_number("data.batch_tokens", self.batch_tokens, of="tokens")
         whole_number("data.max_tokens", self.max_tokens, of="tokens")
-        whole_number("data.buffer", self.buffer, of="pairs", hint="null for the whole corpus", null=True)
+        whole_number("data.buffer", self.buffer, of="pairs", null="for the whole corpus")
         number("data.bpe_dropout", self.bpe_dropout, least=0, below=1)
         probability("data.source_mask", self.source_mask)
         values_of_k(self.k, "data.k")
@@ -195,9 +196,9 @@ class TrainingData:
             rng = random.Random(f"{self.seed}/{epoch}/{block}" if block else f"{self.seed}/{epoch}")
             before = self.left_out
             batches = self._batches(pairs, rng, rank, world)
-            if epoch == 0 and self.left_out > before and rank == 0:
+            if epoch == block == rank == 0 and self.left_out > before:
                 log.info(
-                    "%d of %d pairs are left out: more than %d tokens (data.max_tokens) in a stream",
+                    "%d of the first %d pairs are left out: more than %d tokens (data.max_tokens) in a stream",
                     *(self.left_out - before, len(pairs), self.config.max_tokens),
                 )
             yield batches

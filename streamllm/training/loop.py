@@ -75,7 +75,7 @@ class TrainingConfig:
         for name in ("epochs", "accumulate", "checkpoint_every", "log_every", "score_every", "average"):
             whole_number(f"training.{name}", getattr(self, name), of="")
         for name in ("steps", "validate_every"):
-            whole_number(f"training.{name}", getattr(self, name), of="", null=True)
+            whole_number(f"training.{name}", getattr(self, name), of="", null="")
         for name in ("warmup_steps", "patience"):
             whole_number(f"training.{name}", getattr(self, name), 0, of="")
         for name in ("learning_rate", "clip"):
@@ -122,10 +122,6 @@ class Trainer:
             raise ValueError(
                 "data.buffer streams the corpus, so nobody knows how long an epoch is: give training.steps, or "
                 "data.cache=FOLDER for its tokens"
-            )
-        if config.patience and score is None:
-            raise ValueError(
-                f"training.patience is {config.patience}, which counts scores, and there are none: give score.sentences"
             )
         self.model, self.data, self.validation = model, data, validation
         self.config, self.folder = config, folder
@@ -308,7 +304,7 @@ class Trainer:
         arrays = {f"model.{name}": value for name, value in self._weights().items()}
         arrays |= {f"optimizer.{name}": v for name, v in tree_flatten(self.optimizer.state)}
         counters = {name: getattr(self, name) for name in COUNTERS} | {"window": asdict(self.window)}
-        counters["world"] = self.world
+        counters |= {"world": self.world, "data": self.data.source.digest}
         self._write(self.folder / "last.safetensors", arrays, {"counters": json.dumps(counters)})
 
     def _write(self, path: Path, arrays: dict[str, mx.array], metadata: dict[str, str] | None = None) -> None:
@@ -334,6 +330,10 @@ class Trainer:
             raise ValueError(
                 f"{self.folder} was begun by {counters['world']} processes, and now there are {self.world}: go on "
                 "with as many, or delete the folder to begin anew"
+            )
+        if counters.get("data") not in (None, self.data.source.digest):
+            raise ValueError(
+                f"{self.folder} was begun on other data: restore it, or delete the folder to begin anew on this"
             )
         weights = [(n.removeprefix("model."), a) for n, a in arrays.items() if n.startswith("model.")]
         self.model.load_weights(weights, strict=False)

@@ -117,14 +117,22 @@ def train(
             "interleaved), and give this one to run.py"
         )
     _check_weights(model, adapter)
-    _check_languages(corpus, validation_corpus)
-    whole_number("seed", seed, 0, of="")
     group = mx.distributed.init()
     run = RunFolder.of(config, name, root)
     if run.finished:
         log.info("%s has finished already", run.path)
         return run.metrics()
-    validation_examples = validation_corpus.load()
+    _check_languages(corpus, validation_corpus)
+    if training.patience and not validation.sentences:
+        raise ValueError(
+            f"training.patience is {training.patience}, which counts scores, and there are none: give score.sentences"
+        )
+    try:
+        validation_examples = validation_corpus.load()
+    except (ValueError, OSError) as error:
+        raise ValueError(
+            f"there is no validation data, which dataset@validation=… chooses with keys validation.…: {error}"
+        ) from error
     if data.buffer:
         next(corpus.stream(), None)  # what is wrong with it at once is said at once
         pairs: Callable[[], Iterable[Example]] = corpus.stream
@@ -206,7 +214,7 @@ def _check_weights(model: ModelConfig | FreshModel, adapter: AdapterConfig | Non
 
 def _check_languages(corpus: Corpus, validation: Corpus) -> None:
     trained, judged = ((one.source_language, one.target_language) for one in (corpus, validation))
-    if trained != judged:
+    if [code.split("-")[0] for code in trained] != [code.split("-")[0] for code in judged]:  # pt-br is pt
         raise ValueError(
             f"dataset is {' to '.join(trained)}, and validation is {' to '.join(judged)}: give the same languages, as "
             f"validation.source_language={trained[0]} validation.target_language={trained[1]}"

@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
@@ -31,10 +32,14 @@ class Tokenized:
 
 
 class Source(Protocol):
-    """``count``: how many blocks an epoch has; None where nothing knows before its end."""
+    """``count``: how many blocks an epoch has; None where nothing knows before its end. ``digest``: of the data, None
+    where nothing knows it before it was read."""
 
     @property
     def count(self) -> int | None: ...
+
+    @property
+    def digest(self) -> str | None: ...
 
     def blocks(self, epoch: int, start: int) -> Iterator[Sequence[Example | Tokenized]]:
         """The blocks of an epoch in order, from number ``start`` on."""
@@ -47,6 +52,13 @@ class Memory:
 
     pairs: Sequence[Example]
     count = 1
+
+    @cached_property
+    def digest(self) -> str:
+        digest = hashlib.sha256()
+        for pair in self.pairs:
+            digest.update(f"{pair.source}\n{pair.reference}\n".encode())
+        return digest.hexdigest()[:16]
 
     def blocks(self, epoch: int, start: int) -> Iterator[Sequence[Example]]:
         if start == 0:
@@ -66,6 +78,7 @@ class Stream:
     buffer: int
     seed: int
     count = None
+    digest = None
 
     def blocks(self, epoch: int, start: int) -> Iterator[Sequence[Example]]:
         first = self.buffer
@@ -94,6 +107,7 @@ class TokenFiles:
         self._tokens, self._lengths = (np.memmap(folder / f"{name}.bin", np.int32, "r") for name in self.FILES[:2])
         self._pairs = np.memmap(folder / "pairs.bin", np.int64, "r").reshape(-1, 4)
         self.buffer, self.seed = buffer or len(self), seed
+        self.digest = folder.name
         self._shuffled = buffer is not None
 
     def __len__(self) -> int:
@@ -132,12 +146,13 @@ def token_files(
     """
     text = json.dumps(key, sort_keys=True, ensure_ascii=False, default=str)
     folder = root / hashlib.sha256(text.encode()).hexdigest()[:16]
+    if folder.exists():  # it may not be ours to write
+        log.info("tokens are in %s already", folder)
+        return folder
     root.mkdir(parents=True, exist_ok=True)
     with folder.with_suffix(".lock").open("a") as lock:  # others wait, and find what the first has made
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if folder.exists():
-            log.info("tokens are in %s already", folder)
-        else:
+        if not folder.exists():
             _write_tokens(folder, text, pairs, tokenize)
     return folder
 
