@@ -345,6 +345,15 @@ def test_two_processes_that_need_the_same_tokens_make_them_once(tmp_path: Path) 
     assert made == [pair.id for pair in PAIRS]
 
 
+def test_the_digest_of_tokens_is_of_what_they_are(tmp_path: Path) -> None:
+    def digest(name: str, pairs: list[Example], token: int = 1) -> str:
+        folder = token_files(tmp_path, {"a": name}, lambda: iter(pairs), lambda _: Tokenized([[token]], [[2]]))
+        return TokenFiles(folder, None, 0).digest
+
+    assert digest("a", PAIRS) == digest("b", PAIRS)
+    assert len({digest("a", PAIRS), digest("c", PAIRS[1:]), digest("d", PAIRS, token=3)}) == 3
+
+
 def test_data_and_validation_of_different_languages_are_refused(tmp_path: Path) -> None:
     base = tiny.model_folder(tmp_path / "base")
     with pytest.raises(ValueError, match=r"dataset is en to de, and validation is de to en: .*target_language=de"):
