@@ -110,14 +110,14 @@ def _warn_of_a_sweep_without_m() -> None:
         print(f"warning: experiment={name} sweeps over {', '.join(swept)}; add -m to do so", file=sys.stderr)
 
 
-LANGUAGES = "prompt.instruction"
-"""The key that names the languages of the data set, by their codes."""
-
-
 def _one_line(error: BaseException) -> str:
     if isinstance(error, MissingMandatoryValue) and error.full_key:
         return _missing_value(error.full_key)
-    if isinstance(error, OmegaConfBaseException) and error.full_key == LANGUAGES and "language" in str(error):
+    if (
+        isinstance(error, OmegaConfBaseException)
+        and error.full_key == "prompt.instruction"
+        and "language" in str(error)
+    ):
         return (
             "prompt=chat names both languages in its instruction: give dataset.source_language=… and "
             "dataset.target_language=…, and +languages.sv=Swedish for one that conf/prompt/chat.yaml does not list"

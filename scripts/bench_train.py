@@ -113,8 +113,7 @@ def in_any_order(data: TrainingData) -> list[Work]:
     """An epoch whose batches are of pairs in the order of chance instead of similar length."""
     rng = random.Random("0/0")
     (pairs,) = data.source.blocks(0, 0)
-    encoded = [data.encode(pair, rng.choice(data.ks), rng) for pair in pairs]
-    encoded = [one for one in encoded if max(len(one.source), len(one.target)) <= data.config.max_tokens]
+    encoded = data.encode_all(pairs, rng)
     rng.shuffle(encoded)
     return [(batch, int((batch.labels >= 0).sum())) for batch in map(pad, data._cut(encoded, 1))]
 

@@ -1,7 +1,7 @@
 """Checks of parameters. Each error names the value and what is accepted."""
 
-from math import inf
 from numbers import Integral, Real
+from typing import TypeGuard
 
 
 def whole_number(
@@ -20,19 +20,30 @@ def whole_number(
 
 def probability(name: str, value: object, hint: str = "") -> None:
     """Raises: ValueError: ``value`` is not a number from 0 to 1; ``hint`` is added in brackets."""
-    if not _is_number(value) or not 0 <= value <= 1:  # type: ignore[operator]
+    if not _is_number(value) or not 0 <= value <= 1:
         hint = hint and f" ({hint})"
         raise ValueError(f"{name} is {value!r}; it is a probability, from 0 to 1{hint}")
 
 
-def number(name: str, value: object, above: float = -inf, least: float = -inf, below: float | None = None) -> None:
+def number(
+    name: str, value: object, above: float | None = None, least: float | None = None, below: float | None = None
+) -> None:
     """Raises: ValueError: ``value`` is not a number above ``above``, of at least ``least`` and below ``below``."""
-    within = _is_number(value) and value > above and value >= least  # type: ignore[operator]
-    if not within or (below is not None and not value < below):  # type: ignore[operator]
-        bounds = {"above ": above, "at least ": least, "below ": inf if below is None else below}
-        accepted = " and ".join(f"{words}{bound:g}" for words, bound in bounds.items() if abs(bound) != inf)
+    if not (
+        _is_number(value)
+        and (above is None or value > above)
+        and (least is None or value >= least)
+        and (below is None or value < below)
+    ):
+        bounds = {"above": above, "at least": least, "below": below}
+        accepted = " and ".join(f"{words} {bound:g}" for words, bound in bounds.items() if bound is not None)
         raise ValueError(f"{name} is {value!r}; it is a number{accepted and f', {accepted}'}")
 
 
-def _is_number(value: object) -> bool:
+def batch_size(value: object) -> None:
+    """Raises: ValueError: ``value`` is no number of sentences at a time."""
+    whole_number("batch_size", value, of="sentences at a time", null="for one that suits the device")
+
+
+def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, Real) and not isinstance(value, bool)

@@ -13,8 +13,8 @@ from streamllm.corpora import Dataset
 from streamllm.model import StreamingModel
 from streamllm.policies import Full
 from streamllm.records import Example, Trace
-from streamllm.runs import digest, open_for_append, write_atomically
-from streamllm.scheduler import Clock, default_batch_size, translate_many
+from streamllm.runs import digest, open_for_append, read_lines, write_atomically
+from streamllm.scheduler import Clock, batch_size_of, translate_many
 from streamllm.session import Session
 from streamllm.translate import Limits, translate
 
@@ -46,8 +46,10 @@ def distill(
     Yields: the number of pairs in the file, after each.
 
     Raises:
-        ValueError: the file was begun with another configuration, or its languages are one.
+        ValueError: the file was begun with another configuration or is damaged, its languages are one, or batch_size is
+            not positive.
     """
+    batch_size = batch_size_of(batch_size)
     source, target = corpus.source_language, corpus.target_language
     if source == target:
         raise ValueError(f"source and target language are both {source!r}, and name the columns of {to}")
@@ -56,7 +58,6 @@ def distill(
         raise ValueError(f"{to} was made with another configuration, see {begun}: give another file, or delete it")
     to.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(begun, json.dumps(dict(config), indent=2, ensure_ascii=False) + "\n")
-    batch_size = default_batch_size() if batch_size is None else batch_size
     corpus_again = corpus.stream if stream else partial(iter, corpus.load())
     done: dict[str, str] = {}  # lines by id
     empty: set[str] = set()
@@ -65,14 +66,7 @@ def distill(
         return translate(session, example, Full(), limits, corpus.source_unit, corpus.target_unit, clock)
 
     with open_for_append(to) as file:
-        file.seek(0)
-        for number, line in enumerate(file.read().split(b"\n")[:-1], start=1):
-            try:
-                done[json.loads(line)["id"]] = line.decode()
-            except (ValueError, KeyError, TypeError) as error:
-                raise ValueError(
-                    f"{to}, line {number} is damaged ({error}): remove that line, and the same command makes it again"
-                ) from error
+        done |= {row["id"]: json.dumps(row, ensure_ascii=False) for row in read_lines(to, strict=True)}
         pairs = corpus_again()
         while block := list(islice(pairs, BLOCK * batch_size)):
             todo = [pair for pair in block if pair.id not in done]

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from streamllm import check
 from streamllm.environment import code, environment
 from streamllm.metrics.arrival import ArrivalClock
 from streamllm.metrics.latency import latency
@@ -98,11 +99,7 @@ def run_experiment(
         RunInUse: another process is writing the folder.
         KeyboardInterrupt: after everything translated so far has been stored.
     """
-    if batch_size is not None and (type(batch_size) is not int or batch_size < 1):
-        raise ValueError(
-            f"batch_size is {batch_size!r}; it is the number of sentences at a time, at least 1, or null for one that "
-            "suits the device"
-        )
+    check.batch_size(batch_size)
     policy = bounded(policy, min_lag, max_lag)
     if arrival is not None and arrival.measured:
         batch_size = 1  # in a batch, a sentence's times are shares

@@ -11,10 +11,11 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any, Self
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, Self
 
 from streamllm.records import Event, Trace
 
@@ -195,10 +196,10 @@ class RunFolder:
         Raises:
             RunError: a line before the last is damaged.
         """
-        timings = {line["id"]: line for line in _read_lines(self.path / TIMINGS, strict=False)}
+        timings = {line["id"]: line for line in read_lines(self.path / TIMINGS, strict=False)}
         return [
             from_lines(line, _matching(line, timings.get(line["id"])))
-            for line in _read_lines(self.path / PREDICTIONS, strict=True)
+            for line in read_lines(self.path / PREDICTIONS, strict=True)
         ]
 
     def __enter__(self) -> Self:
@@ -276,10 +277,18 @@ class RunFolder:
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Replace ``path`` by ``content``: at any moment, readers see the old file or the whole new one."""
+    """Replace ``path`` by ``content``, see `replacing`."""
+    with replacing(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write that takes the place of ``path`` in the end: at any moment, readers see the old file or the whole
+    new one."""
     part = path.with_name(path.name + ".part")
     with part.open("wb") as file:
-        file.write(content.encode() if isinstance(content, str) else content)
+        yield file
         file.flush()
         os.fsync(file.fileno())
     os.replace(part, path)
@@ -327,20 +336,30 @@ def _line(values: Mapping[str, Any]) -> bytes:
     return (json.dumps(values, ensure_ascii=False) + "\n").encode()
 
 
-def _read_lines(path: Path, strict: bool) -> Iterable[dict[str, Any]]:
-    """The JSON objects of a file of lines; what follows the last line end is left out."""
+def read_lines(path: Path, strict: bool) -> Iterable[dict[str, Any]]:
+    """The JSON objects of a file of lines, each with an ``id``; what follows the last line end is left out.
+
+    Raises:
+        RunError: with ``strict``, a line is damaged; else it is left out.
+    """
     if not path.exists():
         return
     lines = path.read_bytes().split(b"\n")[:-1]
     for number, line in enumerate(lines, start=1):
         try:
-            yield json.loads(line)
+            yield _with_id(json.loads(line))
         except ValueError as error:
             if strict:
                 raise RunError(
                     f"{path}, line {number} is damaged ({error}): remove that line, and the same command "
                     "translates its sentence again"
                 ) from error
+
+
+def _with_id(row: Any) -> dict[str, Any]:
+    if not isinstance(row, dict) or "id" not in row:
+        raise ValueError("it has no id")
+    return row
 
 
 def _matching(prediction: Mapping[str, Any], timing: Mapping[str, Any] | None) -> Mapping[str, Any] | None:

@@ -19,6 +19,7 @@ import mlx.core as mx
 import numpy as np
 from greenlet import GreenletExit, getcurrent, greenlet
 
+from streamllm import check
 from streamllm.batch import SHORT, Pool, Row
 from streamllm.model import StreamingModel
 from streamllm.paradigms import Group, GroupMemory, Memory
@@ -58,9 +59,7 @@ def translate_many(
         ValueError: batch_size is not positive.
     """
     asked = "" if batch_size is None else f"batch_size is {batch_size}, but "
-    batch_size = default_batch_size() if batch_size is None else batch_size
-    if batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}; it is the number of sentences at a time, at least 1")
+    batch_size = batch_size_of(batch_size)
     if batch_size > 1 and len(examples) > 1:
         reason, packs = batching(model)
         if reason is None:
@@ -69,6 +68,16 @@ def translate_many(
         log.info("%ssentences are translated one by one: %s", asked, reason)
     for example in examples:
         yield translate_one(model.session(seed, example.id), example, time.perf_counter)
+
+
+def batch_size_of(given: int | None) -> int:
+    """What ``batch_size`` means, in sentences at a time; None is `default_batch_size`.
+
+    Raises:
+        ValueError: it is not positive.
+    """
+    check.batch_size(given)
+    return default_batch_size() if given is None else given
 
 
 def default_batch_size() -> int:

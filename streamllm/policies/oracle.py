@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from streamllm.check import whole_number
 from streamllm.records import READ, WRITE, Action, Decide, Example, State
 
 Delays = Sequence[int]
@@ -30,8 +31,7 @@ class Oracle:
             if not isinstance(delays, Sequence) or isinstance(delays, str | bytes):
                 raise ValueError(f"delays{of} are {delays!r}; accepted is a list of numbers of units, such as [1,2,4]")
             for delay in delays:
-                if not isinstance(delay, int) or isinstance(delay, bool) or delay < 0:
-                    raise ValueError(f"a delay{of} is {delay!r}; it is a whole number of source units, at least 0")
+                whole_number(f"a delay{of}", delay, 0, of="source units")
 
     def start(self, example: Example) -> Decide:
         delays = self._of(example)

@@ -13,7 +13,7 @@ from mlx.utils import tree_flatten
 
 from streamllm.check import number, whole_number
 from streamllm.families import NO_ADAPTER, resolve
-from streamllm.runs import write_atomically
+from streamllm.runs import replacing, write_atomically
 
 WEIGHTS, CONFIG = "adapters.safetensors", "adapter_config.json"
 METHODS = ("lora", "dora")
@@ -103,7 +103,6 @@ def save_adapter(model: nn.Module, config: dict[str, Any], base: str, folder: Pa
     belongs to; nothing reads it but people."""
     folder.mkdir(exist_ok=True)
     weights = dict(tree_flatten(model.trainable_parameters()))
-    part = folder / f"part-{WEIGHTS}"
-    mx.save_safetensors(str(part), weights, {"format": "mlx"})
-    part.replace(folder / WEIGHTS)
+    with replacing(folder / WEIGHTS) as file:
+        mx.save_safetensors(file, weights, {"format": "mlx"})
     write_atomically(folder / CONFIG, json.dumps(config | {"model": base}, indent=2) + "\n")

@@ -114,6 +114,10 @@ class DataConfig:
         probability("data.source_mask", self.source_mask)
         values_of_k(self.k, "data.k")
 
+    @property
+    def ks(self) -> list[int | str]:
+        return values_of_k(self.k, "data.k")
+
 
 class TrainingData:
     """Batches of sentence pairs, the same for every process of a distributed run up to its own rows."""
@@ -129,10 +133,8 @@ class TrainingData:
         self.source: Source = Memory(examples) if isinstance(examples, Sequence) else examples
         self.prompt = prompt
         self.config = config
-        self.ks = values_of_k(config.k, "data.k")
         self.seed = seed
         self.dropout = dropout
-        self.left_out = 0
 
     def tokenize(self, example: Example, rng: random.Random | None = None) -> Tokenized:
         """The tokens of each unit; with ``rng``, regularised."""
@@ -194,25 +196,25 @@ class TrainingData:
         """
         for block, pairs in enumerate(self.source.blocks(epoch, start), start):
             rng = random.Random(f"{self.seed}/{epoch}/{block}" if block else f"{self.seed}/{epoch}")
-            before = self.left_out
-            batches = self._batches(pairs, rng, rank, world)
-            if epoch == block == rank == 0 and self.left_out > before:
+            kept = self.encode_all(pairs, rng)
+            if epoch == block == rank == 0 and len(kept) < len(pairs):
                 log.info(
                     "%d of the first %d pairs are left out: more than %d tokens (data.max_tokens) in a stream",
-                    *(self.left_out - before, len(pairs), self.config.max_tokens),
+                    *(len(pairs) - len(kept), len(pairs), self.config.max_tokens),
                 )
-            yield batches
+            yield self._batches(kept, rng, rank, world)
 
     def epoch(self, epoch: int, rank: int = 0, world: int = 1) -> list[tuple[Batch, int]]:
         """All batches of an epoch, see `blocks`."""
         return [batch for block in self.blocks(epoch, 0, rank, world) for batch in block]
 
-    def _batches(
-        self, pairs: Sequence[Example | Tokenized], rng: random.Random, rank: int, world: int
-    ) -> list[tuple[Batch, int]]:
-        encoded = [self.encode(pair, rng.choice(self.ks), rng) for pair in pairs]
-        kept = [e for e in encoded if max(len(e.source), len(e.target)) <= self.config.max_tokens]
-        self.left_out += len(encoded) - len(kept)
+    def encode_all(self, pairs: Sequence[Example | Tokenized], rng: random.Random) -> list[Encoded]:
+        """Pairs in tokens, each with a k of its own, without those that are too long."""
+        ks = self.config.ks
+        encoded = [self.encode(pair, rng.choice(ks), rng) for pair in pairs]
+        return [e for e in encoded if max(len(e.source), len(e.target)) <= self.config.max_tokens]
+
+    def _batches(self, kept: list[Encoded], rng: random.Random, rank: int, world: int) -> list[tuple[Batch, int]]:
         # Jittered lengths mix the pairs of a batch anew in every epoch.
         kept.sort(key=lambda e: ((len(e.source) + rng.randrange(3)) // 3, len(e.target) + rng.random()))
         groups = list(self._cut(kept, world))

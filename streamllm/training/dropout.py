@@ -5,6 +5,8 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
+from streamllm.check import number
+
 
 def add_dropout(model: nn.Module, p: float) -> None:
     """Drop out the embeddings and what each attention and each MLP adds to the residual stream, with
@@ -13,8 +15,7 @@ def add_dropout(model: nn.Module, p: float) -> None:
     Raises:
         ValueError: p is outside [0, 1), or the model's layers are not ``self_attn`` and ``mlp``.
     """
-    if not 0 <= p < 1:
-        raise ValueError(f"dropout is {p}; it is a probability in [0, 1)")
+    number("training.dropout", p, least=0, below=1)
     if p == 0:
         return
     places = [getattr(layer, name, None) for layer in model.layers for name in ("self_attn", "mlp")]

@@ -6,7 +6,6 @@ state and some counters, and the loss curve of a resumed training is the uninter
 
 import json
 import logging
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -20,7 +19,7 @@ from mlx.nn.utils import average_gradients
 from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
 from streamllm.check import number, whole_number
-from streamllm.runs import write_atomically
+from streamllm.runs import replacing, write_atomically
 from streamllm.training.data import Batch, TrainingData
 from streamllm.training.distributed import Barrier
 from streamllm.training.dropout import add_dropout
@@ -188,7 +187,7 @@ class Trainer:
         while not self._ended():
             self._run_epoch()
         if self.validated_at < self.step:
-            self._validate()
+            self._validate(last=True)
         self._average()
         return self.best
 
@@ -204,7 +203,7 @@ class Trainer:
             raise ValueError("no sentence pair is left to train on: see data.max_tokens and the data set")
         self.epoch, self.block = self.epoch + 1, 0
         if self.config.validate_every is None:
-            self._validate()
+            self._validate(last=self._reached(self.epoch))
 
     def _run_step(self, batches: Sequence[tuple[Batch, int]]) -> None:
         c = self.config
@@ -231,19 +230,15 @@ class Trainer:
         return self.epoch + (self.block + self.batch / batches) / self.data.count if self.data.count else self.epoch
 
     def _ended(self) -> bool:
-        return self._all_done() or 0 < self.config.patience <= self.since_best
-
-    def _all_done(self) -> bool:
-        return self._reached(self.epoch)
+        return self._reached(self.epoch) or 0 < self.config.patience <= self.since_best
 
     def _reached(self, epochs: float) -> bool:
         """Whether there is nothing left to learn after so many epochs."""
         return self.step >= self.config.steps if self.config.steps else epochs >= self.config.epochs
 
-    def _validate(self, last: bool | None = None) -> None:
+    def _validate(self, last: bool) -> None:
         """Log a validation loss, and scores where it is their turn or this is the ``last``; keep the weights; save a
         checkpoint."""
-        last = self._all_done() if last is None else last
         started = time.perf_counter()
         line: dict[str, float] = {"validation_loss": self.validation_loss()}
         number = len(self.kept) + 1
@@ -308,11 +303,8 @@ class Trainer:
         self._write(self.folder / "last.safetensors", arrays, {"counters": json.dumps(counters)})
 
     def _write(self, path: Path, arrays: dict[str, mx.array], metadata: dict[str, str] | None = None) -> None:
-        part = path.with_name(f"part-{path.name}")
-        mx.save_safetensors(str(part), arrays, metadata or {})
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(part, path)
+        with replacing(path) as file:
+            mx.save_safetensors(file, arrays, metadata or {})
 
     def _resume(self) -> None:
         path, lines = self.folder / "last.safetensors", self.folder / "train.jsonl"
@@ -320,6 +312,24 @@ class Trainer:
             if self.rank == 0:
                 lines.unlink(missing_ok=True)  # logged before a checkpoint was made
             return
+        arrays, counters = self._checkpoint(path)
+        weights = [(n.removeprefix("model."), a) for n, a in arrays.items() if n.startswith("model.")]
+        self.model.load_weights(weights, strict=False)
+        state = [(n.removeprefix("optimizer."), a) for n, a in arrays.items() if n.startswith("optimizer.")]
+        self.optimizer.state = tree_unflatten(state)
+        for name in COUNTERS:
+            setattr(self, name, counters[name])
+        self.window = _Window(**counters["window"] | {"tokens_since_start": 0})
+        log.info("resuming %s at step %d, epoch %d", self.folder, self.step, self.epoch)
+        if self.rank == 0 and lines.exists():  # forget what was logged after the checkpoint
+            write_atomically(lines, "".join(lines.read_text().splitlines(keepends=True)[: self.lines]))
+
+    def _checkpoint(self, path: Path) -> tuple[dict[str, mx.array], dict[str, Any]]:
+        """Arrays and counters.
+
+        Raises:
+            ValueError: the file is damaged, or of a training that this one cannot go on from.
+        """
         try:
             loaded: Any = mx.load(str(path), return_metadata=True)
         except RuntimeError as error:
@@ -335,16 +345,7 @@ class Trainer:
             raise ValueError(
                 f"{self.folder} was begun on other data: restore it, or delete the folder to begin anew on this"
             )
-        weights = [(n.removeprefix("model."), a) for n, a in arrays.items() if n.startswith("model.")]
-        self.model.load_weights(weights, strict=False)
-        state = [(n.removeprefix("optimizer."), a) for n, a in arrays.items() if n.startswith("optimizer.")]
-        self.optimizer.state = tree_unflatten(state)
-        for name in COUNTERS:
-            setattr(self, name, counters[name])
-        self.window = _Window(**counters["window"] | {"tokens_since_start": 0})
-        log.info("resuming %s at step %d, epoch %d", self.folder, self.step, self.epoch)
-        if self.rank == 0 and lines.exists():  # forget what was logged after the checkpoint
-            write_atomically(lines, "".join(lines.read_text().splitlines(keepends=True)[: self.lines]))
+        return arrays, counters
 
     def _log(self, **line: Any) -> None:
         self.lines += 1

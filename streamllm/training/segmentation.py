@@ -8,6 +8,8 @@ from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from streamllm.check import number
+
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int, special_tokens: dict[str, str], folder: Path) -> None:
     """Learn a byte-level BPE of ``vocab_size`` pieces and write it to ``folder`` as transformers reads it.
@@ -50,8 +52,7 @@ class BPEDropout:
     """
 
     def __init__(self, tokenizer_json: Path, p: float, seed: int, variants: int = 8):
-        if not 0 <= p < 1:
-            raise ValueError(f"bpe_dropout is {p}; it is a probability in [0, 1)")
+        number("data.bpe_dropout", p, least=0, below=1)
         model: dict[str, Any] = json.loads(tokenizer_json.read_text())["model"]
         if model.get("type") != "BPE":
             raise ValueError(f"bpe_dropout needs a BPE tokenizer, and {tokenizer_json} is {model.get('type')}")

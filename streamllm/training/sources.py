@@ -107,10 +107,13 @@ class TokenFiles:
         self._tokens, self._lengths = (np.memmap(folder / f"{name}.bin", np.int32, "r") for name in self.FILES[:2])
         self._pairs = np.memmap(folder / "pairs.bin", np.int64, "r").reshape(-1, 4)
         self.buffer, self.seed = buffer or len(self), seed
-        # Of the content, not of its files' times; of a part, since there may be gigabytes.
-        begin = zlib.crc32(self._tokens[: 1 << 20].tobytes())
-        self.digest = f"{len(self)}-{self._lengths.size}-{self._tokens.size}-{begin}"
         self._shuffled = buffer is not None
+
+    @cached_property
+    def digest(self) -> str:
+        """Of the content, not of its files' times; of a part, since there may be gigabytes."""
+        begin = zlib.crc32(self._tokens[: 1 << 20].tobytes())
+        return f"{len(self)}-{self._lengths.size}-{self._tokens.size}-{begin}"
 
     def __len__(self) -> int:
         return len(self._pairs)
