@@ -24,8 +24,9 @@ import streamllm  # noqa: F401  (loads the BLAS before mlx)
 import mlx.core as mx  # isort: skip
 from mlx_lm.models.cache import KVCache  # isort: skip
 
-from streamllm.cache import DualStreamingCache
-from streamllm.model import ModelConfig, StreamingModel
+from streamllm.cache.dual import DualStreamingCache
+from streamllm.models.loading import ModelConfig
+from streamllm.models.model import StreamingModel
 from streamllm.prompt import Prompt
 
 TOKEN = mx.array([[5]])

@@ -21,12 +21,15 @@ import streamllm  # noqa: F401  (loads the BLAS before mlx)
 import mlx.core as mx  # isort: skip
 
 from streamllm import policies
-from streamllm.corpora import HubDataset, Sample
-from streamllm.model import ModelConfig, StreamingModel
+from streamllm.batching.coroutines import Clock
+from streamllm.batching.scheduler import translate_many
+from streamllm.data.hub import HubDataset
+from streamllm.data.sample import Sample
+from streamllm.engine.loop import translate
+from streamllm.engine.session import Session
+from streamllm.models.loading import ModelConfig
+from streamllm.models.model import StreamingModel
 from streamllm.records import Example, Policy, Trace
-from streamllm.scheduler import Clock, translate_many
-from streamllm.session import Session
-from streamllm.translate import translate
 
 COLUMNS = {
     "policy": ("policy", ""),

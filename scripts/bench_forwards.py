@@ -22,15 +22,16 @@ from bench_eval import load_dataset
 from benchmark import markdown, save
 
 import streamllm  # noqa: F401  (loads the BLAS before mlx)
-from streamllm import batch
-from streamllm.batch import Pool
-from streamllm.head import Cut
-from streamllm.model import ModelConfig, StreamingModel
+from streamllm.batching import pool as batch
+from streamllm.batching.coroutines import Task, run_all
+from streamllm.batching.pool import Pool
+from streamllm.engine.head import Cut
+from streamllm.engine.loop import translate
+from streamllm.engine.session import Session
+from streamllm.models.loading import ModelConfig
+from streamllm.models.model import StreamingModel
 from streamllm.policies import WaitK
 from streamllm.records import Emission, Example, Trace
-from streamllm.scheduler import Task, run_all
-from streamllm.session import Session
-from streamllm.translate import translate
 
 SCHEMES = {
     "k": ("k", "d"),
@@ -52,7 +53,7 @@ DESIGNS = {
 
 @contextmanager
 def all_logits(model: Any, rows: Any, columns: Any) -> Iterator[Cut]:
-    """In the place of `streamllm.head.logits_at`: nothing is cut on its way to the head."""
+    """In the place of `streamllm.engine.head.logits_at`: nothing is cut on its way to the head."""
     yield Cut(rows, columns)
 
 

@@ -19,11 +19,11 @@ import mlx.core as mx  # isort: skip
 
 from bench_decode import TOKEN, alternate, prefill, random_model
 
-from streamllm.model import ModelConfig
-from streamllm.paradigms import Group, GroupMemory
+from streamllm.cache.retention import Retention
+from streamllm.engine.paradigms.group import Group, GroupMemory
+from streamllm.engine.paradigms.windows import memories
+from streamllm.models.loading import ModelConfig
 from streamllm.prompt import Prompt
-from streamllm.retention import Retention
-from streamllm.windows import memories
 
 
 def decode(model: Any, memory: GroupMemory) -> mx.array:

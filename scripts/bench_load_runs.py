@@ -17,7 +17,8 @@ from omegaconf import OmegaConf, open_dict
 
 from streamllm.metrics.summary import summarise
 from streamllm.records import Event, Trace
-from streamllm.runs import CONFIG, METRICS, RunFolder, load_runs
+from streamllm.runs.folder import CONFIG, METRICS, RunFolder
+from streamllm.runs.load import load_runs
 
 CONF = Path(__file__).parent.parent / "conf"
 

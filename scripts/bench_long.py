@@ -24,14 +24,15 @@ import streamllm  # noqa: F401  (loads the BLAS before mlx)
 
 import mlx.core as mx  # isort: skip
 
-from streamllm.corpora import Sample
-from streamllm.live import translate_live
-from streamllm.model import ModelConfig, StreamingModel
-from streamllm.paradigms import Memory
+from streamllm.cache.retention import Retention
+from streamllm.data.sample import Sample
+from streamllm.engine.paradigms.memory import Memory
+from streamllm.engine.session import Session
+from streamllm.live.terminal import translate_live
+from streamllm.models.loading import ModelConfig
+from streamllm.models.model import StreamingModel
 from streamllm.policies import WaitK
 from streamllm.prompt import PromptTokens
-from streamllm.retention import Retention
-from streamllm.session import Session
 
 BUNDLED = "bundled:tiny-en-de"
 

@@ -33,8 +33,8 @@ import numpy as np
 from bench_decode import random_model
 from mlx.utils import tree_flatten
 
-from streamllm.model import ModelConfig
-from streamllm.paradigms import GroupMemory
+from streamllm.engine.paradigms.group import GroupMemory
+from streamllm.models.loading import ModelConfig
 
 TARGET = 16  # target tokens in the cache before the first that is measured
 COLUMNS = {

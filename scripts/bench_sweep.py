@@ -19,7 +19,7 @@ from pathlib import Path
 
 from benchmark import markdown, save
 
-from streamllm.runs import PREDICTIONS
+from streamllm.runs.folder import PREDICTIONS
 
 ROOT = Path(__file__).parent.parent
 COLUMNS = {"launcher": ("launcher", ""), "wall_s": ("wall time (s)", ".1f"), "all": ("all rounds (s)", "")}

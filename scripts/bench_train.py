@@ -41,11 +41,12 @@ import mlx.nn as nn
 import mlx.optimizers as optim
 from mlx.utils import tree_map
 
-from streamllm import exponentials
-from streamllm.cache import make_caches
-from streamllm.model import SETTINGS, ModelConfig, StreamingModel
+from streamllm.cache.dual import make_caches
+from streamllm.cpu import exponentials
+from streamllm.models.loading import ModelConfig
+from streamllm.models.model import SETTINGS, StreamingModel
 from streamllm.prompt import Prompt
-from streamllm.training import objective
+from streamllm.training import loss as objective
 from streamllm.training.adapters import AdapterConfig
 from streamllm.training.data import Batch, DataConfig, TrainingData, pad
 from streamllm.training.distributed import Barrier

@@ -19,7 +19,7 @@ def save(path: Path | None, about: Mapping[str, Any], **tables: Any) -> None:
     """Write ``tables``, and what they were measured with (`streamllm.environment`), to ``path``, if there is one."""
     if path is None:
         return
-    from streamllm.environment import environment
+    from streamllm.runs.environment import environment
 
     content = {"about": environment() | dict(about), **tables}
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 
-from streamllm.families import REFUSED, resolve
+from streamllm.models.families import REFUSED, resolve
 
 ROOT = Path(__file__).parent.parent
 DOCUMENT = ROOT / "docs" / "families.md"

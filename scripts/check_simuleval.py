@@ -22,10 +22,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from streamllm.live.simuleval import as_sent
 from streamllm.metrics.summary import summarise
 from streamllm.records import Trace
-from streamllm.runs import INSTANCES, RunFolder, load_traces, read_config
-from streamllm.serve import as_sent
+from streamllm.runs.folder import INSTANCES, RunFolder
+from streamllm.runs.load import load_traces, read_config
 
 ROOT = Path(__file__).parent.parent
 TOOLS = ("simuleval==1.1.4", "omnisteval==0.1.10")

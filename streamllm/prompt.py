@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from streamllm.segment import Unit, check_unit
+from streamllm.units import Unit, check_unit
 
 # White space as vocabularies spell it. A byte-level "č" is a carriage return, elsewhere it is a letter.
 BYTE_LEVEL_SPACES = "ĠĊčĉ \n\r\t"  # the plain ones stand in added tokens

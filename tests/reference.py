@@ -15,8 +15,8 @@ from families import VOCABULARY, Family
 from mlx.utils import tree_map
 from mlx_lm.models.cache import RotatingKVCache, make_prompt_cache
 
-from streamllm.cache import DualStreamingCache
-from streamllm.families import groups_queries
+from streamllm.cache.dual import DualStreamingCache
+from streamllm.models.families import groups_queries
 
 
 @memoize

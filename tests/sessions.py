@@ -11,10 +11,11 @@ import numpy as np
 import scratch
 import tiny
 
-from streamllm.paradigms import Group, TargetStart
+from streamllm.engine.paradigms.group import Group
+from streamllm.engine.paradigms.memory import TargetStart
+from streamllm.engine.session import Session
 from streamllm.prompt import Prompt, PromptTokens
 from streamllm.records import Emission
-from streamllm.session import Session
 
 TIE = 1e-3  # differences under which float32 may decide either way
 PROMPT = Prompt(source_header="a <", source_footer=" =>", target_header="German: cat")  # several tokens each

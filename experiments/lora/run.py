@@ -16,7 +16,7 @@ import matplotlib.pyplot as plt
 from experiments.study import ROOT as CHECKOUT
 from experiments.study import launch, markdown, write_between
 from streamllm.plots.look import BLUE, FAINT, SMALL, VERMILLION
-from streamllm.runs import load_runs
+from streamllm.runs.load import load_runs
 
 HERE = Path(__file__).parent
 ROOT = "outputs/lora"

@@ -19,10 +19,10 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
 from experiments.study import launch, markdown, write_between
-from streamllm.compare import intervals, paired_bootstrap
 from streamllm.plots import quality_latency
 from streamllm.plots.look import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, SKY, TEXT, VERMILLION, Look
-from streamllm.runs import load_runs
+from streamllm.runs.compare import intervals, paired_bootstrap
+from streamllm.runs.load import load_runs
 
 if TYPE_CHECKING:
     import pandas

@@ -16,9 +16,9 @@ import pandas
 from matplotlib.figure import Figure
 
 from experiments.study import launch_all, markdown, write_between
-from streamllm.compare import paired_bootstrap
 from streamllm.plots import operating_points, quality_latency
-from streamllm.runs import load_runs
+from streamllm.runs.compare import paired_bootstrap
+from streamllm.runs.load import load_runs
 
 HERE = Path(__file__).parent
 ROOT = "outputs/policies"

@@ -10,7 +10,7 @@ from itertools import pairwise
 from streamllm.metrics.behaviour import READS
 from streamllm.metrics.latency import Metric, average_lagging, latency, length_adaptive_average_lagging
 from streamllm.records import Event, Trace
-from streamllm.segment import Unit, split
+from streamllm.units import Unit, split
 
 KEYS = ("al_seconds", "laal_seconds", "al_ca", "laal_ca")
 _LAGGING: dict[str, Metric] = {"al": average_lagging, "laal": length_adaptive_average_lagging}

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 
 from streamllm.records import State, Trace
-from streamllm.segment import Unit, split
+from streamllm.units import Unit, split
 
 READS = frozenset({"read", "forced_read"})
 WRITES = frozenset({"write", "extend"})
@@ -36,7 +36,7 @@ def early_ends(trace: Trace, at_limit: Callable[[State], bool]) -> int:
     that ended the sentence early, if one did.
 
     ``at_limit`` says whether the limit of units of the run holds the writing back in a state
-    (`streamllm.translate.Limits.reached`); of a forced read, a trace alone tells only whether it was at the limit of
+    (`streamllm.engine.limits.Limits.reached`); of a forced read, a trace alone tells only whether it was at the limit of
     tokens.
     """
     ends = read = written = 0

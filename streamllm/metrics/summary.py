@@ -12,7 +12,7 @@ from streamllm.metrics.behaviour import alternations, early_ends, forced_reads, 
 from streamllm.metrics.latency import corpus_latency, latency
 from streamllm.metrics.quality import quality
 from streamllm.records import State, Trace
-from streamllm.segment import Unit
+from streamllm.units import Unit
 
 Value = float | int | str | None
 
@@ -32,7 +32,7 @@ def summarise(
         target_language: chooses the tokenizer of BLEU.
         unit: unit of the target, "word" or "character".
         arrival: the clock for latency in seconds.
-        at_limit: the length limit of the run (`streamllm.translate.Limits.reached`), which ``early_ends`` needs.
+        at_limit: the length limit of the run (`streamllm.engine.limits.Limits.reached`), which ``early_ends`` needs.
 
     Returns:
         ``sentences``, ``sentences_without_output``; ``bleu``, ``chrf``, ``length_ratio`` over all sentences;

@@ -1,18 +1,49 @@
 """Figures for papers and notebooks: each function takes runs or traces and returns the Axes, those of a new figure
-only where none are given. Nothing is shown, saved or set globally, and no label covers another."""
+only where none are given. Nothing is shown, saved or set globally, and no label covers another. May import runs and
+metrics."""
 
-from streamllm.plots.curves import operating_points, pareto_front, quality_latency, quality_latency_panels
-from streamllm.plots.look import policy_name
-from streamllm.plots.sentences import delay_histogram, path_png, read_write_path, sentence_comparison
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "delay_histogram",
-    "operating_points",
-    "pareto_front",
-    "path_png",
-    "policy_name",
-    "quality_latency",
-    "quality_latency_panels",
-    "read_write_path",
-    "sentence_comparison",
-]
+from streamllm.faces import face
+
+if TYPE_CHECKING:
+    from streamllm.plots.curves import (
+        operating_points as operating_points,
+    )
+    from streamllm.plots.curves import (
+        pareto_front as pareto_front,
+    )
+    from streamllm.plots.curves import (
+        quality_latency as quality_latency,
+    )
+    from streamllm.plots.curves import (
+        quality_latency_panels as quality_latency_panels,
+    )
+    from streamllm.plots.sentences import (
+        delay_histogram as delay_histogram,
+    )
+    from streamllm.plots.sentences import (
+        path_png as path_png,
+    )
+    from streamllm.plots.sentences import (
+        read_write_path as read_write_path,
+    )
+    from streamllm.plots.sentences import (
+        sentence_comparison as sentence_comparison,
+    )
+    from streamllm.runs.load import policy_name as policy_name
+
+__getattr__, __dir__, __all__ = face(
+    __name__,
+    {
+        "delay_histogram": "streamllm.plots.sentences",
+        "operating_points": "streamllm.plots.curves",
+        "pareto_front": "streamllm.plots.curves",
+        "policy_name": "streamllm.runs.load",
+        "path_png": "streamllm.plots.sentences",
+        "quality_latency": "streamllm.plots.curves",
+        "quality_latency_panels": "streamllm.plots.curves",
+        "read_write_path": "streamllm.plots.sentences",
+        "sentence_comparison": "streamllm.plots.sentences",
+    },
+)

@@ -10,8 +10,21 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from streamllm.plots.labels import Label, place_labels
-from streamllm.plots.look import FAINT, HALO, INK, NAMES, SMALL, TEXT, Look, finish, line_names, looks, make_axes, short
-from streamllm.runs import LAG_BOUNDS
+from streamllm.plots.look import (
+    FAINT,
+    HALO,
+    INK,
+    NAMES,
+    SMALL,
+    TEXT,
+    Look,
+    finish,
+    line_names,
+    looks,
+    make_axes,
+    short,
+)
+from streamllm.runs.load import LAG_BOUNDS
 
 if TYPE_CHECKING:
     import pandas
@@ -39,11 +52,11 @@ def quality_latency(
     """A line for each policy through its operating points, from early to late.
 
     Args:
-        runs: a row for each run, as `streamllm.runs.load_runs` gives; rows without ``x`` or ``y`` are left out.
+        runs: a row for each run, as `streamllm.runs.load.load_runs` gives; rows without ``x`` or ``y`` are left out.
         x, y: columns of a latency and of a quality.
         by: what makes a line: a column; "policy" and "paradigm" are made of their ``_target_`` where they are absent.
         band: intervals ``<y>_low`` and ``<y>_high`` with the index of ``runs``, as
-            `streamllm.compare.intervals` gives; drawn as bands.
+            `streamllm.runs.compare.intervals` gives; drawn as bands.
         ax: where to draw; None makes a figure. Limits that it was given stay, and what lies beyond has no label.
         reference: the line to measure the others by, drawn thick and black.
         points: whether to write at each point what sets it apart (`operating_points`), where there is room.
@@ -195,7 +208,7 @@ def _lines(
         if not set(columns) <= set(band.columns) or not set(rows.index) <= set(band.index) or not band.index.is_unique:
             raise ValueError(
                 f"band needs the columns {columns[0]} and {columns[1]} and one row for each of runs, with its index: "
-                "take streamllm.compare.intervals(runs)"
+                "take streamllm.runs.compare.intervals(runs)"
             )
         ends = [band.loc[rows.index, column] for column in columns]
     settings = operating_points(rows) if {"policy", "policy._target_"} & set(rows.columns) else [""] * len(rows)

@@ -12,6 +12,7 @@ from matplotlib.colors import to_rgb
 
 if TYPE_CHECKING:
     import pandas
+from streamllm.runs.load import policy_name
 
 Dashes = str | tuple[float, tuple[float, ...]]
 
@@ -70,18 +71,6 @@ def looks(names: Sequence[str]) -> dict[str, Look]:
     free = [look for look in CYCLE if look not in {FIXED[name] for name in names if name in FIXED}]
     others = sorted(name for name in names if name not in FIXED)
     return {name: FIXED[name] if name in FIXED else free[others.index(name) % len(free)] for name in names}
-
-
-def policy_name(target: str) -> str:
-    """The short name of a policy by its class: "waitk" for ``streamllm.policies.waitk.WaitK``, and
-    "local_agreement" for ``my.own.LocalAgreement``."""
-    module, _, name = target.rpartition(".")
-    file = module.rpartition(".")[2]
-    if file.replace("_", "") == name.lower():
-        return file
-    return "".join(
-        "_" + c.lower() if c.isupper() and i and not name[i - 1].isupper() else c.lower() for i, c in enumerate(name)
-    )
 
 
 def line_names(runs: "pandas.DataFrame", by: str) -> "pandas.Series[str]":

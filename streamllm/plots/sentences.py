@@ -33,8 +33,8 @@ from streamllm.plots.look import (
     word_fonts,
 )
 from streamllm.records import Trace
-from streamllm.runs import load_traces
-from streamllm.segment import split
+from streamllm.runs.load import load_traces
+from streamllm.units import split
 
 if TYPE_CHECKING:
     import pandas
@@ -165,7 +165,7 @@ def delay_histogram(
     of (Papi et al. 2022, arXiv 2206.05807); units after the one that has seen the whole source do not count.
 
     Args:
-        runs: rows of `streamllm.runs.load_runs` (traces are read from ``folder``), traces by the name of their
+        runs: rows of `streamllm.runs.load.load_runs` (traces are read from ``folder``), traces by the name of their
             run, or the traces of one run.
 
     Raises: ValueError: no traces, or none with output. FileNotFoundError: a folder is gone.
@@ -219,7 +219,7 @@ def _named_traces(
     if isinstance(runs, Sequence):
         return {"": runs}
     if "folder" not in runs:
-        raise ValueError("runs has no column 'folder': take the DataFrame of streamllm.runs.load_runs")
+        raise ValueError("runs has no column 'folder': take the DataFrame of streamllm.runs.load.load_runs")
     titles = [f"{n} {p}".strip() for n, p in zip(line_names(runs, "policy"), operating_points(runs), strict=True)]
     if len(set(titles)) < len(titles):  # the same policy on other data or with another model
         titles = [f"{title} {digest}" for title, digest in zip(titles, runs["digest"], strict=True)]
@@ -249,7 +249,7 @@ def sentence_comparison(
     """Where run B helps against run A: a dot for each sentence, and how many lie in each quarter.
 
     Args:
-        table: of `streamllm.compare.sentence_table`.
+        table: of `streamllm.runs.compare.sentence_table`.
         latency: the latency of the x axis, one that the table has.
         names: what to call the two runs.
 
@@ -259,7 +259,7 @@ def sentence_comparison(
     x, y = f"{latency}_difference", "bleu_difference"
     for column in (x, y):
         if column not in table:
-            raise ValueError(f"table has no column {column!r}: take that of streamllm.compare.sentence_table")
+            raise ValueError(f"table has no column {column!r}: take that of streamllm.runs.compare.sentence_table")
     rows = table.dropna(subset=[x, y])
     if rows.empty:
         raise ValueError(f"none of the {len(table)} sentences has both {x!r} and {y!r}")

@@ -1,33 +1,41 @@
-"""Read/write policies, one small file each. They import `streamllm.records` only (and each other): no mlx."""
+"""Read/write policies, one small file each. May import records and check, and never mlx."""
 
-from streamllm.policies.alignatt import AlignAtt
-from streamllm.policies.bounded import Bounded
-from streamllm.policies.confidence import Confidence
-from streamllm.policies.entropy import Entropy
-from streamllm.policies.full import Full
-from streamllm.policies.hold_n import HoldN
-from streamllm.policies.local_agreement import LocalAgreement
-from streamllm.policies.multi_k import MultiK
-from streamllm.policies.oracle import Oracle
-from streamllm.policies.ralcp import RALCP
-from streamllm.policies.stride import Stride
-from streamllm.policies.wait_if_diff import WaitIfDiff
-from streamllm.policies.wait_if_worse import WaitIfWorse
-from streamllm.policies.waitk import WaitK
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "RALCP",
-    "AlignAtt",
-    "Bounded",
-    "Confidence",
-    "Entropy",
-    "Full",
-    "HoldN",
-    "LocalAgreement",
-    "MultiK",
-    "Oracle",
-    "Stride",
-    "WaitIfDiff",
-    "WaitIfWorse",
-    "WaitK",
-]
+from streamllm.faces import face
+
+if TYPE_CHECKING:
+    from streamllm.policies.alignatt import AlignAtt as AlignAtt
+    from streamllm.policies.bounded import Bounded as Bounded
+    from streamllm.policies.confidence import Confidence as Confidence
+    from streamllm.policies.entropy import Entropy as Entropy
+    from streamllm.policies.full import Full as Full
+    from streamllm.policies.hold_n import HoldN as HoldN
+    from streamllm.policies.local_agreement import LocalAgreement as LocalAgreement
+    from streamllm.policies.multi_k import MultiK as MultiK
+    from streamllm.policies.oracle import Oracle as Oracle
+    from streamllm.policies.ralcp import RALCP as RALCP
+    from streamllm.policies.stride import Stride as Stride
+    from streamllm.policies.wait_if_diff import WaitIfDiff as WaitIfDiff
+    from streamllm.policies.wait_if_worse import WaitIfWorse as WaitIfWorse
+    from streamllm.policies.waitk import WaitK as WaitK
+
+__getattr__, __dir__, __all__ = face(
+    __name__,
+    {
+        "AlignAtt": "streamllm.policies.alignatt",
+        "Bounded": "streamllm.policies.bounded",
+        "Confidence": "streamllm.policies.confidence",
+        "Entropy": "streamllm.policies.entropy",
+        "Full": "streamllm.policies.full",
+        "HoldN": "streamllm.policies.hold_n",
+        "LocalAgreement": "streamllm.policies.local_agreement",
+        "MultiK": "streamllm.policies.multi_k",
+        "Oracle": "streamllm.policies.oracle",
+        "RALCP": "streamllm.policies.ralcp",
+        "Stride": "streamllm.policies.stride",
+        "WaitIfDiff": "streamllm.policies.wait_if_diff",
+        "WaitIfWorse": "streamllm.policies.wait_if_worse",
+        "WaitK": "streamllm.policies.waitk",
+    },
+)

@@ -1,32 +1,23 @@
-"""One self-contained page about runs: `python -m streamllm.report outputs -o report.html`.
+"""One self-contained page about runs: `streamllm report outputs -o report.html`. May import plots, runs and metrics.
 
 Nothing in the page comes from, or may go to, a network; the same runs give the same bytes."""
 
-import os
-from collections.abc import Sequence
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from streamllm.report.gather import Report, gather
-from streamllm.report.page import render
-from streamllm.runs import write_atomically
+from streamllm.faces import face
 
-__all__ = ["Report", "gather", "render", "write_report"]
+if TYPE_CHECKING:
+    from streamllm.report.gather import Report as Report
+    from streamllm.report.gather import gather as gather
+    from streamllm.report.page import render as render
+    from streamllm.report.write import write_report as write_report
 
-
-def write_report(
-    paths: Sequence[str | os.PathLike[str]], output: str | os.PathLike[str] = "report.html", samples: int = 1000
-) -> Report:
-    """Write the page about all runs that ``paths`` give: run folders, folders of runs, or both.
-
-    Args:
-        samples: of the bootstrap for the intervals of BLEU; 0 leaves them out.
-
-    Returns: what the page shows, and which runs it leaves out because they have not finished.
-    Raises: FileNotFoundError: a path is absent or holds no run, or ``output`` lies in no folder.
-        RunError: a run that was named has not finished. ValueError: ``samples`` is negative.
-    """
-    if Path(output).is_dir() or not Path(output).resolve().parent.is_dir():
-        raise FileNotFoundError(f"{output} cannot be written: give the name of a file in a folder that exists")
-    report = gather(paths, samples)
-    write_atomically(Path(output), render(report))
-    return report
+__getattr__, __dir__, __all__ = face(
+    __name__,
+    {
+        "Report": "streamllm.report.gather",
+        "gather": "streamllm.report.gather",
+        "render": "streamllm.report.page",
+        "write_report": "streamllm.report.write",
+    },
+)

@@ -32,7 +32,7 @@ def figures(table: "pandas.DataFrame") -> list[Figure]:
     """BLEU over LAAL, a figure for each data set; runs without one of the two are left out.
 
     Args:
-        table: rows as `streamllm.runs.load_runs` gives them, numbered from 0, perhaps with ``bleu_low`` and
+        table: rows as `streamllm.runs.load.load_runs` gives them, numbered from 0, perhaps with ``bleu_low`` and
             ``bleu_high``.
     """
     rows = table.dropna(subset=["laal", "bleu"])

@@ -10,21 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from streamllm.compare import intervals, sentence_table
+from streamllm.files import RunError
 from streamllm.records import Trace
-from streamllm.runs import (
-    CONFIG,
-    ENVIRONMENT,
-    LAG_BOUNDS,
-    NOT_IN_DIGEST,
-    RunError,
-    RunFolder,
-    flatten,
-    load_runs,
-    load_traces,
-    read_config,
-)
-from streamllm.segment import split
+from streamllm.runs.compare import intervals, sentence_table
+from streamllm.runs.folder import CONFIG, ENVIRONMENT, RunFolder
+from streamllm.runs.load import LAG_BOUNDS, flatten, load_runs, load_traces, read_config
+from streamllm.runs.naming import NOT_IN_DIGEST
+from streamllm.units import split
 
 if TYPE_CHECKING:
     import pandas

@@ -12,8 +12,8 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from streamllm.check import number, whole_number
-from streamllm.families import NO_ADAPTER, resolve
-from streamllm.runs import replacing, write_atomically
+from streamllm.files import replacing, write_atomically
+from streamllm.models.families import NO_ADAPTER, resolve
 
 WEIGHTS, CONFIG = "adapters.safetensors", "adapter_config.json"
 METHODS = ("lora", "dora")

@@ -11,9 +11,9 @@ import numpy as np
 from streamllm.check import number, probability, whole_number
 from streamllm.prompt import PromptTokens
 from streamllm.records import Example
-from streamllm.segment import split
-from streamllm.training.segmentation import BPEDropout
-from streamllm.training.sources import Memory, Source, Tokenized
+from streamllm.training.bpe import BPEDropout
+from streamllm.training.sources import Source, Tokenized, Whole
+from streamllm.units import split
 
 log = logging.getLogger(__name__)
 
@@ -130,7 +130,7 @@ class TrainingData:
         seed: int,
         dropout: BPEDropout | None = None,
     ):
-        self.source: Source = Memory(examples) if isinstance(examples, Sequence) else examples
+        self.source: Source = Whole(examples) if isinstance(examples, Sequence) else examples
         self.prompt = prompt
         self.config = config
         self.seed = seed

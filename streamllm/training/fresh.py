@@ -11,9 +11,9 @@ from typing import Any
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
-from streamllm.model import SETTINGS
+from streamllm.models.model import SETTINGS
 from streamllm.prompt import Prompt
-from streamllm.training.segmentation import train_tokenizer
+from streamllm.training.bpe import train_tokenizer
 
 
 @dataclass(frozen=True)

@@ -19,11 +19,11 @@ from mlx.nn.utils import average_gradients
 from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
 from streamllm.check import number, whole_number
-from streamllm.runs import replacing, write_atomically
+from streamllm.files import replacing, write_atomically
 from streamllm.training.data import Batch, TrainingData
 from streamllm.training.distributed import Barrier
 from streamllm.training.dropout import add_dropout
-from streamllm.training.objective import loss
+from streamllm.training.loss import loss
 from streamllm.training.recompute import recompute_blocks
 from streamllm.training.schedules import SCHEDULES, factor
 

@@ -11,7 +11,7 @@ from typing import Any
 import mlx.core as mx
 from mlx.utils import tree_map
 
-from streamllm.cache import SourceView, TargetView
+from streamllm.cache.dual import SourceView, TargetView
 
 
 def recompute_blocks(model: Any) -> None:

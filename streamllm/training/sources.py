@@ -47,7 +47,7 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True)
-class Memory:
+class Whole:
     """All pairs are one block."""
 
     pairs: Sequence[Example]
@@ -66,7 +66,7 @@ class Memory:
 
 
 @dataclass(frozen=True)
-class Stream:
+class Buffered:
     """Pairs in the order of a stream, ``buffer`` at a time. In every epoch but the first the borders of the blocks lie
     elsewhere, so that other pairs meet.
 

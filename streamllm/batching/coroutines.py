@@ -1,0 +1,93 @@
+"""Each sentence runs in a coroutine as if it were alone: where it waits for the model, the next one goes on, and one
+forward answers all that wait."""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import Generic
+
+from greenlet import GreenletExit, getcurrent, greenlet
+
+from streamllm.batching.pool import Pool, Row
+from streamllm.batching.threads import T, Team
+
+Clock = Callable[[], float]
+"""Seconds, from any start."""
+
+
+# Coroutines
+
+Task = Callable[[Row, Clock], T]
+"""What is to be done with one row of a pool; whenever it asks for logits, others go on."""
+
+
+def run_all(pool: Pool, tasks: Iterable[Task[T]], team: "Team | None" = None) -> Iterator[T]:
+    """Do tasks, as many at a time as the pool has rows; yield what each returns as soon as it does. With a ``team``
+    that does this side by side, clocks of tasks go slower by its number, and nothing more is done once it is stopped.
+
+    When all wait for the model, the pool makes a step for all. What a task raises is raised here. Then, or when
+    the iterator is closed, the others are given up.
+    """
+    team = team or Team(1)
+    pool.wait = lambda row: getcurrent().parent.switch()
+    pending = iter(tasks)
+    running: list[_Running[T]] = []
+    ready: deque[_Running[T]] = deque()
+
+    def next_ready() -> _Running[T] | None:
+        if ready:
+            return ready.popleft()
+        task = next(pending, None) if pool.has_room else None
+        if task is None:
+            return None
+        running.append(_Running(pool, task, team))
+        return running[-1]
+
+    try:
+        while True:
+            while (now := next_ready()) is not None:
+                if now.resume():
+                    running.remove(now)
+                    yield now.result
+            if not running or team.stopped:
+                return
+            started = time.perf_counter()
+            pool.step([each.row for each in running])
+            share = (time.perf_counter() - started) / len(running) / team.running
+            for each in running:
+                each.seconds += share
+            ready.extend(running)
+    finally:
+        for each in running:
+            each.close()
+
+
+class _Running(Generic[T]):
+    """A task under way."""
+
+    result: T
+
+    def __init__(self, pool: Pool, task: Task[T], team: Team):
+        self.row, self._pool, self._team = pool.open(), pool, team
+        self.seconds = self._resumed = 0.0
+        self._coroutine = greenlet(lambda: task(self.row, self._clock))
+
+    def _clock(self) -> float:
+        """Only while it runs."""
+        return self.seconds + (time.perf_counter() - self._resumed) / self._team.running
+
+    def resume(self) -> bool:
+        """Run until it waits for the model, or to its end; returns whether that is reached."""
+        self._resumed = time.perf_counter()
+        result = self._coroutine.switch()
+        self.seconds = self._clock()
+        if not self._coroutine.dead:
+            return False
+        self.result = result
+        self.close()
+        return True
+
+    def close(self) -> None:
+        self._pool.close(self.row)
+        if self._coroutine:  # has begun and has not ended
+            self._coroutine.throw(GreenletExit)

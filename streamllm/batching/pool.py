@@ -1,0 +1,397 @@
+"""One memory for many sentences: each is a row, and each forward serves rows that read and rows that write.
+
+Invariant: a row's columns below its length hold exactly the tokens that it was given and has not trimmed; no token
+sees any other column, but for the hypotheses of a beam, each of which sees its own tokens.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count, islice
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import mlx.core as mx
+import numpy as np
+from mlx_lm.models import cache as mlx_lm_cache
+
+from streamllm.batching.layer import UNUSED, Feed, Layer, Sight
+from streamllm.batching.packing import Packing, packed
+from streamllm.engine.attention import Attention, Call
+from streamllm.engine.forward import forward
+from streamllm.engine.paradigms.memory import TargetStart
+
+STEP = 32  # columns by which the buffers grow and shrink
+SHORT = 16  # more source tokens of a sentence than this are fed in a forward for long reads,
+FEW = 4  # and all are, when on average a sentence has more than this (when all begin): it computes no logits
+CHUNK = 256  # tokens of one sentence in such a forward
+TOKENS = 4096  # tokens of all sentences in it
+MANY = 16  # tokens of a forward whose exponentials numpy takes, for which MLX has to stop
+
+
+class _Token(NamedTuple):
+    """A token on its way into the memory. Of its sentence it sees the source tokens with an index below ``source_end``
+    and the target tokens with one below ``target_end``."""
+
+    token: int
+    slot: int
+    column: int
+    position: int
+    source_end: int
+    target_end: int
+
+
+Columns = list[int]
+"""Of the tokens of a hypothesis, in their order."""
+
+
+class Pool:
+    """The keys and values of up to ``rows`` sentences in one model.
+
+    Each layer has one buffer (rows, H_kv, columns, D). A sentence's tokens lie in its row in the order in which they
+    were fed, source and target mixed: keys carry their positions, so their order means nothing to attention.
+
+    In a forward, each token is a batch row of length 1 with its own position and mask. So no product is padded, and one
+    forward reads and writes. Only attention takes the tokens of a sentence together (`packing`). Long reads are in a
+    forward before, with one padded batch row for each sentence.
+
+    Args:
+        model: an mlx-lm decoder that takes an array of positions (`streamllm.batching.trial.batching` tells).
+        rows: sentences at a time.
+        target_start: as in `paradigms.GroupMemory`.
+        packs: False where the model computes attention by itself: each token then has a copy of its sentence's keys.
+
+    Raises:
+        ValueError: rows is not positive.
+    """
+
+    def __init__(self, model: Any, rows: int, target_start: TargetStart = 0, packs: bool = True):
+        if rows < 1:
+            raise ValueError(f"a pool of {rows} rows holds no sentence; accepted is at least 1")
+        self._model, self._target_start, self._packs = model, target_start, packs
+        self._layers = [Layer() for _ in mlx_lm_cache.make_prompt_cache(model)]
+        self._free = list(range(rows))[::-1]
+        self._open: dict[int, Row] = {}
+        # (rows, columns): the index of each token in its stream, UNUSED in the array of the other stream.
+        self._source = np.full((rows, STEP), UNUSED, np.int32)
+        self._target = np.full((rows, STEP), UNUSED, np.int32)
+        self.wait: Callable[[Row], None] = lambda row: self.step([row])
+        """What a row calls that needs an answer: it must get the row into a `step`. A scheduler sets it."""
+        self.forward_passes = self.fed_tokens = 0  # of all rows together, padding included
+
+    @property
+    def columns(self) -> int:
+        """Tokens that each row has room for."""
+        return int(self._source.shape[1])
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a row is free."""
+        return bool(self._free)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of keys and values, slack included."""
+        return sum(buffer.nbytes for layer in self._layers for buffer in layer.buffers)
+
+    def open(self) -> "Row":
+        """An empty row.
+
+        Raises:
+            RuntimeError: all are taken.
+        """
+        if not self._free:
+            raise RuntimeError(f"all {len(self._open)} rows are taken: close one first")
+        slot = self._free.pop()
+        if slot >= len(self._source):
+            self._source, self._target = (
+                _padded(index, slot + 1, self.columns) for index in (self._source, self._target)
+            )
+        self._open[slot] = Row(self, slot, self._target_start)
+        return self._open[slot]
+
+    def close(self, row: "Row") -> None:
+        """Take a row back; its sentence has ended. Idempotent."""
+        if self._open.get(row.slot) is row:
+            del self._open[row.slot]
+            self._source[row.slot] = self._target[row.slot] = UNUSED
+            self._free.append(row.slot)
+
+    def forget(self, row: "Row", n: int) -> None:
+        """Take the last ``n`` tokens of a row, which are target tokens, out of sight.
+
+        Raises:
+            RuntimeError: some are source tokens.
+        """
+        last = slice(row.length - n, row.length)
+        if (self._source[row.slot, last] != UNUSED).any():
+            raise RuntimeError(f"cannot trim {n} target tokens: source has been read since they were fed")
+        self._target[row.slot, last] = UNUSED
+
+    # Feeding
+
+    def step(self, rows: Sequence["Row"]) -> None:
+        """Feed what these rows wait for, and give each its answer. The host waits for the device once."""
+        self._fit()
+        unread = sum(len(row.unread) for row in rows if len(row.unread) <= SHORT)
+        short = 0 if unread > FEW * len(rows) else SHORT
+        self._read_long([row for row in rows if len(row.unread) > short])
+        tokens: list[_Token] = []
+        asked: list[int] = []  # whose logits are wanted: one a row, or one for each hypothesis of its beam
+        ends: list[int] = []  # of each row in them
+        paths: dict[int, Columns] = {}
+        for row in rows:
+            tokens += self._place_source(row, len(row.unread))
+            tokens += self._place_target(row)
+            paths |= {len(tokens) + i: path for i, path in enumerate(row.paths)}
+            tokens += self._place_paths(row)
+            asked += range(len(tokens) - max(1, len(row.paths)), len(tokens))
+            ends.append(len(asked))
+        attends = any(row.attends for row in rows)
+        at = (mx.array(asked), 0)
+        logits, calls, cells = self._forward(np.array(tokens, np.int32)[:, None], at, paths, attends)  # (asked, V)
+        likeliest = mx.argmax(logits, axis=-1)
+        # Cut here, not in each row: policies that look at logits would evaluate each cut on its own.
+        parts: Sequence[mx.array] = mx.split(logits, ends[:-1])  # type: ignore[assignment]
+        cut = [part if row.paths else part.reshape(-1) for row, part in zip(rows, parts, strict=True)]
+        mx.eval(likeliest, cut, [buffer for layer in self._layers for buffer in layer.buffers])
+        answers: list[int] = likeliest.tolist()  # type: ignore[assignment]
+        for row, end, own_logits in zip(rows, ends, cut, strict=True):
+            attention = None
+            if row.attends:
+                one_row, place = (int(cell[asked[end - 1]]) for cell in cells)
+                one, there = slice(one_row, one_row + 1), slice(place, place + 1)
+                own = [(queries[one, :, there], keys[one], scale) for queries, keys, scale in calls]
+                attention = Attention(own, np.flatnonzero(self._source[row.slot] != UNUSED).tolist())
+            row.answer = Answer(own_logits, answers[end - 1], attention)
+
+    def _read_long(self, rows: Sequence["Row"]) -> None:
+        """Feed all source tokens of these rows. Their logits are never computed."""
+        while rows:
+            rows = sorted(rows, key=lambda row: -len(row.unread))
+            length = min(len(rows[0].unread), CHUNK)
+            parts = [self._place_source(row, length) for row in rows[: max(1, TOKENS // length)]]
+            for part in parts:  # padding goes into the column after, which is free, and is seen by nobody
+                padding = part[-1]._replace(column=part[-1].column + 1)
+                part += [padding] * (length - len(part))
+            self._forward(np.array(parts, np.int32))
+            rows = [row for row in rows if row.unread]
+
+    def _place_source(self, row: "Row", n: int) -> list[_Token]:
+        tokens, row.unread = row.unread[:n], row.unread[n:]
+        column, index = row.length, row.source_offset
+        row.length, row.source_offset = column + len(tokens), index + len(tokens)
+        self._source[row.slot, column : row.length] = range(index, row.source_offset)
+        return [_Token(token, row.slot, column + i, index + i, index + i + 1, 0) for i, token in enumerate(tokens)]
+
+    def _place_target(self, row: "Row") -> list[_Token]:
+        tokens, row.unwritten = row.unwritten, []
+        column, index, seen = row.length, row.target_offset, row.source_offset - row.hidden
+        row.length, row.target_offset = column + len(tokens), index + len(tokens)
+        self._target[row.slot, column : row.length] = range(index, row.target_offset)
+        first = row.target_start + index
+        return [_Token(token, row.slot, column + i, first + i, seen, index + i + 1) for i, token in enumerate(tokens)]
+
+    def _place_paths(self, row: "Row") -> list[_Token]:
+        """The last tokens of the row's hypotheses, each in the last column of its path."""
+        first, seen = row.target_start + row.target_offset - 1, row.source_offset
+        return [
+            _Token(token, row.slot, path[-1], first + len(path), seen, row.target_offset + len(path))
+            for token, path in zip(row.branching, row.paths, strict=True)
+        ]
+
+    def _forward(
+        self,
+        feed: np.ndarray[Any, Any],
+        at: tuple[mx.array, int] | None = None,
+        paths: Mapping[int, Columns] = MappingProxyType({}),
+        attends: bool = False,
+    ) -> tuple[mx.array, list[Call], tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
+        """Feed ``feed`` (S, N, fields of `_Token`), where each of the S rows is of one sentence.
+
+        Args:
+            at: the positions whose logits are wanted, as for `forward`.
+            paths: of those of the S rows that are hypotheses of a beam.
+            attends: whether it is noted what each layer attends with.
+
+        Returns: logits (S, N, V) or those ``at``, what was noted, and the row and the place in it that each of the S has there.
+        """
+        tokens, slots, columns, positions, source_ends, target_ends = np.moveaxis(feed, -1, 0)
+        self.forward_passes += 1
+        self.fed_tokens += tokens.size
+        own, ends = slots[:, 0], columns[:, -1] + 1
+        for i, path in paths.items():
+            ends[i] = max(path) + 1
+        used = int(ends.max())
+        source, target = self._source[own, :used], self._target[own, :used]  # copies, and so each hypothesis's own
+        for i, path in paths.items():
+            target[i, path] = range(target_ends[i, 0] - len(path), target_ends[i, 0])
+        packing = Packing(own, ends, split=not attends) if self._packs and tokens.shape[1] == 1 else None
+        shared = Feed(
+            shape=self._source.shape,
+            slots=mx.array(own),
+            columns=mx.array(columns),
+            used=used,
+            start=mx.array(positions[:, 0]),
+            sight=Sight(source, target, source_ends, target_ends, packing),
+            rows=packing.rows if packing else mx.array(own),
+        )
+        for layer in self._layers:
+            layer.begin(shared)
+        logits, calls = forward(
+            self._model,
+            mx.array(tokens),
+            self._layers,
+            at,
+            least=0 if tokens.size >= MANY else None,
+            attends=attends,
+            attention=packed(packing) if packing else None,
+        )
+        return logits, calls, packing.cells if packing else (np.arange(len(own)), np.zeros_like(own))
+
+    def _fit(self) -> None:
+        """Make room for what the rows are about to be fed, and give back room that has long been too much."""
+        longest = max(row.end for row in self._open.values())
+        columns = -(-longest // STEP) * STEP
+        if self.columns < columns:
+            # By a share of what is there: one endless sentence would copy all rows again and again.
+            columns = max(columns, (self.columns + self.columns // 4) // STEP * STEP)
+        if self.columns < columns or self.columns >= 2 * columns:
+            self._close_ranks()
+            self._source, self._target = (
+                _padded(index[:, :columns], len(index), columns) for index in (self._source, self._target)
+            )
+
+    def _close_ranks(self) -> None:
+        """Give back the memory of rows that are free: what is copied is copied for the others only."""
+        slots = sorted(self._open)
+        if len(slots) == len(self._source):
+            return
+        capacity = len(self._open) + len(self._free)
+        for layer in self._layers:
+            layer.keep(slots)
+        self._source, self._target = self._source[slots], self._target[slots]
+        self._open = {slot: self._open[old] for slot, old in enumerate(slots)}
+        for slot, row in self._open.items():
+            row.slot = slot
+        self._free = list(range(len(slots), capacity))[::-1]
+
+
+def _padded(index: np.ndarray[Any, Any], rows: int, columns: int) -> np.ndarray[Any, Any]:
+    slack = (0, rows - index.shape[0]), (0, columns - index.shape[1])
+    return np.pad(index, slack, constant_values=UNUSED)
+
+
+# One sentence
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a step gave a row: the ``logits`` (V,) after its last token, the likeliest one, and where it looked. To a
+    beam it gave logits (hypotheses, V)."""
+
+    logits: mx.array
+    likeliest: int
+    attention: Attention | None
+
+
+class Row:
+    """A `paradigms.Memory` in a pool. Reads are put off until the next write: then they cost no forward of their own.
+
+    ``forward_passes`` counts what the sentence asked for, so that it does not depend on the sentences beside it.
+    """
+
+    source_gap = (0, 0)
+
+    def __init__(self, pool: Pool, slot: int, target_start: TargetStart):
+        self._pool, self.slot = pool, slot
+        self._after_source = target_start == "after_source"
+        self.target_start = 0 if target_start == "after_source" else target_start
+        self.unread: list[int] = []  # source tokens to be fed
+        self.unwritten: list[int] = []  # target tokens to be fed after them
+        self.hidden = 0  # source tokens, from the last one back, that the latter do not see
+        self.attends = False  # whether attention is read out
+        self.branching: list[int] = []  # the next token of each hypothesis of a beam, to be fed
+        self.paths: list[Columns] = []  # of these hypotheses, with that token
+        self.branches_end = 0  # columns up to which hypotheses may lie that go on later
+        self.length = self.source_offset = self.target_offset = 0  # tokens held
+        self.answer: Answer | None = None
+        self.forward_passes = self.source_tokens = self.fed_tokens = 0
+
+    def read(self, tokens: list[int]) -> None:
+        self.unread += tokens
+        self._count(tokens)
+        self.source_tokens += len(tokens)
+
+    def write(self, tokens: list[int], hidden: int = 0) -> mx.array:
+        return self._ask(tokens, hidden).logits
+
+    def attend(self, tokens: list[int]) -> tuple[mx.array, Attention]:
+        self.attends = True
+        try:
+            answer = self._ask(tokens, 0)
+        finally:
+            self.attends = False
+        assert answer.attention is not None
+        return answer.logits, answer.attention
+
+    def _ask(self, tokens: list[int], hidden: int) -> Answer:
+        if self._after_source and not self.target_offset:
+            self.target_start = self.source_tokens - hidden
+        self.branches_end = 0
+        self._count(tokens)
+        return self._wait(tokens, hidden)
+
+    def _wait(self, tokens: list[int], hidden: int) -> Answer:
+        self.unwritten, self.hidden, self.answer = tokens, hidden, None
+        self._pool.wait(self)
+        assert self.answer is not None
+        return self.answer
+
+    def likeliest(self, logits: mx.array) -> int:
+        assert self.answer is not None
+        return self.answer.likeliest
+
+    def trim(self, n: int) -> None:
+        """Raises: RuntimeError: source has been read since these tokens were fed."""
+        n = min(n, self.target_offset)
+        self._pool.forget(self, n)
+        self.length -= n
+        self.target_offset -= n
+
+    def fork(self) -> "RowBranches":
+        return RowBranches(self)
+
+    def branch(self, tokens: list[int], paths: list[Columns]) -> mx.array:
+        """Feed one token to each hypothesis, in the last column of its path; logits (len(tokens), V)."""
+        self.branching, self.paths = tokens, paths
+        self.branches_end = max(self.branches_end, *(path[-1] + 1 for path in paths))
+        try:
+            self._count(tokens)
+            return self._wait([], 0).logits
+        finally:
+            self.branching, self.paths = [], []
+
+    @property
+    def end(self) -> int:
+        """Columns that the row needs for what it holds and for what it is about to be fed."""
+        return max(self.length + len(self.unread) + len(self.unwritten), self.branches_end)
+
+    def _count(self, tokens: list[int]) -> None:
+        self.forward_passes += 1
+        self.fed_tokens += len(tokens)
+
+
+class RowBranches:
+    """A `paradigms.Fork` in the columns behind those of the row. Nothing is copied: hypotheses share what they have in
+    common, and the columns of those that were given up are used again."""
+
+    def __init__(self, row: Row):
+        self._row = row
+        self._paths: list[Columns] = [[]]
+
+    def step(self, parents: list[int], tokens: list[int]) -> mx.array:
+        paths = [self._paths[parent] for parent in parents]
+        taken = {column for path in paths for column in path}
+        free = (column for column in count(self._row.length) if column not in taken)
+        self._paths = [[*path, column] for path, column in zip(paths, islice(free, len(paths)), strict=True)]
+        return self._row.branch(tokens, self._paths)

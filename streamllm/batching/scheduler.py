@@ -1,0 +1,76 @@
+"""Translates many sentences at a time, each in a coroutine that runs as if it were alone.
+
+Invariant: a sentence's trace, but for its times, does not depend on the sentences beside it or on their number.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+from streamllm.batching.coroutines import Clock, Task, run_all
+from streamllm.batching.pool import Pool
+from streamllm.batching.sizes import batch_size_of, threads_for
+from streamllm.batching.threads import Shared, Team, in_threads
+from streamllm.batching.trial import batching
+from streamllm.engine.session import Session
+from streamllm.models.model import StreamingModel
+from streamllm.records import Example, Trace
+
+log = logging.getLogger(__name__)
+TranslateOne = Callable[[Session, Example, Clock], Trace]
+
+
+def translate_many(
+    model: StreamingModel,
+    examples: Sequence[Example],
+    translate_one: TranslateOne,
+    batch_size: int | None = 1,
+    seed: int = 0,
+) -> Iterator[Trace]:
+    """Translate examples, ``batch_size`` at a time, yielding each trace as soon as its sentence has ended.
+
+    In a batch, long sentences go first, so that those beside each other are alike; where one ends, the next begins.
+    On a CPU several threads share the batch, see `threads_for`; ``translate_one`` is called in each. What cannot be
+    batched is translated one by one, in order, and logged as such.
+
+    Args:
+        examples: their ids differ.
+        batch_size: of all threads together. None is `default_batch_size`.
+        translate_one: translates an example with a session. The clock is that of the sentence: in a batch it shows its
+            share of its thread's time, so that the times of all sentences add up to that of the run.
+        seed: of sampling.
+
+    Raises:
+        ValueError: batch_size is not positive.
+    """
+    asked = "" if batch_size is None else f"batch_size is {batch_size}, but "
+    batch_size = batch_size_of(batch_size)
+    if batch_size > 1 and len(examples) > 1:
+        reason, packs = batching(model)
+        if reason is None:
+            yield from _batched(model, examples, translate_one, min(batch_size, len(examples)), seed, packs)
+            return
+        log.info("%ssentences are translated one by one: %s", asked, reason)
+    for example in examples:
+        yield translate_one(model.session(seed, example.id), example, time.perf_counter)
+
+
+def _batched(
+    model: StreamingModel,
+    examples: Sequence[Example],
+    translate_one: TranslateOne,
+    rows: int,
+    seed: int,
+    packs: bool,
+) -> Iterator[Trace]:
+    def task(example: Example) -> Task[Trace]:
+        return lambda row, clock: translate_one(model.session(seed, example.id, row), example, clock)
+
+    threads = threads_for(rows)
+    longest_first = Shared(map(task, sorted(examples, key=lambda example: len(example.source), reverse=True)))
+
+    def part(team: Team, number: int) -> Iterator[Trace]:
+        own = rows // threads + (number < rows % threads)
+        return run_all(Pool(model.model, own, model.target_start, packs), longest_first, team)
+
+    return part(Team(1), 0) if threads == 1 else in_threads(threads, part)

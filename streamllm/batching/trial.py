@@ -1,0 +1,66 @@
+"""Whether a model can take many sentences at a time: it is tried, on two."""
+
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from streamllm.batching.coroutines import Task, run_all
+from streamllm.batching.pool import SHORT, Pool
+from streamllm.engine.paradigms.group import Group, GroupMemory
+from streamllm.engine.paradigms.memory import Memory
+from streamllm.models.model import StreamingModel
+
+# What can be batched
+
+
+def batching(model: StreamingModel) -> tuple[str | None, bool]:
+    """Why sentences of this model must be translated one by one (None when many can share a memory, which is tried),
+    and whether their attention can be packed (`Pool`)."""
+    if not isinstance(model.paradigm, Group):
+        return f"paradigm {type(model.paradigm).__name__} gives each sentence a memory of its own", False
+    if not model.retention.keeps_all:
+        return "windows on the streams and quantised keys and values need a memory for each sentence", False
+    if _why_not(model.model, packs=True) is None:
+        return None, True
+    return _why_not(model.model, packs=False), False
+
+
+def _why_not(model: Any, packs: bool) -> str | None:
+    try:
+        difference, tolerance = _difference(model, packs)
+    except Exception as error:  # whatever a model file raises that expects one position for all rows
+        message = (str(error).strip() or "no message").splitlines()[0]
+        return f"the model takes no batch of positions ({type(error).__name__}: {message})"
+    if not difference <= tolerance:
+        return f"the model gives other logits in a batch (by {difference:.1e} of the largest, {tolerance} is accepted)"
+    return None
+
+
+def _difference(model: Any, packs: bool) -> tuple[float, float]:
+    """By how much logits in a batch differ from those of sentences alone, as a share of the largest, and by how much
+    they may."""
+
+    def task(seed: int) -> Task[tuple[int, mx.array]]:
+        return lambda row, clock: (seed, _trial(row, seed))
+
+    batched = dict(run_all(Pool(model, 2, target_start=3, packs=packs), map(task, range(2))))
+    ours = mx.stack([batched[seed] for seed in range(2)])
+    alone = mx.stack([_trial(GroupMemory(model, 3), seed) for seed in range(2)])
+    differences, largest = np.array(mx.abs(ours - alone).astype(mx.float32)), np.array(mx.abs(alone).astype(mx.float32))
+    return float(differences.max() / largest.max()), 1e-3 if alone.dtype == mx.float32 else 0.05
+
+
+def _trial(memory: Memory, seed: int) -> mx.array:
+    """Logits (3, V) of a sentence with all that a memory does: short and long reads, hidden source, trimming."""
+
+    def tokens(n: int) -> list[int]:  # any vocabulary has these
+        return [(7 * i + seed + 3) % 32 for i in range(n)]
+
+    memory.read(tokens(3 + seed))
+    logits = [memory.write(tokens(2 + seed))]
+    memory.trim(1)
+    memory.read(tokens(SHORT + 2 - 2 * seed))
+    logits.append(memory.write(tokens(2), hidden=2))
+    memory.trim(2)
+    return mx.stack([*logits, memory.write(tokens(1))])

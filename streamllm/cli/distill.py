@@ -1,0 +1,54 @@
+"""Make training data of a teacher's translations (sequence-level distillation), a file for dataset=table.
+
+    streamllm distill dataset=multi30k-train dataset.data_dir=FOLDER model=folder model.path=TEACHER \\
+        prompt=chat batch_size=32 to=distilled.jsonl
+    streamllm train dataset=table dataset.path=distilled.jsonl experiment=tiny_en_de …
+
+Model, prompt and dataset are those of `streamllm run`, with the same keys; the teacher reads each source whole.
+Stopped in any way, the same command goes on. With stream=true the corpus is read bit by bit.
+"""
+
+import logging
+import sys
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+from tqdm import tqdm
+
+from streamllm.cli.conf import CONF
+from streamllm.cli.errors import explained, launch
+from streamllm.training.distill import distill
+
+DECIDES = ("model", "prompt", "dataset", "limits", "seed")  # what comes out
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="distill")
+@explained
+def main(cfg: DictConfig) -> None:
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        for override in HydraConfig.get().overrides.task:
+            if override.split("=")[0].split(".")[0] in ("policy", "k", "min_lag", "max_lag", "paradigm", "arrival"):
+                raise ValueError(f"{override}: the teacher reads each source whole, so leave this out")
+        if not cfg.to:
+            raise ValueError("where to? add to=FILE.jsonl")
+        config = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+        model, prompt, dataset, limits = (
+            hydra.utils.instantiate(cfg.get(key), _convert_="all") for key in ("model", "prompt", "dataset", "limits")
+        )
+        teacher = model.load(prompt, dataset.source_unit, dataset.target_unit)
+        kept = {key: config[key] for key in DECIDES}  # type: ignore[index,call-overload]
+        stream = bool(cfg.stream)
+        pairs = distill(teacher, dataset, Path(cfg.to), kept, cfg.batch_size, limits, cfg.seed, stream)
+        for _ in tqdm(pairs, unit=" pairs", mininterval=0.1 if sys.stderr.isatty() else 30.0):
+            pass
+        print(f"{cfg.to}: streamllm train experiment=tiny_en_de dataset=table dataset.path={cfg.to}")
+    except KeyboardInterrupt:
+        print(f"interrupted; what is done is in {cfg.to}, and the same command goes on", file=sys.stderr)
+        sys.exit(130)
+
+
+def command() -> None:
+    launch(main, "distill")

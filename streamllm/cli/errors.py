@@ -1,0 +1,218 @@
+"""What all commands share: wrong input ends in one line that says what to do."""
+
+import atexit
+import difflib
+import functools
+import gc
+import itertools
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import CompactHydraException, InstantiationException, MissingConfigException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from streamllm.cli.conf import CONF
+from streamllm.runs.folder import RunInUse
+
+USER_ERRORS = (ValueError, OSError, ImportError, RunInUse)
+"""What wrong input raises: the message is enough, no stack trace is needed."""
+
+
+def user_error(error: BaseException) -> BaseException:
+    """What the user did wrong: ``error`` itself, or what it wraps (Hydra wraps what constructors raise)."""
+    cause = error.__cause__
+    return cause if isinstance(cause, USER_ERRORS) and not isinstance(error, USER_ERRORS) else error
+
+
+EXTRAS = {"joblib": "sweeps", "submitit_local": "sweeps", "submitit_slurm": "sweeps", "optuna": "sweeps", "ray": "ray"}
+"""The extra that brings each of Hydra's launchers and sweepers."""
+DEBUG = "(debug=true shows the stack)"
+
+Returned = TypeVar("Returned")
+
+# Else the interpreter looks for garbage among all objects of all libraries before it ends, a tenth of a short run.
+atexit.register(gc.freeze)
+
+
+class Explained(CompactHydraException):
+    """The error of a sweep's point, in words that need no others."""
+
+
+def explained(main: Callable[[DictConfig], Returned]) -> Callable[[DictConfig], Returned]:
+    """Decorate a Hydra entry point: one line for what goes wrong, the whole stack with ``debug=true``."""
+
+    @functools.wraps(main)
+    def wrapped(cfg: DictConfig) -> Returned:
+        _warn_of_a_sweep_without_m()
+        try:
+            if type(cfg.seed) is not int:
+                raise ValueError(f"seed is {cfg.seed!r}; it is a whole number")
+            return main(cfg)
+        except KeyboardInterrupt:
+            sys.exit(130)
+        except Exception as error:
+            cause = user_error(error)
+            if cfg.debug:
+                raise cause from cause.__cause__
+            message = _one_line(cause)
+            if HydraConfig.get().mode == RunMode.RUN:
+                sys.exit(f"error: {message} {DEBUG}")
+            print(f"error: {message}", file=sys.stderr)
+            raise Explained(message) from error  # a sweep goes on, and fails at its end
+
+    return wrapped
+
+
+def launch(main: Callable[[], Any], config: str = "run") -> None:
+    """Run an entry point of the configuration ``conf/<config>.yaml``. What Hydra refuses is one line too, and Ctrl-C
+    ends it without a stack also in a launcher that waits for other processes."""
+    whole = "debug=true" in sys.argv or os.environ.get("HYDRA_FULL_ERROR") == "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print in its own words
+    try:
+        main()
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
+    except (*USER_ERRORS, CompactHydraException, OmegaConfBaseException) as error:
+        if whole:
+            raise
+        words = [word for word in sys.argv[1:] if not word.startswith("-")]
+        sys.exit(f"error: {refusal(error, config, words)} {DEBUG}")
+
+
+REPEATED = (("k", "policy"), ("early_stop", "limits"))
+"""Keys at the top, each with the group that repeats it."""
+
+
+def resolved(cfg: DictConfig) -> dict[str, Any]:
+    """The whole configuration as plain values.
+
+    Raises:
+        MissingMandatoryValue: a value is missing.
+        ValueError: a key and its repetition in a group differ: one run would have two folders, and two values of k.
+    """
+    values: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
+    for key, group in REPEATED:
+        repeated = (values.get(group) or {}).get(key)
+        if key in values and repeated is not None and repeated != values[key]:
+            raise ValueError(f"{key} is {values[key]} and {group}.{key} is {repeated}: give {key}={repeated} alone")
+    return values
+
+
+# --- errors of a run
+
+
+def _warn_of_a_sweep_without_m() -> None:
+    hydra = HydraConfig.get()
+    swept = list(hydra.sweeper.get("params") or {})
+    if swept and hydra.mode == RunMode.RUN:
+        name = hydra.runtime.choices.get("experiment")
+        print(f"warning: experiment={name} sweeps over {', '.join(swept)}; add -m to do so", file=sys.stderr)
+
+
+def _one_line(error: BaseException) -> str:
+    if isinstance(error, MissingMandatoryValue) and error.full_key:
+        return _missing_value(error.full_key)
+    if (
+        isinstance(error, OmegaConfBaseException)
+        and error.full_key == "prompt.instruction"
+        and "language" in str(error)
+    ):
+        return (
+            "prompt=chat names both languages in its instruction: give dataset.source_language=… and "
+            "dataset.target_language=…, and +languages.sv=Swedish for one that conf/prompt/chat.yaml does not list"
+        )
+    # OmegaConf adds lines of its own.
+    message = " ".join(str(error).split("\n    object_type")[0].split())
+    if isinstance(error, (*USER_ERRORS, InstantiationException, OmegaConfBaseException, CompactHydraException)):
+        return message
+    frames = traceback.extract_tb(error.__traceback__)  # a mistake in code; the last of ours or the user's own is named
+    place = [frame for frame in frames if "site-packages" not in frame.filename][-1]
+    return f"{type(error).__name__}: {message} (in {place.name}, line {place.lineno} of {place.filename})"
+
+
+def _missing_value(key: str) -> str:
+    """What to add for a ``???``, with the command in the head of its file as the example."""
+    group = key.partition(".")[0]
+    path = CONF / group / f"{HydraConfig.get().runtime.choices.get(group)}.yaml"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    examples = [line.lstrip("# ") for line in lines if line.startswith("#") and f"{key}=" in line]
+    return f"{key} is missing: add {key}=…" + (f", as in {examples[0]}" if examples else "")
+
+
+# --- errors of a command line
+
+
+def refusal(error: BaseException, config: str, words: list[str]) -> str:
+    """What Hydra says about the overrides ``words``, in one line that says what is accepted."""
+    if isinstance(error, Explained):
+        return str(error)
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        return _no_such_choice(error.missing_cfg_file, error.options or ())
+    if isinstance(error, OSError) and error.filename:  # Hydra's notes of a sweep
+        return f"cannot write {error.filename} ({error.strerror}): give output.root=FOLDER, where you may write"
+    if found := re.match(r"(?:In '.*': )?Could not override '(.+?)'", str(error)):
+        return _no_such_key(found[1], config, words)
+    return _one_line(error.__cause__ if error.__cause__ and not str(error) else error)  # of OmegaConf, wrapped
+
+
+def _no_such_choice(path: str, options: Iterable[str]) -> str:
+    group, _, name = path.rpartition("/")
+    if group in ("hydra/launcher", "hydra/sweeper") and name in EXTRAS:
+        return f"{group}={name} is not installed: pip install -e '.[{EXTRAS[name]}]'"
+    return f"{group}={name} does not exist; accepted are {', '.join(_close_first(name, options))}"
+
+
+def _no_such_key(key: str, config: str, words: list[str]) -> str:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        refused = _refused_point(config, words)
+        others = [word for word in refused if word.lstrip("+~").partition("=")[0] != key]
+        try:
+            cfg = compose(config, others, return_hydra_config=True)
+        except CompactHydraException:  # something else is wrong as well
+            cfg = compose(config, return_hydra_config=True)
+        usual = compose(config)
+    choices = cfg.hydra.runtime.choices
+    parent, _, name = key.rpartition(".")
+    node = OmegaConf.select(cfg, parent) if parent else cfg
+    if not parent and key in usual:  # only policies have keys beside their group
+        return f"policy={choices.policy} has no {key}: leave out {key}, or policy={choices.policy}"
+    if not isinstance(node, DictConfig):
+        return f"there is no key {key!r}: {parent} has no keys"
+    names = {str(item) for item in node if not str(item).startswith("_")} - {"hydra"}
+    names |= {group for group in choices if "/" not in group and not parent}
+    listed = ", ".join(f"{parent}.{item}" if parent else item for item in _close_first(name, names))
+    where = f"{parent}={choices[parent]} has no key" if choices.get(parent) else "there is no key"
+    return f"{where} {key!r}; " + (f"there are {listed}" if listed else "it has none")
+
+
+def _refused_point(config: str, words: list[str]) -> list[str]:
+    """The overrides of the first point of a sweep that does not compose; of the first, if all do."""
+    parsed = OverridesParser.create().parse_overrides(words)
+    values = [
+        [f"{item.get_key_element()}={value}" for value in item.sweep_string_iterator()]
+        if item.is_discrete_sweep()
+        else [str(item.input_line)]
+        for item in parsed
+        if item.is_discrete_sweep() or not item.is_sweep_override()
+    ]
+    for point in itertools.product(*values):
+        try:
+            compose(config, list(point))
+        except CompactHydraException:
+            return list(point)
+    return [first for first, *_ in values]
+
+
+def _close_first(name: str, names: Iterable[str]) -> list[str]:
+    close = difflib.get_close_matches(name, names := sorted(names))
+    return close + [other for other in names if other not in close]

@@ -1,0 +1,59 @@
+"""Translate words from standard input as they arrive, a line a sentence.
+
+    echo "a man is riding a bicycle" | streamllm live k=2
+    streamllm live k=3 show_source=true        # type; every word is read when you press space
+
+Model, policy and prompt are those of `streamllm run`, with the same keys.
+"""
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+
+import hydra
+from omegaconf import DictConfig
+
+from streamllm.cli.conf import CONF
+from streamllm.cli.configured import translator
+from streamllm.cli.errors import explained, launch
+from streamllm.live.terminal import translate_live
+
+
+@contextlib.contextmanager
+def characters_at_once() -> Iterator[None]:
+    """Take a terminal's characters as they are typed, not by the line."""
+    if not sys.stdin.isatty():
+        yield
+        return
+    import termios
+
+    before = termios.tcgetattr(0)
+    without_lines = list(before)
+    without_lines[3] &= ~termios.ICANON
+    termios.tcsetattr(0, termios.TCSADRAIN, without_lines)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(0, termios.TCSADRAIN, before)
+
+
+def read_some() -> bytes:
+    some = os.read(0, 4096)
+    return b"" if some == b"\x04" else some  # Ctrl-D, which a terminal by characters hands on
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="live")
+@explained
+def main(cfg: DictConfig) -> None:
+    try:
+        model, policy, limits = translator(cfg)
+        show_source = cfg.show_source or sys.stdin.isatty()
+        with characters_at_once():
+            translate_live(model, policy, read_some, limits=limits, show_source=show_source)
+    except (KeyboardInterrupt, BrokenPipeError):
+        sys.exit(130)
+
+
+def command() -> None:
+    launch(main, "live")

@@ -1,0 +1,191 @@
+"""What makes many runs of run.py one sweep: a model that stays loaded, one group in W&B, and a table at the end.
+
+Invariant: a sweep leaves in the run folders what single runs leave there, and nothing else.
+"""
+
+import atexit
+import contextlib
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.errors import CompactHydraException
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
+
+from streamllm.cli.errors import resolved
+from streamllm.files import write_atomically
+from streamllm.runs.folder import RunFolder
+
+# --- the group
+
+GROUP_LENGTH = 128  # characters; W&B takes no more
+
+
+class SweepGroup(Callback):
+    """Groups the points of a sweep in the tracker by the words of its command line, unless ``tracker.group`` is given.
+    The same command gives the same group, so a sweep that goes on stays one."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        words = list(config.hydra.overrides.task)
+        swept = any(word.startswith("tracker=") and "," in word for word in words)
+        if swept or config.tracker.get("group", "") is not None:  # null: a tracker that has groups, and was given none
+            return
+        with read_write(config), open_dict(config):
+            config.hydra.overrides.task.append(f"tracker.group='{group_name(words)}'")
+
+
+def group_name(words: Sequence[str]) -> str:
+    """A sweep's command line as the name of a group, without what the tracker and the output are told, and without
+    what Hydra's grammar would read something into."""
+    told = [word for word in words if word.split("=")[0].split(".")[0].lstrip("+~") not in ("tracker", "output")]
+    name = re.sub(r"[$'\\]", "", " ".join(told)) or "sweep"
+    if len(name) <= GROUP_LENGTH:
+        return name
+    return f"{name[: GROUP_LENGTH - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+# --- the table
+
+
+@dataclass(frozen=True)
+class Point:
+    """One point of a sweep, as its process left it: metrics of a finished run, else the error in one line.
+    ``skipped`` is a run that had finished before the sweep came to it."""
+
+    number: int
+    policy: str
+    overrides: Mapping[str, str]
+    folder: str | None = None
+    metrics: Mapping[str, float | None] | None = None
+    error: str | None = None
+    skipped: bool = False
+
+
+SCORES = ("bleu", "laal", "al")
+
+
+class SweepTable(Callback):
+    """Prints one table when a sweep ends, however it ends. Single runs are left alone.
+
+    The points may run in other processes and on other machines, and no launcher hands their results to callbacks: so
+    each leaves a note in the sweep's folder, and the process that was started by hand reads and removes them. Launchers
+    send the callback along with each point, so what it learns at the start of the sweep is known there, too.
+    """
+
+    def __init__(self) -> None:
+        self._sweep: str | None = None
+        self._command: list[str] = []
+        self._process: int | None = None
+        self._ended = self._skips = False
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        self._sweep, self._command, self._process = f"points-{secrets.token_hex(4)}", sys.argv, os.getpid()
+        # At exit, and not on_multirun_end: that is not called when a point has failed, nor after Ctrl-C.
+        atexit.register(self._show, self._notes(config))
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        self._ended = True
+
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        if self._sweep is None:
+            return
+        sys.argv = self._command  # env.json tells what was typed, and not how a launcher started this process
+        if os.getpid() != self._process:  # points run side by side
+            os.environ.setdefault("STREAMLLM_THREADS", "1")
+        self._skips = False
+        with contextlib.suppress(OmegaConfBaseException, ValueError):  # the run itself says what is wrong
+            keys = [str(key) for key in config if key != "hydra"]
+            self._skips = _folder(OmegaConf.masked_copy(config, keys)).finished
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        if self._sweep is None:
+            return
+        point = _point(config, job_return, self._skips)
+        path = self._notes(config) / f"{point.number}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, json.dumps(asdict(point)))
+
+    def _notes(self, config: DictConfig) -> Path:
+        return Path(config.hydra.sweep.dir) / str(self._sweep)
+
+    def _show(self, notes: Path) -> None:
+        points = [Point(**json.loads(path.read_text(encoding="utf-8"))) for path in notes.glob("*.json")]
+        shutil.rmtree(notes, ignore_errors=True)
+        if not points:
+            return
+        print(table(sorted(points, key=lambda point: point.number)))
+        if not self._ended:
+            print("the same command runs what is missing, and skips what is there")
+        sys.stdout.flush()
+
+
+def _folder(cfg: DictConfig) -> RunFolder:
+    values = resolved(cfg)
+    return RunFolder.of(values, values["name"], values["output"]["root"])
+
+
+def _point(config: DictConfig, job_return: JobReturn, skipped: bool) -> Point:
+    overrides = [str(item).lstrip("+~").partition("=") for item in config.hydra.overrides.task]
+    known: dict[str, Any] = {
+        "number": int(config.hydra.job.num),
+        "policy": str(config.hydra.runtime.choices.get("policy")),
+        "overrides": {key: value for key, _, value in overrides},
+    }
+    if job_return.status != JobStatus.COMPLETED:
+        return Point(**known, error=_one_line(job_return._return_value))  # return_value would raise it
+    assert job_return.cfg is not None
+    folder = _folder(job_return.cfg)
+    metrics = {key: folder.metrics().get(key) for key in SCORES}
+    return Point(**known, folder=str(folder.path), metrics=metrics, skipped=skipped)
+
+
+def _one_line(error: Any) -> str:
+    text = " ".join(str(error).split())
+    # Those that run.py has put into words stand for themselves.
+    return text if isinstance(error, CompactHydraException) else f"{type(error).__name__}: {text}"
+
+
+def table(points: Sequence[Point]) -> str:
+    """The points of a sweep under each other: policy, what differs between them, scores and folder."""
+    keys = list(dict.fromkeys(key for point in points for key in point.overrides))
+    swept = [key for key in keys if key != "policy" and len({point.overrides.get(key) for point in points}) > 1]
+    rows = [["policy", *swept, *(score.upper() for score in SCORES), "folder"]]
+    for point in points:
+        scores = [_figure(point.metrics.get(score)) for score in SCORES] if point.metrics else ["-"] * len(SCORES)
+        rows.append([point.policy, *(point.overrides.get(key, "") for key in swept), *scores, _outcome(point)])
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "  ".join(
+            cell.rjust(width) if 1 <= column < len(widths) - 1 else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+    failed = sum(point.error is not None for point in points)
+    skipped = sum(point.skipped for point in points)
+    done = len(points) - failed
+    head = f"sweep: {done} point{'' if done == 1 else 's'}" + (
+        f", {skipped} of them finished before" if skipped else ""
+    )
+    return "\n".join([head + (f" and {failed} that failed" if failed else ""), *lines])
+
+
+def _outcome(point: Point) -> str:
+    if point.error is not None:
+        return f"failed: {point.error}"
+    return f"{point.folder} (finished before)" if point.skipped else str(point.folder)
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"

@@ -1,0 +1,35 @@
+"""Train a model to stream: streamllm train experiment=tiny_en_de, or adapt one: streamllm train model=qwen2.5-0.5b
+adapter=lora (docs/training.md; all keys: streamllm train --cfg job).
+
+Several processes on one machine, or more: mlx.launch -n 2 python train.py experiment=tiny_en_de
+"""
+
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig
+
+from streamllm.cli.conf import CONF
+from streamllm.cli.errors import explained, launch, resolved
+from streamllm.training.train import train
+
+PARTS = {"dataset": "corpus", "validation": "validation_corpus", "score": "validation"}
+PARTS |= {name: name for name in ("data", "training", "optimizer", "tracker", "paradigm", "prompt", "adapter")}
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
+@explained
+def main(cfg: DictConfig) -> float:
+    """Train one configuration; returns validation BLEU, which sweepers maximise."""
+    config = resolved(cfg)
+    model, fresh = cfg.get("model"), cfg.get("fresh")
+    if (model is None) == (fresh is None):
+        raise ValueError("give one of model=… (to go on from) and fresh=… (to make); see conf/model and conf/fresh")
+    parts = {argument: hydra.utils.instantiate(cfg.get(key), _convert_="all") for key, argument in PARTS.items()}
+    start = hydra.utils.instantiate(model or fresh, _convert_="all")
+    scores = train(config, cfg.name, start, seed=cfg.seed, root=Path(cfg.output.root), **parts)
+    return float(scores.get("bleu", 0.0))
+
+
+def command() -> None:
+    launch(main, "train")

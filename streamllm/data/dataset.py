@@ -1,0 +1,111 @@
+"""The datasets of conf/dataset. Making one only checks its arguments; ``load`` reads it, checks every pair
+that it returns and gives `Example`s whose ids depend on neither ``shuffle`` nor ``limit``."""
+
+import random
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from streamllm.records import Example
+from streamllm.units import Unit, check_unit, unit_of
+
+LANGUAGE_CODE = re.compile(r"[A-Za-z]{2,3}([-_][A-Za-z0-9]+)*")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset(ABC):
+    """What every dataset has.
+
+    Args:
+        source_language: an ISO code, e.g. "en", "zh", "pt-br".
+        target_language: as well.
+        name: for tables, and the beginning of the ids of data that has none.
+        limit: how many pairs to keep, after shuffling; all when None or when there are fewer.
+        shuffle: whether to put the pairs in an order drawn from ``seed`` instead of that of the data.
+        seed: of the order; the first n pairs of an order are the same for every ``limit``.
+        skip_empty: leave out pairs of which a side is empty, instead of raising.
+        source_unit: "word" or "character"; None: as `unit_of` says. Never None once made.
+        target_unit: as well, for the target.
+
+    Raises:
+        ValueError: an argument is not as said.
+    """
+
+    source_language: str
+    target_language: str
+    name: str
+    limit: int | None = None
+    shuffle: bool = False
+    seed: int = 0
+    skip_empty: bool = False
+    source_unit: Unit = None  # type: ignore[assignment]
+    target_unit: Unit = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        for side in ("source", "target"):
+            language = getattr(self, f"{side}_language")
+            if not isinstance(language, str) or not LANGUAGE_CODE.fullmatch(language):
+                raise ValueError(
+                    f"dataset.{side}_language is {language!r}; a code such as en, de, zh or pt-br is needed "
+                    f"(quote 'no' in YAML)"
+                )
+            if getattr(self, f"{side}_unit") is None:
+                object.__setattr__(self, f"{side}_unit", unit_of(language))
+            check_unit(getattr(self, f"{side}_unit"))
+        if self.limit is not None and (type(self.limit) is not int or self.limit < 1):
+            raise ValueError(
+                f"dataset.limit is {self.limit!r}; a whole number of at least 1 is accepted, or null for all"
+            )
+        for key in ("shuffle", "skip_empty"):
+            if type(getattr(self, key)) is not bool:
+                raise ValueError(f"dataset.{key} is {getattr(self, key)!r}; true and false are accepted")
+        if type(self.seed) is not int:
+            raise ValueError(f"dataset.seed is {self.seed!r}; a whole number is accepted")
+
+    @abstractmethod
+    def load(self) -> list[Example]:
+        """Reads, checks, shuffles and cuts.
+
+        Raises:
+            OSError: a file is absent (FileNotFoundError) or the network is out of reach (ConnectionError).
+            ValueError: the data is not what the arguments say, or a sentence is empty.
+        """
+
+    def stream(self) -> Iterator[Example]:
+        """The same pairs one by one, in the order of the data, without holding them; ids are the same up to leading
+        zeros of numbers. What `load` would have raised at once is raised where it is reached.
+
+        Raises:
+            ValueError: ``shuffle`` is set, which needs all pairs at once.
+        """
+        if self.shuffle:
+            raise ValueError(
+                "dataset.shuffle needs all of the data at once; where it is streamed, data.buffer shuffles"
+            )
+        return islice(self._stream(), self.limit)
+
+    def _stream(self) -> Iterator[Example]:
+        return iter(self.load())
+
+    def files(self) -> list[Path]:
+        """The local files that are read."""
+        return []
+
+    def _order(self, count: int) -> list[int]:
+        order = list(range(count))
+        if self.shuffle:
+            random.Random(self.seed).shuffle(order)
+        return order
+
+    def _select(self, examples: Sequence[Example]) -> list[Example]:
+        return [examples[index] for index in self._order(len(examples))[: self.limit]]
+
+    def _refuse_one_language(self) -> None:
+        if self.source_language == self.target_language:
+            raise ValueError(
+                f"dataset.source_language and dataset.target_language are both {self.source_language!r}; "
+                f"the data is chosen by language, so they must differ"
+            )

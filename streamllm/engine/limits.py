@@ -1,0 +1,71 @@
+"""How much may be written, and what an end token does while source remains."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from streamllm.records import (
+    State,
+)
+
+EarlyStop = Literal["read", "stop"]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When a sentence is cut.
+
+    Args:
+        early_stop: what an end token does while source remains: "read" one more unit, or "stop".
+        length_ratio, length_extra: at most ``length_ratio * read + length_extra`` units are written. At the
+            limit, the loop reads on, and stops when the source has ended.
+        tokens_per_unit: the same for target tokens, so many for each unit that may be written: a word without end is
+            one unit. Looked at between units, so it is passed by one unit at most. None is no such limit.
+
+    Raises:
+        ValueError: a value is out of range.
+    """
+
+    early_stop: EarlyStop = "read"
+    length_ratio: float = 2.0
+    length_extra: int = 20
+    tokens_per_unit: float | None = 8.0
+
+    def __post_init__(self) -> None:
+        if self.early_stop not in ("read", "stop"):
+            raise ValueError(f"early_stop is {self.early_stop!r}; accepted are 'read' and 'stop'")
+        if not (_is_at_least(self.length_ratio, 0) and _is_at_least(self.length_extra, 1)):
+            raise ValueError(
+                f"length_ratio is {self.length_ratio!r} and length_extra {self.length_extra!r}; "
+                "accepted are a ratio of at least 0 and an extra of at least 1"
+            )
+        if self.tokens_per_unit is not None and not _is_at_least(self.tokens_per_unit, 1):
+            raise ValueError(
+                f"tokens_per_unit is {self.tokens_per_unit!r}; accepted are a number of target tokens, at least 1, and "
+                "null (no limit of tokens)"
+            )
+
+    def reached(self, state: State) -> bool:
+        """Whether no more units may be written before the next read."""
+        return self.left(state) <= 0
+
+    def left(self, state: State) -> int:
+        """How many units may still be written before the next read."""
+        return self._units(state) - state.written
+
+    def tokens_left(self, state: State, target_tokens: int) -> float:
+        """How many target tokens may still be written before the next read, after ``target_tokens``."""
+        return math.inf if self.tokens_per_unit is None else self.tokens_per_unit * self._units(state) - target_tokens
+
+    def cut(self, state: State, target_tokens: int) -> Literal["max_units", "max_tokens"] | None:
+        """Which limit is reached, if one is."""
+        if self.reached(state):
+            return "max_units"
+        return "max_tokens" if self.tokens_left(state, target_tokens) <= 0 else None
+
+    def _units(self, state: State) -> int:
+        return math.ceil(self.length_ratio * state.read + self.length_extra)
+
+
+def _is_at_least(value: object, least: float) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and least <= value < math.inf

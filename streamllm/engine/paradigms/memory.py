@@ -1,0 +1,144 @@
+"""What a memory of the two streams of a sentence is, and what all memories in caches share.
+
+Invariant: a `Memory` holds exactly the tokens that it was given and has not trimmed, whatever it re-encodes.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import mlx.core as mx
+
+from streamllm.engine.attention import Attention, Call, UnreadableAttention
+from streamllm.engine.forward import forward
+
+if TYPE_CHECKING:  # the cache needs mlx-lm, which is slow to import: runs that load no model do not wait for it
+    from streamllm.cache.dual import DualStreamingCache
+
+
+MANY_EXPONENTIALS = 20_000  # of a layer, which numpy takes although MLX has to stop for it
+
+TargetStart = int | Literal["after_source"]
+
+
+class Memory(Protocol):
+    """The keys and values of one sentence in a model, and what feeding costs.
+
+    ``forward_passes`` counts all forwards, ``source_tokens`` the source tokens fed, ``fed_tokens`` all tokens fed,
+    those that are fed again included.
+    """
+
+    forward_passes: int
+    source_tokens: int
+    fed_tokens: int
+
+    @property
+    def target_offset(self) -> int:
+        """Number of target tokens held."""
+        ...
+
+    @property
+    def source_gap(self) -> tuple[int, int]:
+        """Which source tokens are not held any more, as a range of all that were fed; (0, 0) where all are."""
+        ...
+
+    def read(self, tokens: list[int]) -> None:
+        """Feed source tokens, and evaluate the memory."""
+        ...
+
+    def write(self, tokens: list[int], hidden: int = 0) -> mx.array:
+        """Feed target tokens; return the logits (V,) after the last. ``hidden``: source tokens, from the last one
+        back, that these tokens do not see."""
+        ...
+
+    def attend(self, tokens: list[int]) -> tuple[mx.array, Attention]:
+        """As `write`, and where the last of ``tokens`` looked in the source."""
+        ...
+
+    def likeliest(self, logits: mx.array) -> int:
+        """The likeliest token by ``logits``, those of the last `write` or `attend`."""
+        ...
+
+    def trim(self, n: int) -> None:
+        """Forget the last ``n`` target tokens; no source has been read since they were fed."""
+        ...
+
+    def fork(self) -> "Fork":
+        """The target as it stands, to go on with in several ways; the memory itself stays as it is. Since the last
+        write, nothing has been read, and nothing written with source hidden."""
+        ...
+
+
+class Fork(Protocol):
+    """Several continuations of one target, fed side by side."""
+
+    def step(self, parents: list[int], tokens: list[int]) -> mx.array:
+        """Go on from branch ``parents[i]`` with ``tokens[i]``, which becomes branch i; logits (len(tokens), V)."""
+        ...
+
+
+class Paradigm(Protocol):
+    """A way for the two streams to lie in memory. ``trained_as`` names the mask of training that it goes with."""
+
+    @property
+    def trained_as(self) -> str: ...
+
+    def open(self, model: Any, target_start: TargetStart = 0) -> Memory: ...
+
+
+class CachedMemory:
+    """What all memories share: a model, its caches, and what has been fed."""
+
+    source_gap = (0, 0)
+
+    def __init__(self, model: Any, target_start: int = 0, caches: "list[DualStreamingCache] | None" = None):
+        from streamllm.cache.dual import make_caches
+
+        self.model = model
+        self.caches = make_caches(model, target_start) if caches is None else caches
+        self._sources = [cache.source for cache in self.caches]
+        self._targets = [cache.target for cache in self.caches]
+        self._columns: list[int] = []  # of the source tokens, in the keys that a target token sees
+        self.forward_passes = self.source_tokens = self.fed_tokens = 0
+        self._attends = False
+        self._calls: list[Call] = []
+        self._half_fed = False  # some layers hold the tokens of a forward that failed, others do not
+
+    def _feed(self, tokens: list[int], views: Sequence[Any]) -> mx.array:
+        if self._half_fed:
+            raise RuntimeError("a forward pass of this session failed halfway: open a new session")
+        self.forward_passes += 1
+        self.fed_tokens += len(tokens)
+        self._half_fed = True
+        last = None if len(tokens) == 1 else (slice(None), -1)
+        try:
+            logits, calls = forward(self.model, mx.array([tokens]), views, last, MANY_EXPONENTIALS, self._attends)
+        except UnreadableAttention:  # all was fed
+            self._half_fed = False
+            raise
+        self._half_fed = False
+        if self._attends:
+            self._calls = calls
+        return logits[0, -1] if last is None else logits[0]
+
+    def read(self, tokens: list[int]) -> None:
+        start = self.caches[0].source_offset
+        self._feed(tokens, self._sources)
+        # Evaluate now: MLX is lazy, and the next write would pay for this read. The logits are never computed.
+        mx.eval([buffer for cache in self.caches for buffer in cache.buffers])
+        self._columns += range(start, start + len(tokens))
+        self.source_tokens += len(tokens)
+
+    def write(self, tokens: list[int], hidden: int = 0) -> mx.array:
+        raise NotImplementedError
+
+    def likeliest(self, logits: mx.array) -> int:
+        return int(mx.argmax(logits).item())  # type: ignore[arg-type]
+
+    def attend(self, tokens: list[int]) -> tuple[mx.array, Attention]:
+        self._attends = True
+        try:
+            logits = self.write(tokens)
+        finally:
+            self._attends = False
+        calls, self._calls = self._calls, []  # what is kept cannot be written over in place
+        return logits, Attention(calls, list(self._columns))

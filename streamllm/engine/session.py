@@ -1,0 +1,410 @@
+"""One sentence on its way through a model: reads source units, writes target units.
+
+Invariant: the memory holds the fed tokens of the header, of what was written and of what is known to come next;
+nothing is known of what comes next that was not predicted from all source read so far.
+"""
+
+import math
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import mlx.core as mx
+import numpy as np
+
+from streamllm.engine.attention import Attention
+from streamllm.engine.lookahead import NextToken, beam_search
+from streamllm.engine.paradigms.memory import Fork, Memory
+from streamllm.prompt import PromptTokens
+from streamllm.records import Emission, Hypothesis
+from streamllm.units import split
+
+Sampler = Callable[[mx.array], mx.array]  # log-probabilities (1, V) -> token (1,)
+_END = -1  # stands for the end token where a hypothesis is cut into units
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A point in the target to go back to with `Session.rewind`, valid until the next read."""
+
+    taken: int
+    forced: int
+    queue: tuple[str, ...]
+    reads: int
+    tail_written: bool
+    has_unit: bool
+    after_space: bool
+    boundary_is_stale: bool
+    begun: bool
+    target_tokens: int
+
+
+class Session:
+    """Feeds one sentence to a model, one unit at a time; answers a policy's questions (`records.Lookahead`).
+
+    Args:
+        memory: an empty one, of any paradigm.
+        prompt: headers, footer and facts about tokens.
+        sampler: picks a token; None is greedy.
+        max_unit_tokens: tokens after which a unit ends even though no new one has begun; if they are all white
+            space, this counts as the end token.
+        alignment_heads: pairs of layer and head that follow the source, for `attended`.
+        max_ahead: tokens after which a draft or a beam ends; None is no limit but its units.
+    """
+
+    def __init__(
+        self,
+        memory: Memory,
+        prompt: PromptTokens,
+        sampler: Sampler | None = None,
+        max_unit_tokens: int = 64,
+        alignment_heads: Sequence[Sequence[int]] | None = None,
+        max_ahead: int | None = None,
+    ):
+        self.memory, self.prompt, self._sampler = memory, prompt, sampler
+        self._max_unit_tokens, self._heads = max_unit_tokens, alignment_heads
+        self._max_ahead = math.inf if max_ahead is None else max_ahead
+        self._open = list(prompt.target_header)  # to be fed before the next prediction
+        # Tokens that come next, each predicted after feeding the one before: all but the last are fed.
+        self._known: list[int] = []
+        self._logits: list[mx.array] = []  # that each of them was predicted from
+        # What was known and has been written since the last read. Logits are kept once a mark is out: those of a
+        # whole sentence, in a batch those of all sentences, would fill the memory.
+        self._taken: list[tuple[int, mx.array | None]] = []
+        self._marked = False
+        self._forced = 0  # units that a policy chose
+        # What the first of `_known` was predicted after: the last token written, or the tokens fed with it; and the
+        # same before `_taken`.
+        self._last: list[int] = []
+        self._before: list[int] = []
+        self._begun = False  # whether a unit was written, or tried to be
+        self._queue: deque[str] = deque()  # units that came out of one token together
+        self._reads = 0
+        # Number of source tokens fed by the end of each unit that is held, at least in part; and how many are not.
+        self._unit_ends: list[int] = []
+        self._units_gone = 0
+        self._source_ended = False
+        self._tail_written = False  # what stood before the stop text in its token
+        self._has_unit = False
+        self._after_space = False  # whether the last token written ends in white space
+        self._boundary_is_stale = False  # where the last unit ends was not predicted from all source
+        self._watches = False  # whether attention is read out at each prediction
+        self._attention: Attention | None = None  # of the last prediction
+        self.target_tokens = 0
+
+    @property
+    def forward_passes(self) -> int:
+        return self.memory.forward_passes
+
+    @property
+    def source_tokens(self) -> int:
+        return self.memory.source_tokens
+
+    @property
+    def fed_tokens(self) -> int:
+        return self.memory.fed_tokens
+
+    # Reading
+
+    def read(self, unit: str) -> None:
+        """Feed one source unit (after the source header, the first time) and evaluate the cache."""
+        self._read(self.prompt.source_tokens(unit, first=self._reads == 0))
+        self._unit_ends.append(self.memory.source_tokens)
+
+    def end_source(self) -> None:
+        """Feed the footer: no more source will come."""
+        self._source_ended = True
+        self._read(self.prompt.source_footer)
+
+    def _read(self, tokens: list[int]) -> None:
+        if self._reads == 0:
+            tokens = self.prompt.source_header + tokens
+        self._reads += 1
+        if not tokens:
+            return
+        self._boundary_is_stale = self._has_unit
+        self._forget()
+        self._taken, self._marked = [], False
+        self.memory.read(tokens)
+        if gap := self.memory.source_gap[1]:
+            gone = bisect_right(self._unit_ends, gap)
+            del self._unit_ends[:gone]
+            self._units_gone += gone
+
+    def _forget(self) -> None:
+        """Make the next prediction anew: the last token is fed again, and what was known to follow it is gone. A
+        header that was fed only to look ahead is fed again as a whole."""
+        if self._known:
+            again = self._last[-1:] if self._begun else self._last
+            self.memory.trim(len(again) + len(self._known) - 1)  # the last of them has not been fed
+            self._open, self._known, self._logits, self._attention = again, [], [], None
+
+    # Writing
+
+    def predict(self) -> int:
+        """The token that comes next in the target, from all source read so far. It is not written yet."""
+        if not self._known:
+            if self._watches:
+                logits, self._attention = self.memory.attend(self._open)
+            else:
+                logits, self._attention = self.memory.write(self._open), None
+            self._last = self._open
+            self._before = self._before if self._taken else self._last
+            self._open = []
+            if self._sampler is None:
+                token = self.memory.likeliest(logits)
+            else:
+                row = logits[None]
+                token = int(self._sampler(row - mx.logsumexp(row, axis=-1, keepdims=True)).item())  # type: ignore[arg-type]
+            self._known, self._logits = [token], [logits]
+        return self._known[0]
+
+    def _take(self) -> int:
+        """Write the token that is known to come next."""
+        token = self._known.pop(0)
+        logits = self._logits.pop(0)
+        self._taken.append((token, logits if self._marked else None))
+        self._last = [token]
+        if not self._known:
+            self._open = [token]
+        return token
+
+    def write(self, tokens: tuple[int, ...] = ()) -> Emission:
+        """Write one whole unit, that of ``tokens`` if there are any; or learn that the end token comes next (it is
+        not fed).
+
+        A token that holds the stop text is not fed either. What it says before that text is written once the
+        source has ended; until then the token is forgotten by the next read, like an end token.
+        """
+        if self._queue:
+            return Emission(self._queue.popleft())
+        if tokens:
+            return self._force(tokens)
+        written: list[int] = []
+        tail = ""
+        while True:
+            token = self.predict()
+            if token in self.prompt.end_tokens or token == _END:
+                break
+            before_stop = self.prompt.text_before_stop(token)
+            if before_stop is not None:
+                if self._source_ended and not self._tail_written:
+                    tail, self._tail_written = before_stop, True
+                break
+            if self._is_whole(written, token):
+                break
+            written.append(self._take())
+            if self.prompt.target_unit == "character" and self._is_whole_characters(written):
+                break
+        self._begun = True
+        return self._emit(written, tail)
+
+    def _force(self, tokens: tuple[int, ...]) -> Emission:
+        given = list(tokens)
+        while given and self._known and given[0] == self._known[0]:
+            given.pop(0)
+            self._take()
+        if given:  # what is known to follow takes another way
+            if self._known:
+                self.memory.trim(len(self._known) - 1)
+            self._known, self._logits, self._taken = [], [], []
+            self._open = [*self._open, *given]
+            self._forced += 1
+        self._begun = True
+        emission = self._emit(list(tokens))
+        self._boundary_is_stale = self._has_unit  # the model may not end the unit here
+        return emission
+
+    def _emit(self, tokens: list[int], tail: str = "") -> Emission:
+        self.target_tokens += len(tokens)
+        text = self.prompt.decode(tokens) + tail
+        after_space = self._after_space
+        if tokens:
+            self._after_space = self.prompt.ends_unit(tokens[-1])
+        units = split(text, self.prompt.target_unit)
+        if not units:
+            return Emission(None)
+        # A word that goes on after a read, against the earlier prediction, is still one word.
+        inside = self._boundary_is_stale and not after_space and not self._starts_unit(tokens)
+        extends = inside and self.prompt.target_unit == "word"
+        self._has_unit, self._boundary_is_stale = True, False
+        self._queue.extend(units[1:])
+        return Emission(units[0], tuple(tokens), extends)
+
+    def _starts_unit(self, tokens: list[int]) -> bool:
+        return bool(tokens) and (self.prompt.starts_unit(tokens[0]) or not self.prompt.decode(tokens[:1]))
+
+    def _is_whole(self, tokens: list[int], following: int) -> bool:
+        """Whether ``tokens`` are a whole unit, given the token that would follow."""
+        if not tokens or len(tokens) >= self._max_unit_tokens:
+            return bool(tokens)
+        if self.prompt.target_unit == "character":
+            return False
+        if not (self.prompt.starts_unit(following) or self.prompt.ends_unit(tokens[-1])):
+            return False
+        return bool(self.prompt.decode(tokens).strip())
+
+    def _is_whole_characters(self, tokens: list[int]) -> bool:
+        text = self.prompt.decode(tokens)
+        return bool(text.strip()) and not text.endswith("\ufffd")
+
+    # Going back
+
+    def mark(self) -> Mark:
+        """Where the target stands now."""
+        self._marked = True
+        return Mark(
+            len(self._taken),
+            self._forced,
+            tuple(self._queue),
+            self._reads,
+            self._tail_written,
+            self._has_unit,
+            self._after_space,
+            self._boundary_is_stale,
+            self._begun,
+            self.target_tokens,
+        )
+
+    def rewind(self, mark: Mark) -> None:
+        """Take back what was written after ``mark``. It stays known, so that writing it again costs nothing.
+
+        Raises:
+            RuntimeError: source was read since, so what was predicted is stale; or the mark lies ahead; or a unit
+                was written since that the model did not choose.
+        """
+        if mark.reads != self._reads:
+            raise RuntimeError("cannot rewind past a read: take a new mark after each read")
+        if mark.forced != self._forced:
+            raise RuntimeError("cannot rewind past a unit that was given: take a new mark after it")
+        if mark.taken > len(self._taken):
+            raise RuntimeError(
+                f"cannot rewind forward: {len(self._taken)} tokens were written since the last read and "
+                f"{mark.taken} at the mark"
+            )
+        back = self._taken[mark.taken :]
+        if back:
+            self._taken = self._taken[: mark.taken]
+            self._known = [token for token, _ in back] + self._known
+            self._logits = [logits for _, logits in back] + self._logits  # type: ignore[assignment]
+            self._open = []
+            self._last = [self._taken[-1][0]] if self._taken else self._before
+        self._queue = deque(mark.queue)
+        self._tail_written, self._after_space = mark.tail_written, mark.after_space
+        self._has_unit, self._boundary_is_stale, self._begun = mark.has_unit, mark.boundary_is_stale, mark.begun
+        self.target_tokens = mark.target_tokens
+
+    # Looking ahead
+
+    def prediction(self, hidden: int = 0) -> NextToken:
+        """What the model says of the next token, from all source read but its last ``hidden`` units.
+
+        With units hidden, what was written before still knows them. That costs a forward, and one more if the
+        prediction from all of the source is known already and wanted again. With a window on the source, no more
+        units can be hidden than it holds.
+        """
+        if hidden <= 0:
+            self.predict()
+            return NextToken(self._logits[0], self.prompt.end_tokens)
+        units = max(0, len(self._unit_ends) - hidden)
+        read = self.memory.source_tokens
+        seen = self._unit_ends[units - 1] if units else min(self._source_start, read)
+        self._forget()
+        logits = self.memory.write(self._open, hidden=read - seen)
+        self.memory.trim(len(self._open))
+        return NextToken(logits, self.prompt.end_tokens)
+
+    def draft(self, max_units: int = 200, max_tokens: float = math.inf) -> Hypothesis:
+        """The units that greedy writing (or the sampler) would give from here, up to the end token; no unit begins
+        after ``max_tokens``.
+
+        They stay known: writing them costs nothing until the next read.
+        """
+        mark = self.mark()
+        start = self.target_tokens
+        max_tokens = min(max_tokens, self._max_ahead)
+        hypothesis: list[Emission] = []
+        while len(hypothesis) < max_units and self.target_tokens - start < max_tokens:
+            if (emission := self.write()).unit is None:
+                break
+            hypothesis.append(emission)
+        self.rewind(mark)
+        return tuple(hypothesis)
+
+    def beam(self, size: int, max_units: int = 200) -> list[Hypothesis]:
+        """At most ``size`` hypotheses by `lookahead.beam_search`, the best first.
+
+        Raises:
+            ValueError: size is not positive.
+        """
+        if size < 1:
+            raise ValueError(f"the beam's size is {size}; accepted is at least 1")
+        self.predict()
+        if len(self._known) > 1:
+            self.memory.trim(len(self._known) - 1)
+            self._known, self._logits, self._attention = self._known[:1], self._logits[:1], None
+        branches: list[Fork] = []
+
+        def step(parents: list[int], tokens: list[int]) -> mx.array:
+            branches[:] = branches or [self.memory.fork()]
+            return branches[0].step(parents, tokens)
+
+        max_tokens = int(min(4 * max_units + 8, self._max_ahead))  # few words have more than four
+        found = beam_search(self._logits[0], step, self._ends, size, max_tokens)
+        return [self._units_of(tokens)[:max_units] for tokens in found]
+
+    def _ends(self, token: int) -> bool:
+        return token in self.prompt.end_tokens or self.prompt.text_before_stop(token) is not None
+
+    def _units_of(self, tokens: list[int]) -> Hypothesis:
+        """The units that ``tokens`` would be if the model chose them; the session stays as it is."""
+        before = dict(vars(self))
+        self._known, self._logits, self._queue = [*tokens, _END], [None] * (len(tokens) + 1), deque(self._queue)  # type: ignore[list-item]
+        self._taken = []
+        hypothesis: list[Emission] = []
+        while (emission := self.write()).unit is not None:
+            hypothesis.append(emission)
+        vars(self).update(before)
+        return tuple(hypothesis)
+
+    def attended(self, heads: Sequence[Sequence[int]] | None = None) -> int:
+        """Which source unit (from 0) the next token is predicted from: the one that ``heads`` (None: the model's
+        alignment heads) attend to most on average, its tokens taken together. Header and footer do not count, nor do
+        sinks once a window has forgotten what followed them.
+
+        Raises:
+            ValueError: nothing was read, there are no heads, or attention cannot be read out of this model.
+        """
+        heads = heads if heads is not None else self._heads
+        if heads is None:
+            raise ValueError(
+                "no attention heads are given and the model names none: find some with "
+                "scripts/calibrate_alignatt.py and set policy.heads"
+            )
+        return self._units_gone + int(self.unit_attention(heads).mean(axis=0).argmax())
+
+    @property
+    def _source_start(self) -> int:
+        """Where the units that are held begin, in source tokens fed."""
+        return max(len(self.prompt.source_header), self.memory.source_gap[1])
+
+    @property
+    def heads(self) -> list[tuple[int, int]]:
+        """All pairs of layer and head, once attention has been read out."""
+        return self._attention.heads if self._attention is not None else []
+
+    def unit_attention(self, heads: Sequence[Sequence[int]] | None = None) -> np.ndarray:
+        """How much each of ``heads`` (None: all) attends to each source unit that is held when the next token is
+        predicted: (heads, units), a row sums to at most 1. Raises: as `attended`."""
+        if not self._unit_ends:
+            raise ValueError("no source unit has been read, so none is attended to: read one first")
+        self._watches = True
+        if self._attention is None or len(self._known) != 1:
+            self._forget()
+        self.predict()
+        assert self._attention is not None
+        weights = np.array(self._attention.weights(heads if heads is not None else self._attention.heads))
+        first, end = self.memory.source_gap
+        starts = np.array([self._source_start, *self._unit_ends[:-1]]) - (end - first)
+        return np.add.reduceat(weights[:, : self._unit_ends[-1] - (end - first)], starts, axis=1)

@@ -1,0 +1,88 @@
+"""What a run shows while it goes on: a bar with running scores, and its log."""
+
+import contextlib
+import logging
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from streamllm.metrics.latency import latency
+from streamllm.metrics.quality import RunningBLEU
+from streamllm.records import Trace
+from streamllm.runs.folder import RunFolder
+from streamllm.tracking.tracker import Guarded
+from streamllm.units import Unit
+
+
+def store_all(
+    traces: Iterator[Trace],
+    folder: RunFolder,
+    done: dict[str, Trace],
+    total: int,
+    running: "RunningScores",
+    tracker: Guarded,
+) -> None:
+    """Store each trace as it comes, adding it to ``done``, with a progress bar of running scores."""
+    from tqdm import tqdm
+
+    patience = 0.1 if sys.stderr.isatty() else 30.0  # seconds between two pictures of the bar; few lines in a log file
+    with tqdm(total=total, initial=len(done), unit="sentence", mininterval=patience, dynamic_ncols=True) as bar:
+        for trace in traces:
+            folder.append(trace)
+            done[trace.id] = trace
+            running.add(trace)
+            figures = running.figures()
+            bar.set_postfix({key.upper(): f"{value:.2f}" for key, value in figures.items()}, refresh=False)
+            bar.update()
+            tracker.log({f"running/{key}": value for key, value in figures.items()}, step=len(done))
+
+
+class RunningScores:
+    """BLEU and AL of the sentences so far."""
+
+    def __init__(self, target_language: str, target_unit: Unit, traces: Iterable[Trace] = ()):
+        self._bleu, self._unit = RunningBLEU(target_language), target_unit
+        self._lagging, self._sentences = 0.0, 0
+        for trace in traces:
+            self.add(trace)
+
+    def add(self, trace: Trace) -> None:
+        self._bleu.add(trace.prediction, trace.reference)
+        lagging = latency(trace.delays, trace.source_units, trace.reference, self._unit)["al"]
+        if lagging == lagging:  # nan: a sentence without output
+            self._lagging += lagging
+            self._sentences += 1
+
+    def figures(self) -> dict[str, float]:
+        figures = {"bleu": self._bleu.score}
+        return figures | {"al": self._lagging / self._sentences} if self._sentences else figures
+
+
+@contextlib.contextmanager
+def logging_to(path: Path) -> Iterator[None]:
+    """Everything that streamllm logs goes to ``path``, and from INFO on to the screen, above the bar."""
+    logger = logging.getLogger("streamllm")
+    file = logging.FileHandler(path, encoding="utf-8")
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handlers: list[logging.Handler] = [file]
+    if not logging.getLogger().handlers:  # else whoever has set up logging shows them
+        screen = _AboveTheBar(logging.INFO)
+        handlers.append(screen)
+    level = logger.level
+    logger.setLevel(logging.DEBUG)
+    for handler in handlers:
+        logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        for handler in handlers:
+            logger.removeHandler(handler)
+            handler.close()
+
+
+class _AboveTheBar(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        from tqdm import tqdm
+
+        tqdm.write(self.format(record), file=sys.stderr)

@@ -1,0 +1,200 @@
+"""The runner: one configuration over one data set, into one run folder. Invariant: results depend on the
+configuration only; a run that was stopped, however, goes on where it stood and ends the same."""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from streamllm import check
+from streamllm.engine.limits import Limits
+from streamllm.engine.loop import translate
+from streamllm.evaluation.tables import summary_text
+from streamllm.metrics.arrival import ArrivalClock
+from streamllm.metrics.summary import summarise
+from streamllm.policies.bounded import bounded
+from streamllm.records import Example, Policy, State, Trace
+from streamllm.runs.environment import environment
+from streamllm.runs.folder import LOG, RunFolder
+from streamllm.tracking.tracker import Guarded, NullTracker, RunInfo, Tracker
+from streamllm.units import Unit
+
+if TYPE_CHECKING:
+    from streamllm.batching.coroutines import Clock
+    from streamllm.engine.paradigms.memory import Paradigm
+    from streamllm.engine.session import Session
+    from streamllm.models.loading import ModelConfig
+    from streamllm.prompt import Prompt
+from streamllm.evaluation.progress import RunningScores, logging_to, store_all
+from streamllm.evaluation.tables import conclude, other_code
+
+log = logging.getLogger(__name__)
+
+Translate = Callable[[Sequence[Example]], Iterator[Trace]]
+"""Translates examples, yielding each trace as it is finished, in any order."""
+
+
+class Dataset(Protocol):
+    """What the runner needs of a data set (see `streamllm.corpora`). Units are "word" or "character"."""
+
+    source_language: str
+    target_language: str
+
+    @property
+    def source_unit(self) -> Unit: ...
+
+    @property
+    def target_unit(self) -> Unit: ...
+
+    def load(self) -> list[Example]: ...
+
+
+def run_experiment(
+    *,
+    config: Mapping[str, Any],
+    name: str,
+    model: "ModelConfig",
+    policy: Policy,
+    dataset: Dataset,
+    prompt: "Prompt | None" = None,
+    tracker: Tracker | None = None,
+    root: str | Path = "outputs",
+    seed: int = 0,
+    batch_size: int | None = 1,
+    limits: Limits = Limits(),
+    paradigm: "Paradigm | None" = None,
+    min_lag: int | None = None,
+    max_lag: int | None = None,
+    arrival: ArrivalClock | None = None,
+) -> dict[str, Any]:
+    """Translate a data set with a policy, and return the metrics (those of `streamllm.metrics.summarise`).
+
+    Args:
+        config: the resolved configuration that the other arguments were made from. It names the folder,
+            ``root/<name>-<digest of config>``; where that run has finished, its metrics are returned and
+            neither data nor model is loaded.
+        prompt: None takes the model's own.
+        batch_size: sentences at a time, None for a number that suits the device. Results do not depend on it, but for
+            times and for near-ties; what cannot be batched is translated one by one, which is logged
+            (`scheduler.translate_many`), and so is everything if ``arrival`` takes the times of this machine.
+        paradigm: how the two streams lie in memory; None is `paradigms.Group`.
+        min_lag, max_lag: bounds on what the policy may decide (`policies.Bounded`), in units.
+        arrival: the clock by which source units arrive, for latency in seconds.
+
+    Raises:
+        ValueError, OSError, ImportError: the data or the model cannot be loaded, or do not fit each other.
+        RunInUse: another process is writing the folder.
+        KeyboardInterrupt: after everything translated so far has been stored.
+    """
+    check.batch_size(batch_size)
+    policy = bounded(policy, min_lag, max_lag)
+    if arrival is not None and arrival.measured:
+        batch_size = 1  # in a batch, a sentence's times are shares
+    folder = RunFolder.of(config, name, root)
+    if folder.finished:
+        metrics = folder.metrics()
+        print(
+            f"{summary_text(folder, metrics)}\n  finished before{other_code(folder)}; to run it again, delete the folder"
+        )
+        if tracker is not None and tracker.again:
+            guarded = Guarded(tracker)
+            with guarded.finishing():
+                guarded.start(RunInfo(folder.digest, folder.path.name, folder.path, config))
+                conclude(guarded, folder, folder.traces(), metrics, dataset.target_language, dataset.target_unit)
+        return metrics
+    examples = dataset.load()  # before the model: bad data costs nothing
+
+    def make_translate() -> Translate:
+        loaded = model.load(prompt, dataset.source_unit, dataset.target_unit, paradigm)
+        from streamllm.batching.scheduler import translate_many  # after it: a model that is not there is said at once
+
+        def translate_one(session: "Session", example: Example, clock: "Clock") -> Trace:
+            return translate(session, example, policy, limits, dataset.source_unit, dataset.target_unit, clock)
+
+        return lambda examples: translate_many(loaded, examples, translate_one, batch_size, seed)
+
+    return evaluate(
+        folder,
+        examples,
+        make_translate,
+        config=config,
+        target_language=dataset.target_language,
+        target_unit=dataset.target_unit,
+        tracker=tracker,
+        arrival=arrival,
+        at_limit=limits.reached,
+    )
+
+
+def evaluate(
+    folder: RunFolder,
+    examples: Sequence[Example],
+    make_translate: Callable[[], Translate],
+    *,
+    config: Mapping[str, Any],
+    target_language: str,
+    target_unit: Unit = "word",
+    tracker: Tracker | None = None,
+    arrival: ArrivalClock | None = None,
+    at_limit: Callable[[State], bool] | None = None,
+) -> dict[str, Any]:
+    """Translate what the folder does not hold yet, then write the metrics of all of it; raises as
+    `run_experiment`. ``make_translate`` is called, and so the model loaded, only if something is missing."""
+    _check_examples(examples)
+    guarded = Guarded(tracker or NullTracker())
+    with folder:
+        done = _check_done(folder, folder.traces(), examples)
+        pending = [example for example in examples if example.id not in done]
+        translate_pending = make_translate() if pending else None
+        folder.begin(config, environment())
+        with logging_to(folder.path / LOG), guarded.finishing():
+            try:
+                guarded.start(RunInfo(folder.digest, folder.path.name, folder.path, config))
+                log.log(
+                    logging.INFO if done else logging.DEBUG,
+                    *("%s: %d of %d sentences are there already", folder.path, len(done), len(examples)),
+                )
+                if translate_pending is not None:
+                    running = RunningScores(target_language, target_unit, done.values())
+                    store_all(translate_pending(pending), folder, done, len(examples), running, guarded)
+                traces = [done[example.id] for example in examples]
+                metrics: dict[str, Any] = dict(summarise(traces, target_language, target_unit, arrival, at_limit))
+                folder.finish(metrics, [example.id for example in examples])
+                conclude(guarded, folder, traces, metrics, target_language, target_unit)
+                log.debug("finished: %s", metrics)
+            except KeyboardInterrupt:
+                stored = len(folder.traces())  # not of `done`, to which the last may not have been added yet
+                log.info(
+                    "interrupted: %d of %d sentences are stored in %s; the same command goes on from there",
+                    *(stored, len(examples), folder.path),
+                )
+                raise
+            except Exception:
+                log.debug("the run failed", exc_info=True)  # whole in run.log, one line on the screen
+                raise
+    print(summary_text(folder, metrics))
+    return metrics
+
+
+def _check_examples(examples: Sequence[Example]) -> None:
+    if not examples:
+        raise ValueError("the data set has no examples: look at dataset.limit and at its files")
+    seen: set[str] = set()
+    for example in examples:
+        if example.id in seen:
+            raise ValueError(f"the data set has two examples with the id {example.id!r}; each needs its own")
+        seen.add(example.id)
+
+
+def _check_done(folder: RunFolder, traces: Sequence[Trace], examples: Sequence[Example]) -> dict[str, Trace]:
+    """Stored traces by id, once they are known to be of these examples: files may have changed since."""
+    by_id = {example.id: example for example in examples}
+    for trace in traces:
+        example = by_id.get(trace.id)
+        if example is None or (example.source, example.reference) != (trace.source, trace.reference):
+            now = "not there" if example is None else repr(example.source)
+            raise ValueError(
+                f"{folder.path} was begun on other data: its sentence {trace.id!r} ({trace.source!r}) is {now} now. "
+                "Delete the folder, or restore the data"
+            )
+    return {trace.id: trace for trace in traces}

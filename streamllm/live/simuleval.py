@@ -1,0 +1,290 @@
+"""SimulEval's HTTP agent protocol: a client pushes source as it arrives and pops the target written since.
+
+Invariant: a pop gives all that the policy loop writes before it needs source that has not been pushed, and no more.
+So the number of source units pushed when a target unit is popped is its delay in a run.
+"""
+
+import itertools
+import json
+import logging
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+from greenlet import GreenletExit, getcurrent, greenlet
+
+from streamllm.engine.limits import Limits
+from streamllm.engine.loop import SessionLike, stream
+from streamllm.models.model import StreamingModel
+from streamllm.records import Decide, Example, Policy, Trace
+from streamllm.units import Unit, join, split
+
+log = logging.getLogger(__name__)
+
+PORT = 12321  # where SimulEval looks if it is not told
+ROUTES = {"/": "GET", "/reset": "POST", "/input": "PUT", "/output": "GET"}
+
+
+class ProtocolError(ValueError):
+    """A request that this protocol does not have; the message says what is accepted."""
+
+    def __init__(self, message: str, status: HTTPStatus = HTTPStatus.BAD_REQUEST):
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Text on its way: SimulEval 1.1.4's TextSegment, or its EmptySegment when there is none.
+
+    ``finished``: no more will come, of the source or of the target.
+    """
+
+    content: str = ""
+    finished: bool = False
+
+    @classmethod
+    def from_json(cls, body: bytes) -> Self:
+        """Raises: ProtocolError: ``body`` is no segment, or one of speech."""
+        try:
+            values = json.loads(body)
+        except ValueError as error:
+            raise ProtocolError(
+                f"the body is not JSON ({error}): put a segment such as {cls('word').to_json()}"
+            ) from error
+        if not isinstance(values, dict) or "data_type" not in values:
+            raise ProtocolError(f"{values!r:.80} is no segment: put an object such as {cls('word').to_json()}")
+        kind, finished = values["data_type"], values.get("finished", False)
+        content = "" if kind is None else values.get("content")
+        if kind not in ("text", None):
+            raise ProtocolError(f"data_type is {kind!r}; accepted are 'text', and null for a segment without content")
+        if not isinstance(finished, bool):
+            raise ProtocolError(f"finished is {finished!r}; accepted are true and false")
+        if not isinstance(content, str):
+            raise ProtocolError(f"content is {content!r:.80}; accepted is a string")
+        if any("\ud800" <= char <= "\udfff" for char in content):
+            raise ProtocolError(f"content is {content!r:.80}, which is half a character: send both surrogates together")
+        return cls(content, finished)
+
+    def to_json(self) -> str:
+        """As SimulEval writes it."""
+        values: dict[str, Any] = {"index": 0, "content": self.content or [], "finished": self.finished}
+        values |= {"is_empty": not self.content, "data_type": "text" if self.content else None}
+        return json.dumps(values | {"tgt_lang": None, "config": {}})
+
+
+class Sentence:
+    """The policy loop over one sentence, which stands still whenever it needs source that has not been pushed.
+
+    A client of this protocol cannot change a word that it has been given. Where a unit is extended after it was popped
+    (a comma that the model puts to it after the next read), the rest comes as a word of its own: see `as_sent`. To hold
+    units back until nothing can extend them would delay every one of them by the read that may follow it.
+
+    Call `pop` and `close` from one thread.
+    """
+
+    def __init__(
+        self,
+        session: SessionLike,
+        decide: Decide,
+        limits: Limits = Limits(),
+        source_unit: Unit = "word",
+        target_unit: Unit = "word",
+    ):
+        self._units = source_unit, target_unit
+        self._events = stream(session, self._arriving(), decide, limits, target_unit)
+        self._loop: greenlet | None = None
+        self._pushed: deque[str] = deque()  # and not read yet
+        self._source_ended = False
+        self._written: list[str] = []  # and not popped yet
+        self._error: Exception | None = None
+
+    def push(self, segment: Segment) -> None:
+        """More source: any number of units, or none.
+
+        Raises:
+            ProtocolError: the source had ended.
+        """
+        units = split(segment.content, self._units[0])
+        if units and self._source_ended:
+            raise ProtocolError(
+                f"{segment.content!r:.80} comes after the end of the source: POST /reset before a new sentence"
+            )
+        self._pushed.extend(units)
+        self._source_ended = self._source_ended or segment.finished
+
+    def pop(self) -> Segment:
+        """What has been written since the last pop; ``finished`` once the sentence has ended.
+
+        Raises: what the model or the policy raises, also whenever it is called again.
+        """
+        if self._loop is None:
+            self._loop = greenlet(self._run)
+        if self._error is not None:
+            raise self._error
+        if not self._loop.dead:
+            try:
+                self._loop.switch()
+            except Exception as error:
+                self._error = error
+                raise
+        written, self._written = self._written, []
+        return Segment(join(written, self._units[1]), finished=self._loop.dead)
+
+    def close(self) -> None:
+        """Give up."""
+        if self._loop:  # has begun and has not ended
+            self._loop.throw(GreenletExit)
+
+    def _run(self) -> None:
+        for event, _ in self._events:
+            if event.kind == "extend" and self._written:  # nobody has seen it
+                self._written[-1] += event.text
+            elif event.kind in ("write", "extend"):
+                self._written.append(event.text)
+
+    def _arriving(self) -> Iterator[str]:
+        while True:
+            if self._pushed:
+                yield self._pushed.popleft()
+            elif self._source_ended:
+                return
+            else:
+                getcurrent().parent.switch()  # back to pop()
+
+
+def as_sent(trace: Trace) -> tuple[list[str], list[int]]:
+    """The words and delays that SimulEval records when it is served what ``trace`` is of.
+
+    They are the trace's own, except that the rest of an extended unit is a word with a delay of its own, and that
+    SimulEval pops nothing before its first push, so no delay is 0.
+    """
+    words: list[str] = []
+    delays: list[int] = []
+    read = 0
+    for event in trace.events:
+        delay = max(read, min(1, trace.source_units))
+        if event.kind in ("read", "forced_read"):
+            read += 1
+        elif event.kind == "extend" and delays and delays[-1] == delay:  # nobody has seen the unit
+            words[-1] += event.text
+        elif event.kind in ("write", "extend"):
+            words.append(event.text)
+            delays.append(delay)
+    return words, delays
+
+
+def agent_server(
+    model: StreamingModel,
+    policy: Policy,
+    limits: Limits = Limits(),
+    host: str = "127.0.0.1",
+    port: int = PORT,
+    seed: int = 0,
+) -> "AgentServer":
+    """A server of ``model`` and ``policy``, listening; ``serve_forever()`` makes it answer.
+
+    Sentences have no ids here, so those that sampling is seeded by are not those of a run.
+
+    Raises: as `AgentServer`; ValueError: the policy needs to know the sentence (`policies.Oracle`).
+    """
+    numbers = itertools.count()
+
+    def new_sentence() -> Sentence:
+        name = f"served-{next(numbers)}"
+        decide = policy.start(Example(name, "", ""))
+        units = model.prompt.source_unit, model.prompt.target_unit
+        return Sentence(model.session(seed, name), decide, limits, *units)
+
+    return AgentServer(new_sentence, host, port, info=f"{policy} [text -> text]")
+
+
+class AgentServer(HTTPServer):
+    """One sentence at a time, whoever asks, in the thread that serves.
+
+    Args:
+        port: 0 takes a free one; see `address`.
+        info: what GET / says.
+
+    Raises:
+        ValueError: port is not a port number.
+        OSError: it cannot listen there.
+    """
+
+    def __init__(self, new_sentence: Callable[[], Sentence], host: str = "127.0.0.1", port: int = PORT, info: str = ""):
+        if not isinstance(port, int) or isinstance(port, bool) or not 0 <= port <= 65535:
+            raise ValueError(f"port is {port!r}; accepted are 0 (any free port) to 65535")
+        self._new_sentence, self._info = new_sentence, info
+        self._sentence = new_sentence()
+        try:
+            super().__init__((host, port), _Handler)
+        except OSError as error:
+            raise OSError(f"cannot listen on {host}:{port} ({error.strerror or error}): choose another port") from error
+
+    @property
+    def address(self) -> str:
+        host, port = self.server_address[:2]
+        return f"http://{host!s}:{port}"
+
+    def answer(self, method: str, path: str, body: bytes = b"") -> str:
+        """The body of the answer to a request.
+
+        Raises: ProtocolError, and as `Sentence.pop`.
+        """
+        if path not in ROUTES:
+            known = ", ".join(f"{verb} {route}" for route, verb in ROUTES.items())
+            raise ProtocolError(f"there is no {path}; there are: {known}", HTTPStatus.NOT_FOUND)
+        if method != ROUTES[path]:
+            message = f"{method} {path} is not accepted: use {ROUTES[path]} {path}"
+            raise ProtocolError(message, HTTPStatus.METHOD_NOT_ALLOWED)
+        if path == "/reset":
+            self._sentence.close()
+            self._sentence = self._new_sentence()
+        elif path == "/input":
+            self._sentence.push(Segment.from_json(body))
+        elif path == "/output":
+            return self._sentence.pop().to_json()
+        else:
+            return json.dumps({"info": self._info})
+        return ""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: AgentServer
+    timeout = 60  # seconds: a client that stalls must not stop the others for ever
+    wbufsize = -1  # headers and body leave together, not one waiting for the other's acknowledgement
+
+    def do_GET(self) -> None:
+        status, text = HTTPStatus.OK, ""
+        try:
+            text = self.server.answer(self.command, urlsplit(self.path).path, self._body())
+        except ProtocolError as error:
+            status, text = error.status, _error(error)
+        except Exception as error:  # of the model or the policy: this sentence is lost, not the server
+            log.exception("%s %s", self.command, self.path)
+            status, text = HTTPStatus.INTERNAL_SERVER_ERROR, _error(error)
+        content = text.encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    do_POST = do_PUT = do_DELETE = do_PATCH = do_GET
+
+    def _body(self) -> bytes:
+        length = self.headers.get("Content-Length", "0")
+        if not (length.isascii() and length.isdecimal()):
+            raise ProtocolError(f"Content-Length is {length!r}; accepted is the number of bytes of the body")
+        return self.rfile.read(int(length))
+
+    def log_message(self, format: str, *args: Any) -> None:
+        log.debug(format, *args)
+
+
+def _error(error: Exception) -> str:
+    return json.dumps({"error": " ".join(str(error).split()) or type(error).__name__}, ensure_ascii=False)

@@ -1,0 +1,253 @@
+"""Any mlx-lm decoder as a streaming model: loading it from the bundle, a folder or the hub, with clear
+errors, and opening sessions on it. mlx-lm's model files are used as they are."""
+
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+from mlx.utils import tree_map
+
+from streamllm.cache.retention import Retention
+from streamllm.engine.paradigms.group import Group
+from streamllm.engine.paradigms.memory import Paradigm, TargetStart
+from streamllm.models.families import check_supported
+from streamllm.models.model import SETTINGS, StreamingModel
+from streamllm.prompt import Prompt, PromptTokens
+from streamllm.units import Unit
+
+log = logging.getLogger(__name__)
+
+ASSETS = Path(__file__).parent / "assets"
+BUNDLED = "bundled:"
+TOKENIZER_FILES = ("tokenizer.json", "*.model", "*.tiktoken", "vocab.*")
+
+
+class ModelError(ValueError):
+    """A model that cannot be loaded or cannot stream; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Which model to load, and how it writes.
+
+    Args:
+        path: ``bundled:NAME``, a local folder, or a hub id (``organisation/name``).
+        adapter_path: folder of an adapter in mlx-lm's format. A `SETTINGS` file there counts before the model's.
+        target_start: position of the first target token (φ), or "after_source" (see `GroupMemory`). None takes what
+            the model was trained with, and "after_source" for a model that was not trained to stream.
+        dtype: "float32", "bfloat16" or "float16"; None keeps the dtype on a GPU and takes float32 on a CPU,
+            where everything else is 10 to 20 times slower.
+        quantized: whether quantised weights stay so. None unpacks them on a CPU, for the same reason.
+        temperature, top_p: of sampling; temperature 0 is greedy.
+        max_source, max_target, sinks, kv_bits, kv_group_size: for long streams, see `Retention` (docs/long_streams.md).
+    """
+
+    path: str
+    adapter_path: str | None = None
+    target_start: TargetStart | None = None
+    dtype: str | None = None
+    quantized: bool | None = None
+    temperature: float = 0.0
+    top_p: float = 1.0
+    max_source: int | None = None
+    max_target: int | None = None
+    sinks: int = 4
+    kv_bits: int | None = None
+    kv_group_size: int = 64
+
+    def __post_init__(self) -> None:
+        if self.dtype not in (None, "float32", "bfloat16", "float16"):
+            raise ModelError(f"model.dtype is {self.dtype!r}; accepted are float32, bfloat16, float16 and null")
+        if self.quantized not in (None, True, False):
+            raise ModelError(f"model.quantized is {self.quantized!r}; accepted are true, false and null")
+        if self.temperature < 0:
+            raise ModelError(f"model.temperature is {self.temperature}; accepted is at least 0 (0 is greedy)")
+        if not 0 < self.top_p <= 1:
+            raise ModelError(f"model.top_p is {self.top_p}; accepted is above 0 and at most 1")
+        start = self.target_start
+        if start not in (None, "after_source") and not (isinstance(start, int) and start >= 0):
+            raise ModelError(
+                f"model.target_start is {start!r}; accepted are a position of at least 0, after_source and null"
+            )
+        try:
+            self.retention  # noqa: B018  it checks
+        except ValueError as error:
+            raise ModelError(f"model.{error}") from error
+
+    @property
+    def retention(self) -> Retention:
+        return Retention(self.max_source, self.max_target, self.sinks, self.kv_bits, self.kv_group_size)
+
+    def load(
+        self,
+        prompt: Prompt | None = None,
+        source_unit: Unit = "word",
+        target_unit: Unit = "word",
+        paradigm: Paradigm | None = None,
+    ) -> "StreamingModel":
+        """Load the model.
+
+        Args:
+            prompt: None takes the model folder's own prompt, else its chat template.
+            paradigm: how the streams lie in memory; None is `Group`. A model that was trained for another one is
+                warned about.
+
+        Raises:
+            ModelError: it is not there, is broken, is of a family that cannot stream, or has no prompt.
+        """
+        folder = find_model(self.path)
+        config = _read_json(folder / "config.json")
+        if "model_type" not in config:
+            raise ModelError(f"{folder / 'config.json'} has no model_type: mlx-lm cannot load it")
+        try:
+            check_supported(config["model_type"])
+        except ValueError as error:
+            raise ModelError(str(error)) from error
+        settings = self._settings(folder)
+        try:
+            prompt = prompt or (Prompt(**settings["prompt"]) if "prompt" in settings else Prompt(chat=True))
+        except (TypeError, ValueError) as error:
+            raise ModelError(f"{folder / SETTINGS} does not hold a prompt: {_first_line(error)}") from error
+        model, tokenizer = _load(folder, self.adapter_path)
+        try:
+            tokens = PromptTokens(prompt, tokenizer, source_unit, target_unit)
+        except ValueError as error:
+            raise ModelError(str(error)) from error
+        target_start = (
+            self.target_start if self.target_start is not None else settings.get("target_start", "after_source")
+        )
+        paradigm = paradigm or Group()
+        trained = settings.get("paradigm", paradigm.trained_as)
+        if trained != paradigm.trained_as:
+            log.warning("%s was trained for paradigm=%s; this is %s", self.path, trained, paradigm)
+        model = _in_dtype(_unpacked(model, self.quantized), self.dtype)
+        try:
+            return StreamingModel(
+                model,
+                tokens,
+                tokenizer,
+                target_start=target_start,
+                temperature=self.temperature,
+                top_p=self.top_p,
+                paradigm=paradigm,
+                alignment_heads=settings.get("alignment_heads"),
+                retention=self.retention,
+            )
+        except ValueError as error:
+            raise ModelError(str(error)) from error
+
+    def _settings(self, folder: Path) -> dict[str, Any]:
+        settings: dict[str, Any] = {}
+        for place in (folder, *([Path(self.adapter_path)] if self.adapter_path else [])):
+            if (place / SETTINGS).exists():
+                settings |= _read_json(place / SETTINGS)
+        return settings
+
+
+def find_model(path: str) -> Path:
+    """The folder of a model, downloaded if ``path`` is a hub id."""
+    if path.startswith(BUNDLED):
+        folder = ASSETS / path.removeprefix(BUNDLED)
+        names = sorted(child.parent.name for child in ASSETS.glob("*/config.json"))
+        if folder.name not in names:
+            raise ModelError(f"no model {path!r} is bundled; there is: {', '.join(BUNDLED + name for name in names)}")
+        return folder
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").exists():
+            raise ModelError(f"{path!r} has no config.json: model.path is a folder that mlx_lm.load opens")
+        return folder
+    is_hub_id = path.count("/") == 1 and not path.startswith((".", "/", "~")) and not path.endswith("/")
+    if not is_hub_id:
+        raise ModelError(
+            f"model.path is {path!r}, and there is no such folder: give a model folder, a hub id "
+            f"(organisation/name) or {BUNDLED}tiny-en-de"
+        )
+    return _download(path)
+
+
+def _download(hub_id: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    wanted = ["*.json", "*.safetensors", "*.model", "*.tiktoken", "*.txt", "*.jinja"]
+    try:
+        return Path(snapshot_download(hub_id, allow_patterns=wanted))
+    except Exception as error:  # the hub client raises errors of several libraries
+        raise ModelError(
+            f"cannot get {hub_id!r} from the hub ({type(error).__name__}: {_first_line(error)}). If the name is "
+            "right, this machine may be offline: give model.path a local folder"
+        ) from error
+
+
+def _load(folder: Path, adapter_path: str | None) -> tuple[Any, Any]:
+    from mlx_lm import load
+    from mlx_lm.utils import load_adapters
+
+    if adapter_path is not None and not (Path(adapter_path) / "adapter_config.json").exists():
+        raise ModelError(
+            f"model.adapter_path is {adapter_path!r}, which has no adapter_config.json: give a folder that "
+            "mlx_lm.lora or train.py wrote"
+        )
+    if not any(any(folder.glob(pattern)) for pattern in TOKENIZER_FILES):
+        raise ModelError(f"{folder} is not a whole model: it has no tokenizer ({', '.join(TOKENIZER_FILES)})")
+    try:
+        model, tokenizer = load(str(folder))[:2]
+    except FileNotFoundError as error:
+        raise ModelError(f"{folder} is not a whole model: {_first_line(error)}") from error
+    except (ValueError, RuntimeError, OSError, KeyError, TypeError) as error:
+        raise ModelError(
+            f"cannot load {folder}: {_first_line(error)}. If its weights were cut off while copying or "
+            "downloading, fetch them again"
+        ) from error
+    if adapter_path is not None:
+        try:
+            model = load_adapters(model, adapter_path)
+        except (ValueError, RuntimeError, OSError, KeyError, TypeError, AttributeError) as error:
+            raise ModelError(
+                f"cannot apply the adapter {adapter_path!r}: {_first_line(error)}. It must have been trained on "
+                "this model"
+            ) from error
+        model.eval()
+    return model, tokenizer
+
+
+def _unpacked(model: Any, quantized: bool | None) -> Any:
+    if quantized is None:
+        quantized = mx.default_device() != mx.Device(mx.cpu)
+    if quantized:
+        return model
+    from mlx_lm.utils import dequantize_model
+
+    return dequantize_model(model)
+
+
+def _in_dtype(model: Any, dtype: str | None) -> Any:
+    if dtype is None and mx.default_device() != mx.Device(mx.cpu):
+        return model
+    wanted = getattr(mx, dtype or "float32")
+
+    def cast(array: mx.array) -> mx.array:
+        return array.astype(wanted) if mx.issubdtype(array.dtype, mx.floating) else array
+
+    model.update(tree_map(cast, model.parameters()))
+    mx.eval(model.parameters())
+    return model
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ModelError(f"{path.parent} has no {path.name}: it is not a model folder") from error
+    except ValueError as error:
+        raise ModelError(f"{path} is not JSON: {_first_line(error)}") from error
+    if not isinstance(content, dict):
+        raise ModelError(f"{path} holds {content!r:.40}; a JSON object is needed, as mlx_lm.load reads (model_type …)")
+    return content
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n")[0] or type(error).__name__

@@ -1,0 +1,104 @@
+"""A streaming model: a decoder of mlx-lm, its tokenizer and its prompt, and the sessions opened on them."""
+
+import json
+import os
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+from mlx.utils import tree_flatten
+
+from streamllm.cache.retention import Retention
+from streamllm.engine.paradigms.group import Group
+from streamllm.engine.paradigms.memory import Memory, Paradigm, TargetStart
+from streamllm.engine.session import Sampler, Session
+from streamllm.prompt import PromptTokens
+
+SETTINGS = "streamllm.json"  # in a folder trained to stream: prompt, target_start, paradigm, alignment_heads
+
+
+class StreamingModel:
+    """A model, its tokenizer and its prompt: everything that sentences have in common.
+
+    Args:
+        model: an mlx-lm model of a supported family.
+        tokenizer: mlx-lm's TokenizerWrapper.
+
+    Raises:
+        ValueError: the model or the paradigm cannot keep streams as ``retention`` says.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        prompt: PromptTokens,
+        tokenizer: Any,
+        target_start: TargetStart = 0,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        paradigm: Paradigm = Group(),
+        alignment_heads: Sequence[Sequence[int]] | None = None,
+        retention: Retention = Retention(),
+    ):
+        self.model, self.prompt, self.tokenizer = model, prompt, tokenizer
+        self.target_start, self.paradigm, self.alignment_heads = target_start, paradigm, alignment_heads
+        self._temperature, self._top_p = temperature, top_p
+        self.retention = retention
+        self._open: Callable[[TargetStart], Memory] = partial(paradigm.open, model)
+        if not retention.keeps_all:
+            headers = (len(prompt.source_header), len(prompt.target_header))
+            from streamllm.engine.paradigms.windows import memories
+
+            self._open = memories(retention, model, paradigm, *headers)
+
+    def session(self, seed: int = 0, name: str = "", memory: Memory | None = None) -> Session:
+        """A new sentence. Sampling is seeded by (seed, name), so that its order in a run does not matter.
+
+        Args:
+            memory: an empty one for it to live in; None opens one of its own.
+        """
+        key = mx.random.key(zlib.crc32(f"{seed}/{name}".encode()))
+        sampler = self._sampler(key) if self._temperature > 0 else None
+        if memory is None:
+            memory = self._open(self.target_start)
+        heads, ahead = self.alignment_heads, self.retention.max_target
+        return Session(memory, self.prompt, sampler, alignment_heads=heads, max_ahead=ahead)
+
+    def _sampler(self, key: mx.array) -> Sampler:
+        """A sampler with random numbers of its own: other sentences may be under way at the same time."""
+        from mlx_lm.sample_utils import apply_top_p
+
+        def sample(logprobs: mx.array) -> mx.array:
+            nonlocal key
+            key, now = mx.random.split(key)
+            if self._top_p < 1:
+                logprobs = apply_top_p(logprobs, self._top_p)
+            return mx.random.categorical(logprobs / self._temperature, key=now)
+
+        return sample
+
+    def save(self, folder: Path, dtype: mx.Dtype | None = None) -> None:
+        """Write a folder that `ModelConfig` and ``mlx_lm.load`` open: weights and `SETTINGS` beside the
+        config and tokenizer that are already there."""
+        weights = dict(tree_flatten(self.model.parameters()))
+        if dtype is not None:
+            weights = {name: value.astype(dtype) for name, value in weights.items()}
+        part = folder / "part-model.safetensors"
+        mx.save_safetensors(str(part), weights, {"format": "mlx"})
+        os.replace(part, folder / "model.safetensors")
+        self.save_settings(folder)
+
+    def save_settings(self, folder: Path) -> None:
+        """Write `SETTINGS`: all that belongs to the model besides weights and tokenizer."""
+        settings: dict[str, Any] = {
+            "prompt": asdict(self.prompt.text),
+            "target_start": self.target_start,
+            "paradigm": self.paradigm.trained_as,
+        }
+        if self.alignment_heads is not None:
+            settings["alignment_heads"] = [list(head) for head in self.alignment_heads]
+        (folder / SETTINGS).write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n")

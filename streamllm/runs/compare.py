@@ -1,0 +1,328 @@
+"""Statistics on runs: intervals of one, differences between two, and the table of their sentences side by side.
+
+One resampling of whole sentences serves all metrics, so quality and latency are judged on the same samples.
+"""
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamllm.files import RunError
+from streamllm.metrics.latency import METRICS, corpus_latency, latency
+from streamllm.metrics.quality import sentence_bleu, tokenizer
+from streamllm.records import Trace
+from streamllm.runs.folder import RunFolder
+from streamllm.runs.load import load_traces, read_config
+from streamllm.units import Unit, check_unit, unit_of
+
+if TYPE_CHECKING:
+    import pandas
+    from sacrebleu.metrics.bleu import BLEU
+
+
+RunPath = str | os.PathLike[str]
+Array = NDArray[np.float64]
+
+BLEU_NAME = "bleu"
+SEED = 12345  # sacrebleu's, so that its paired test draws the very same samples
+SHOWN = 3  # ids that an error names
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A corpus score of one run and its 95 % interval, from ``low`` to ``high``."""
+
+    metric: str
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A corpus score of two runs; ``difference`` is system - baseline, from ``low`` to ``high`` with 95 %
+    confidence. For the p-value see `paired_bootstrap`."""
+
+    metric: str
+    baseline: float
+    system: float
+    difference: float
+    low: float
+    high: float
+    p_value: float
+
+
+def bootstrap(
+    run: RunPath, samples: int = 1000, seed: int = SEED, metrics: Sequence[str] | None = None
+) -> dict[str, Interval]:
+    """How sure the scores of a finished run are: percentile bootstrap over its sentences (Koehn 2004).
+
+    Args:
+        run: the run folder.
+        samples: how many times as many sentences are drawn, with replacement.
+        seed: of the drawing.
+        metrics: "bleu" and names of `streamllm.metrics.latency.METRICS`; None: all of them.
+
+    Returns: an interval for each metric. ``value`` is what ``metrics.json`` holds; a metric that no sentence
+        defines is nan.
+    Raises: FileNotFoundError: there is no run. RunError: it has not finished. ValueError: an unknown metric,
+        ``samples`` below 1, or a configuration that does not tell the target language.
+    """
+    names = _check_arguments(samples, metrics)
+    scored = _Scored.of(run, names)
+    counts = _resample(len(scored.traces), samples, seed)
+    intervals = {}
+    for name in names:
+        low, high = _percentiles(scored.corpus(name, counts))
+        intervals[name] = Interval(name, scored.value(name), low, high)
+    return intervals
+
+
+def intervals(
+    runs: "pandas.DataFrame", samples: int = 1000, seed: int = SEED, metrics: Sequence[str] | None = None
+) -> "pandas.DataFrame":
+    """`bootstrap` of each row of `streamllm.runs.load.load_runs`, for the bands of `streamllm.plots`.
+
+    Returns: columns ``bleu_low``, ``bleu_high``, ``laal_low`` … with the index of ``runs``.
+    Raises: ValueError: ``runs`` has no column ``folder``; and as `bootstrap`.
+    """
+    import pandas
+
+    if "folder" not in runs:
+        raise ValueError("runs has no column 'folder': take the DataFrame of streamllm.runs.load.load_runs")
+    rows = []
+    for folder in runs["folder"]:
+        found = bootstrap(folder, samples, seed, metrics).values()
+        rows.append({f"{i.metric}_{end}": getattr(i, end) for i in found for end in ("low", "high")})
+    return pandas.DataFrame(rows, index=runs.index)
+
+
+def paired_bootstrap(
+    baseline: RunPath, system: RunPath, samples: int = 1000, seed: int = SEED, metrics: Sequence[str] | None = None
+) -> dict[str, Difference]:
+    """Whether two finished runs over the same sentences differ: paired bootstrap (Koehn 2004).
+
+    Every sample draws the same sentences of both runs, for BLEU and all latencies at once. The p-value is that
+    of sacrebleu's ``PairedTest(test_type="bs")``, with its seed and for BLEU equal to it: how often the absolute
+    difference exceeds its own mean over the samples by more than the real one. For a clear difference that is a
+    one-sided p, so an interval of 95 % without zero goes with p < 0.025. Runs that agree in every sample get 1,
+    where sacrebleu gives its least value.
+
+    Args:
+        baseline, system: the run folders; sentences are matched by id, in any order.
+        samples, seed, metrics: as for `bootstrap`.
+
+    Returns: a `Difference` for each metric; ``pandas.DataFrame(result.values())`` makes a table of them.
+    Raises: RunError: the runs do not hold the same sentences; and as `bootstrap`.
+    """
+    names = _check_arguments(samples, metrics)
+    a, b = _pair(_Scored.of(baseline, names), _Scored.of(system, names))
+    counts = _resample(len(a.traces), samples, seed)
+    differences = {}
+    for name in names:
+        drawn = b.corpus(name, counts) - a.corpus(name, counts)
+        low, high = _percentiles(drawn)
+        old, new = a.value(name), b.value(name)
+        differences[name] = Difference(name, old, new, new - old, low, high, _p_value(drawn, new - old))
+    return differences
+
+
+def sentence_table(run_a: RunPath, run_b: RunPath, metrics: Sequence[str] = ("al", "laal")) -> "pandas.DataFrame":
+    """Two runs sentence by sentence, in the order of the first.
+
+    Args:
+        metrics: names of `streamllm.metrics.latency.METRICS`.
+
+    Returns: one row a sentence: ``id``, ``source``, ``reference``, ``prediction_a``, ``prediction_b``, sentence
+        BLEU (0 to 100) ``bleu_a``, ``bleu_b`` and ``bleu_difference`` (b - a), and the same three columns for
+        each latency, in source units; nan where a sentence has no output.
+    Raises: as `paired_bootstrap`.
+    """
+    import pandas
+
+    names = [BLEU_NAME, *_check_arguments(1, metrics)]
+    a, b = _pair(_Scored.of(run_a, metrics), _Scored.of(run_b, metrics))
+    columns: dict[str, Any] = {
+        "id": [trace.id for trace in a.traces],
+        "source": [trace.source for trace in a.traces],
+        "reference": [trace.reference for trace in a.traces],
+        "prediction_a": [trace.prediction for trace in a.traces],
+        "prediction_b": [trace.prediction for trace in b.traces],
+    }
+    for name in dict.fromkeys(names):
+        of_a, of_b = a.sentences(name), b.sentences(name)
+        columns |= {f"{name}_a": of_a, f"{name}_b": of_b, f"{name}_difference": of_b - of_a}
+    return pandas.DataFrame(columns)
+
+
+# --- the statistics of one run
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """The traces of a run with what its corpus scores are sums of."""
+
+    folder: Path
+    language: str
+    traces: list[Trace]
+    bleu: NDArray[np.int64]  # (sentences, 2 + 2 * 4): lengths, matching n-grams, n-grams; empty if not asked for
+    latencies: dict[str, Array]  # each (sentences,), nan where undefined
+
+    @classmethod
+    def of(cls, run: RunPath, names: Sequence[str]) -> "_Scored":
+        traces, folder = load_traces(run), RunFolder(run)
+        folder.metrics()  # raises for a run that has not finished
+        language, unit = _target(folder.path)
+        chosen = {name: METRICS[name] for name in names if name != BLEU_NAME}
+        rows = [latency(t.delays, t.source_units, t.reference, unit, chosen) for t in traces]
+        return cls(
+            folder=folder.path,
+            language=language,
+            traces=traces,
+            bleu=_bleu_statistics(traces, language) if BLEU_NAME in names else np.zeros((0, 0), np.int64),
+            latencies={name: np.array([row[name] for row in rows], np.float64) for name in chosen},
+        )
+
+    def take(self, order: Sequence[int]) -> "_Scored":
+        return _Scored(
+            self.folder,
+            self.language,
+            [self.traces[index] for index in order],
+            self.bleu[list(order)] if self.bleu.size else self.bleu,
+            {name: values[list(order)] for name, values in self.latencies.items()},
+        )
+
+    def sentences(self, name: str) -> Array:
+        """The score of each sentence."""
+        if name == BLEU_NAME:
+            return np.array([sentence_bleu(t.prediction, t.reference, self.language) for t in self.traces])
+        return self.latencies[name]
+
+    def corpus(self, name: str, counts: Array) -> Array:
+        """The corpus score of each sample; ``counts`` (samples, sentences) is how often each sentence is in it."""
+        if name == BLEU_NAME:
+            return _bleu_of_sums(counts @ self.bleu, _scorer(self.language))
+        values = self.latencies[name]
+        defined = ~np.isnan(values)
+        with np.errstate(invalid="ignore"):  # 0 / 0: no sentence of the sample has the metric
+            return np.asarray((counts @ np.where(defined, values, 0.0)) / (counts @ defined.astype(np.float64)))
+
+    def value(self, name: str) -> float:
+        """The score of the run itself, to the last digit that of ``metrics.json``."""
+        if name == BLEU_NAME:
+            return float(self.corpus(name, np.ones((1, len(self.traces))))[0])
+        return corpus_latency({name: value} for value in self.latencies[name].tolist()).means[name]
+
+
+def _target(run: Path) -> tuple[str, Unit]:
+    """Language and unit of the target, as the data set of the run had them."""
+    dataset = read_config(run).get("dataset") or {}
+    language, unit = dataset.get("target_language"), dataset.get("target_unit")
+    if language is None and "_target_" in dataset:  # the data set itself knows, e.g. by the names of its files
+        module, _, name = dataset["_target_"].rpartition(".")
+        made = getattr(import_module(module), name)(**{k: v for k, v in dataset.items() if k != "_target_"})
+        language, unit = made.target_language, made.target_unit
+    if language is None:
+        raise ValueError(f"{run / 'run.yaml'} does not tell the target language: add dataset.target_language to it")
+    unit = unit or unit_of(language)
+    check_unit(unit)
+    return language, unit
+
+
+def _scorer(language: str) -> "BLEU":
+    from sacrebleu.metrics.bleu import BLEU
+
+    # Effective order changes single sentences only (and hushes a warning about them), not what follows here.
+    return BLEU(tokenize=tokenizer(language), force=True, effective_order=True)
+
+
+def _bleu_statistics(traces: Iterable[Trace], language: str) -> NDArray[np.int64]:
+    scorer = _scorer(language)
+    scores = [scorer.sentence_score(trace.prediction, [trace.reference]) for trace in traces]
+    return np.array([[s.sys_len, s.ref_len, *s.counts, *s.totals] for s in scores], np.int64)
+
+
+def _bleu_of_sums(sums: Array, scorer: "BLEU") -> Array:
+    """Corpus BLEU (samples,) of summed statistics (samples, 2 + 2 * orders)."""
+    orders = scorer.max_ngram_order
+    return np.array(
+        [
+            scorer.compute_bleu(
+                correct=correct_and_total[:orders],
+                total=correct_and_total[orders:],
+                sys_len=system_length,
+                ref_len=reference_length,
+                smooth_method=scorer.smooth_method,
+                smooth_value=scorer.smooth_value,
+            ).score
+            for system_length, reference_length, *correct_and_total in np.rint(sums).astype(np.int64).tolist()
+        ]
+    )
+
+
+# --- sampling
+
+
+def _resample(sentences: int, samples: int, seed: int) -> Array:
+    """How often each sentence is in each sample: (samples, sentences). The draws are sacrebleu's."""
+    drawn = np.random.default_rng(seed).choice(sentences, size=(samples, sentences), replace=True)
+    return np.stack([np.bincount(row, minlength=sentences) for row in drawn]).astype(np.float64)
+
+
+def _percentiles(drawn: Array) -> tuple[float, float]:
+    defined = drawn[~np.isnan(drawn)]
+    if not defined.size:
+        return float("nan"), float("nan")
+    low, high = np.quantile(defined, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _p_value(drawn: Array, difference: float) -> float:
+    sizes = np.abs(drawn[~np.isnan(drawn)])
+    if not sizes.size or np.isnan(difference):
+        return float("nan")
+    if not sizes.any():
+        return 1.0
+    return (int(np.sum(sizes - sizes.mean() > abs(difference))) + 1) / (len(sizes) + 1)
+
+
+# --- checks
+
+
+def _check_arguments(samples: int, metrics: Sequence[str] | None) -> list[str]:
+    known = [BLEU_NAME, *METRICS]
+    names = known if metrics is None else list(metrics)
+    if isinstance(metrics, str) or not names or (unknown := [name for name in names if name not in known]):
+        given = metrics if isinstance(metrics, str) or not names else unknown
+        raise ValueError(f"metrics: {given!r} is not accepted; give a list of some of {', '.join(known)}")
+    if samples < 1:
+        raise ValueError(f"samples is {samples}; at least 1 is needed, and 1000 is usual")
+    return names
+
+
+def _pair(a: _Scored, b: _Scored) -> tuple[_Scored, _Scored]:
+    """Both runs in the order of the first."""
+    places = {trace.id: index for index, trace in enumerate(b.traces)}
+    for one, other in ((a, b), (b, a)):
+        ids = {trace.id for trace in other.traces}
+        if missing := [trace.id for trace in one.traces if trace.id not in ids]:
+            raise RunError(
+                f"{len(missing)} of the {len(one.traces)} sentences of {one.folder} are not in {other.folder} "
+                f"({', '.join(missing[:SHOWN])}{' …' if missing[SHOWN:] else ''}): compare runs over the same data set"
+            )
+    ordered = b.take([places[trace.id] for trace in a.traces])
+    for left, right in zip(a.traces, ordered.traces, strict=True):
+        if (left.source, left.reference) != (right.source, right.reference):
+            raise RunError(
+                f"sentence {left.id!r} is {left.source!r} -> {left.reference!r} in {a.folder}, but {right.source!r} "
+                f"-> {right.reference!r} in {b.folder}: compare runs over the same data set"
+            )
+    if a.language != b.language:
+        raise RunError(f"the target is {a.language!r} in {a.folder}, but {b.language!r} in {b.folder}")
+    return a, ordered

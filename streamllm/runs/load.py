@@ -1,0 +1,115 @@
+"""Reading runs back: their table, their sentences, their delays."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from streamllm.records import Trace
+
+if TYPE_CHECKING:
+    import pandas
+from typing import TYPE_CHECKING
+
+from streamllm.files import RunError
+from streamllm.runs.folder import CONFIG, PREDICTIONS, RunFolder, log
+
+if TYPE_CHECKING:
+    import pandas
+
+
+LAG_BOUNDS = ("min_lag", "max_lag")  # keys at the top that bound any policy
+
+
+# --- reading runs back
+
+
+def load_traces(run: str | os.PathLike[str]) -> list[Trace]:
+    """The traces of a run folder, finished or not, times included.
+
+    Raises:
+        FileNotFoundError: there is no run in this folder.
+    """
+    folder = RunFolder(run)
+    if not (folder.path / PREDICTIONS).exists():
+        raise FileNotFoundError(f"{run} has no {PREDICTIONS}: give the folder of one run (outputs/<name>-<digest>)")
+    return folder.traces()
+
+
+def load_delays(run: str | os.PathLike[str]) -> dict[str, list[int]]:
+    """After how many units each unit of each sentence of a run was written, to replay it (`policies.Oracle`).
+
+    What was written after the end of the source counts one more than the source has: that end was read, too.
+
+    Raises: as `load_traces`.
+    """
+    return {trace.id: _delays(trace) for trace in load_traces(run)}
+
+
+def _delays(trace: Trace) -> list[int]:
+    written = 0
+    for event in trace.events:
+        if event.kind == "end":
+            break
+        written += event.kind == "write"
+    return [*trace.delays[:written], *[trace.source_units + 1] * (len(trace.delays) - written)]
+
+
+def load_runs(root: str | os.PathLike[str] = "outputs") -> "pandas.DataFrame":
+    """One row for each finished run in ``root``: ``folder``, ``name`` and ``digest``, its configuration with
+    dots between keys (``policy.k``), and its metrics. A run whose metrics are damaged is left out, with a warning.
+
+    Raises:
+        FileNotFoundError: ``root`` is not a folder.
+    """
+    import pandas
+
+    if not Path(root).is_dir():
+        raise FileNotFoundError(f"{root} is not a folder: give the folder that holds the runs (output.root)")
+    rows = []
+    for path in sorted(Path(root).iterdir()):
+        folder = RunFolder(path)
+        if path.name.startswith(".") or not folder.finished:
+            continue
+        try:
+            metrics = folder.metrics()
+        except RunError as error:
+            log.warning("left out: %s", error)
+            continue
+        config = read_config(path)
+        name, _, digits = path.name.rpartition("-")
+        rows.append({"folder": str(path), **flatten(config), **metrics, "name": name, "digest": digits})
+    return pandas.DataFrame(rows)
+
+
+def read_config(run: str | os.PathLike[str]) -> dict[str, Any]:
+    """The resolved configuration of a run folder."""
+    import yaml
+
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C one is ten times faster, if it was built
+    with (Path(run) / CONFIG).open("rb") as file:
+        config: dict[str, Any] = yaml.load(file, loader)
+    return config
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested keys joined by dots; lists stay as they are."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def policy_name(target: str) -> str:
+    """The short name of a policy by its class: "waitk" for ``streamllm.policies.waitk.WaitK``, and
+    "local_agreement" for ``my.own.LocalAgreement``."""
+    module, _, name = target.rpartition(".")
+    file = module.rpartition(".")[2]
+    if file.replace("_", "") == name.lower():
+        return file
+    return "".join(
+        "_" + c.lower() if c.isupper() and i and not name[i - 1].isupper() else c.lower() for i, c in enumerate(name)
+    )

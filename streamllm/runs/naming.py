@@ -1,0 +1,27 @@
+"""The digits that name a run: a digest of its configuration."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+# Top-level keys that say where and how a run is made and recorded, not what comes out of it.
+NOT_IN_DIGEST = frozenset({"hydra", "tracker", "output", "experiment", "name", "debug", "tuning", "batch_size"})
+
+
+def digest(config: Mapping[str, Any]) -> str:
+    """Twelve hexadecimal digits that name the resolved ``config``, whatever the order of its keys.
+
+    Keys of `NOT_IN_DIGEST` do not count, and 0 is the same as 0.0.
+    """
+    counted = {key: value for key, value in config.items() if key not in NOT_IN_DIGEST}
+    text = json.dumps(_plain(counted), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value

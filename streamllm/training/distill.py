@@ -1,0 +1,89 @@
+"""Sequence-level distillation (Kim & Rush 2016, arXiv 1606.07947): a teacher's translations as the targets to learn
+from. A file of them is written pair by pair, so that nothing is lost by a stop; the same call goes on."""
+
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from streamllm.batching.coroutines import Clock
+from streamllm.batching.scheduler import translate_many
+from streamllm.batching.sizes import batch_size_of
+from streamllm.data.dataset import Dataset
+from streamllm.engine.limits import Limits
+from streamllm.engine.loop import translate
+from streamllm.engine.session import Session
+from streamllm.files import open_for_append, read_json_lines, write_atomically
+from streamllm.models.model import StreamingModel
+from streamllm.policies import Full
+from streamllm.records import Example, Trace
+from streamllm.runs.naming import digest
+
+log = logging.getLogger(__name__)
+
+BLOCK = 64  # times the batch size: pairs that are held at a time
+
+
+def distill(
+    model: StreamingModel,
+    corpus: Dataset,
+    to: Path,
+    config: Mapping[str, Any],
+    batch_size: int | None = 1,
+    limits: Limits = Limits(),
+    seed: int = 0,
+    stream: bool = False,
+) -> Iterator[int]:
+    """Translate the sources of a corpus, each read whole (policy=full), into a file of JSON Lines that
+    ``dataset=table dataset.path=…`` takes: ``id``, and source and target by their language codes.
+
+    In the end its lines are in the order of the corpus. Sources that get no translation are left out, with a warning.
+
+    Args:
+        config: of model and corpus; kept beside the file, which goes on only where it is the same.
+        batch_size: sentences at a time, None for `scheduler.default_batch_size`.
+        stream: read the corpus one by one instead of holding it.
+
+    Yields: the number of pairs in the file, after each.
+
+    Raises:
+        ValueError: the file was begun with another configuration or is damaged, its languages are one, or batch_size is
+            not positive.
+    """
+    batch_size = batch_size_of(batch_size)
+    source, target = corpus.source_language, corpus.target_language
+    if source == target:
+        raise ValueError(f"source and target language are both {source!r}, and name the columns of {to}")
+    begun = to.with_name(f"{to.name}.config.json")
+    if to.exists() and (not begun.exists() or digest(json.loads(begun.read_text())) != digest(config)):
+        raise ValueError(f"{to} was made with another configuration, see {begun}: give another file, or delete it")
+    to.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(begun, json.dumps(dict(config), indent=2, ensure_ascii=False) + "\n")
+    corpus_again = corpus.stream if stream else partial(iter, corpus.load())
+    done: dict[str, str] = {}  # lines by id
+    empty: set[str] = set()
+
+    def one(session: Session, example: Example, clock: Clock) -> Trace:
+        return translate(session, example, Full(), limits, corpus.source_unit, corpus.target_unit, clock)
+
+    with open_for_append(to) as file:
+        done |= {row["id"]: json.dumps(row, ensure_ascii=False) for row in read_json_lines(to, strict=True)}
+        pairs = corpus_again()
+        while block := list(islice(pairs, BLOCK * batch_size)):
+            todo = [pair for pair in block if pair.id not in done]
+            for trace in translate_many(model, todo, one, batch_size, seed):
+                if not trace.prediction.strip():
+                    empty.add(trace.id)
+                    continue
+                row = {"id": trace.id, source: trace.source, target: trace.prediction.strip()}
+                done[trace.id] = json.dumps(row, ensure_ascii=False)
+                file.write(f"{done[trace.id]}\n".encode())
+                file.flush()
+                yield len(done)
+    ordered = [done[pair.id] for pair in corpus_again() if pair.id in done]
+    write_atomically(to, "".join(f"{line}\n" for line in ordered))
+    if empty:
+        log.warning("%d sources got no translation and were left out, e.g. %s", len(empty), min(empty))

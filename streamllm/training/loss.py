@@ -1,0 +1,89 @@
+"""The training objective: read the whole source, write the whole target, each position of the target
+seeing what it would have seen when streamed with wait-k; cross-entropy on the target."""
+
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from streamllm.cache.dual import make_caches
+from streamllm.cpu import exponentials
+from streamllm.models.families import groups_queries
+from streamllm.training.data import Batch
+from streamllm.training.masks import arrival_order, visible
+
+
+def forward(model: Any, batch: Batch, target_start: int = 0, paradigm: str = "group") -> mx.array:
+    """Logits (B, T, V) of the target positions.
+
+    "group": one read and one write through the streaming cache. "interleaved": one ordinary forward over both
+    streams in the order of arrival (see `paradigms.Interleaved`).
+    """
+    logits: mx.array
+    if paradigm == "interleaved":
+        order, places = arrival_order(batch)
+        tokens = np.take_along_axis(np.concatenate([batch.source, batch.target], axis=1), order, axis=1)
+        logits = model(mx.array(tokens))
+        return mx.take_along_axis(logits, mx.array(places)[:, :, None], axis=1)
+    caches = make_caches(model, target_start, step=1)
+    model(mx.array(batch.source), cache=[cache.source for cache in caches])
+    mask = visible(mx.array(batch.source_units), mx.array(batch.target_units), mx.array(batch.k))
+    for cache in caches:
+        cache.target.visible = mask[:, None] if groups_queries(model) else mask
+    logits = model(mx.array(batch.target), cache=[cache.target for cache in caches])
+    return logits
+
+
+def loss(model: Any, batch: Batch, label_smoothing: float, target_start: int = 0, paradigm: str = "group") -> mx.array:
+    """Sum over the labels of the batch of the label-smoothed cross-entropy, in nats."""
+    with exponentials.numpy_exponentials(model):
+        logits = forward(model, batch, target_start, paradigm)
+    labels = mx.array(batch.labels.reshape(-1))
+    logits = logits.reshape(-1, logits.shape[-1])
+    return cross_entropy(logits, labels, label_smoothing, lazy=exponentials.lazy(model))
+
+
+def cross_entropy(logits: mx.array, labels: mx.array, label_smoothing: float, lazy: bool = False) -> mx.array:
+    """Sum of label-smoothed cross-entropies; logits (N, V), labels (N,), -1 for none.
+
+    Equal to ``mlx.nn.losses.cross_entropy``, but takes each exponential once for loss and gradient, and by numpy on
+    a CPU, where they cost more than the products, unless nothing may be evaluated yet (``lazy``).
+    """
+    ours: Any = _cross_entropy_by_numpy if exponentials.on_cpu(logits) and not lazy else _cross_entropy
+    total: mx.array = ours(logits, labels, mx.array(label_smoothing))[0]
+    return total
+
+
+@mx.custom_function
+def _cross_entropy_by_numpy(logits: mx.array, labels: mx.array, smoothing: mx.array) -> Any:
+    total, grad = exponentials.cross_entropy(np.asarray(logits), np.asarray(labels), float(smoothing))
+    return mx.array(total, mx.float32), mx.array(grad)
+
+
+@_cross_entropy_by_numpy.vjp
+def _cross_entropy_by_numpy_vjp(primals: Any, cotangents: Any, outputs: Any) -> Any:
+    _, labels, smoothing = primals
+    return outputs[1] * cotangents[0], mx.zeros_like(labels), mx.zeros_like(smoothing)
+
+
+@mx.custom_function
+def _cross_entropy(logits: mx.array, labels: mx.array, smoothing: mx.array) -> Any:
+    logits = logits.astype(mx.float32)
+    top = logits.max(axis=-1, keepdims=True)
+    exps = mx.exp(logits - top)  # (N, V)
+    total = exps.sum(axis=-1, keepdims=True)
+    log_total = (mx.log(total) + top)[:, 0]
+    right = mx.take_along_axis(logits, mx.maximum(labels, 0)[:, None], axis=-1)[:, 0]
+    each = log_total - (1 - smoothing) * right - smoothing * logits.mean(axis=-1)
+    return mx.where(labels >= 0, each, 0).sum(), exps, total
+
+
+@_cross_entropy.vjp
+def _cross_entropy_vjp(primals: Any, cotangents: Any, outputs: Any) -> Any:
+    logits, labels, smoothing = primals
+    _, exps, total = outputs
+    scale = mx.where(labels >= 0, cotangents[0], 0)[:, None]  # (N, 1)
+    grad = exps * (scale / total) - scale * (smoothing / logits.shape[-1])
+    rows = mx.arange(labels.shape[0])
+    grad = grad.at[rows, mx.maximum(labels, 0)].add(-(1 - smoothing) * scale[:, 0])
+    return grad.astype(logits.dtype), mx.zeros_like(labels), mx.zeros_like(smoothing)

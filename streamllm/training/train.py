@@ -1,0 +1,324 @@
+"""One training from data to a model folder, free of Hydra. What it leaves is ``model/`` in the run folder, which
+``run.py model.path=…`` takes as it is, or ``adapter/``, which ``run.py model.adapter_path=…`` does."""
+
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, is_dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import mlx.core as mx
+import mlx.nn as nn
+import mlx.optimizers as optim
+
+from streamllm.batching.coroutines import Clock
+from streamllm.batching.scheduler import translate_many
+from streamllm.check import whole_number
+from streamllm.engine.limits import Limits
+from streamllm.engine.loop import translate
+from streamllm.engine.paradigms.group import Group
+from streamllm.engine.paradigms.interleaved import Interleaved
+from streamllm.engine.paradigms.memory import Paradigm
+from streamllm.engine.session import Session
+from streamllm.files import write_atomically
+from streamllm.metrics.summary import summarise
+from streamllm.models.loading import TOKENIZER_FILES, ModelConfig, find_model
+from streamllm.models.model import StreamingModel
+from streamllm.policies import Full, WaitK
+from streamllm.prompt import Prompt, PromptTokens
+from streamllm.records import Example, Policy, Trace
+from streamllm.runs.environment import environment
+from streamllm.runs.folder import CONFIG, ENVIRONMENT, METRICS, RunFolder
+from streamllm.tracking.tracker import Guarded, NullTracker, RunInfo, Tracker
+from streamllm.training.adapters import AdapterConfig, save_adapter
+from streamllm.training.bpe import BPEDropout
+from streamllm.training.data import FULL, DataConfig, TrainingData, values_of_k
+from streamllm.training.fresh import FreshModel
+from streamllm.training.loop import Trainer, TrainingConfig
+from streamllm.training.sources import Buffered, Source, TokenFiles, Whole, token_files
+from streamllm.units import Unit
+
+log = logging.getLogger(__name__)
+
+START = "start"  # a fresh model before its first step, in the run folder
+
+
+class Corpus(Protocol):
+    """What `train` needs of a data set of `streamllm.corpora`."""
+
+    source_unit: Unit
+    target_unit: Unit
+    source_language: str
+    target_language: str
+
+    def load(self) -> list[Example]: ...
+
+    def stream(self) -> Iterator[Example]: ...
+
+    def files(self) -> list[Path]: ...
+
+
+@dataclass(frozen=True)
+class ValidationConfig:
+    """What training is judged by.
+
+    Args:
+        k: of the validation loss and of the wait-k translations that are scored, one or several; "full" is the
+            whole source. With several, scores are means, and ``bleu_k3`` and so on stand beside them.
+        sentences: how many of the validation set are translated for a score; 0 for none.
+        batch_size: how many at a time; the scores are the same.
+    """
+
+    k: int | str | Sequence[int | str] = 5
+    sentences: int = 100
+    batch_size: int = 32
+
+    def __post_init__(self) -> None:
+        whole_number("score.sentences", self.sentences, 0, of="sentences")
+        whole_number("score.batch_size", self.batch_size, of="sentences")
+        values_of_k(self.k, "score.k")
+
+    @property
+    def ks(self) -> list[int | str]:
+        return values_of_k(self.k, "score.k")
+
+
+def train(
+    config: Mapping[str, Any],
+    name: str,
+    model: ModelConfig | FreshModel,
+    corpus: Corpus,
+    validation_corpus: Corpus,
+    data: DataConfig,
+    training: TrainingConfig,
+    validation: ValidationConfig,
+    tracker: Tracker,
+    seed: int = 0,
+    root: Path = Path("outputs"),
+    paradigm: Paradigm = Group(),
+    prompt: Prompt | None = None,
+    adapter: AdapterConfig | None = None,
+    optimizer: optim.Optimizer | None = None,
+) -> dict[str, Any]:
+    """Train, or resume, and return the scores; a finished training only returns them.
+
+    Args:
+        config: the resolved configuration; it names the run folder.
+        paradigm: of the mask that is trained: `Group` or `Interleaved`. The others decode a `Group` model.
+        prompt: as for `ModelConfig.load`; what is trained keeps it.
+        adapter: what is trained instead of the weights. Quantised weights then stay so, unless
+            ``model.quantized`` is False; without an adapter they are unpacked.
+
+    Raises:
+        ValueError, FileNotFoundError: the data or the model cannot be had, before anything is computed.
+    """
+    if not isinstance(paradigm, Group | Interleaved):
+        raise ValueError(
+            f"paradigm is {type(paradigm).__name__}, which is a way of decoding: train with paradigm=group (or "
+            "interleaved), and give this one to run.py"
+        )
+    _check_weights(model, adapter)
+    group = mx.distributed.init()
+    run = RunFolder.of(config, name, root)
+    if run.finished:
+        log.info("%s has finished already", run.path)
+        return run.metrics()
+    _check_languages(corpus, validation_corpus)
+    if training.patience and not validation.sentences:
+        raise ValueError(
+            f"training.patience is {training.patience}, which counts scores, and there are none: give score.sentences"
+        )
+    try:
+        validation_examples = validation_corpus.load()
+    except (ValueError, OSError) as error:
+        raise ValueError(
+            f"there is no validation data, which dataset@validation=… chooses with keys validation.…: {error}"
+        ) from error
+    if data.buffer:
+        next(corpus.stream(), None)  # what is wrong with it at once is said at once
+        pairs: Callable[[], Iterable[Example]] = corpus.stream
+    else:
+        examples = corpus.load()
+        pairs = partial(iter, examples)
+    guarded = Guarded(tracker if group.rank() == 0 else NullTracker())
+    with run if group.rank() == 0 else nullcontext(), guarded.finishing():
+        if group.rank() == 0:
+            _begin(run, config)
+            _prepare(run.path / START, model, pairs)
+        mx.eval(mx.distributed.all_sum(mx.array(1), group=group))  # the others wait for the folder
+        if isinstance(model, FreshModel):
+            model = ModelConfig(str(run.path / START))
+        start = find_model(model.path)  # once: a hub id asks the hub
+        name_of_start = model.path
+        quantized = adapter is not None and model.quantized is not False
+        model = replace(model, path=str(start), quantized=quantized)
+        streaming = model.load(prompt, corpus.source_unit, corpus.target_unit, paradigm)
+        adapter_settings = adapter.apply(streaming.model, seed) if adapter else None
+        if streaming.target_start == "after_source":  # not trained to stream so far
+            streaming.target_start = 0
+        guarded.start(RunInfo(run.digest, run.path.name, run.path, config, job_type="train"))
+        dropout = BPEDropout(start / "tokenizer.json", data.bpe_dropout, seed) if data.bpe_dropout else None
+        source = _source(corpus, pairs, streaming.prompt, data, start, seed, group)
+        training_data = TrainingData(source, streaming.prompt, data, seed, dropout)
+        held_out = TrainingData(validation_examples, streaming.prompt, replace(data, bpe_dropout=0.0), seed)
+
+        def score(_: nn.Module) -> dict[str, float]:  # the trainer changes the model of `streaming` in place
+            return _score(streaming, validation_examples, corpus, validation)
+
+        trainer = Trainer(
+            streaming.model,
+            training_data,
+            [batch for k in validation.ks for batch in held_out.fixed(k)],
+            training,
+            run.path,
+            score=score if validation.sentences else None,
+            track=lambda line: guarded.log(line, step=int(line["step"])),
+            target_start=streaming.target_start,
+            paradigm=paradigm.trained_as,
+            optimizer=optimizer,
+        )
+        size = "a stream of" if data.buffer else len(examples)
+        log.info("%s sentence pairs, %d for validation; %s", size, len(validation_examples), run.path)
+        try:
+            best = trainer.run()
+        except KeyboardInterrupt:
+            log.info("interrupted at step %d; the same command goes on from the last checkpoint", trainer.step)
+            raise
+        scores: dict[str, Any] = {"steps": trainer.step, "epochs": trainer.epoch}
+        scores |= {f"best_{name}": value for name, value in best.items()}
+        if group.rank() == 0:
+            if validation.sentences:
+                scores |= score(streaming.model)
+            if adapter_settings:
+                save_adapter(streaming.model, adapter_settings, name_of_start, run.path / "adapter")
+                streaming.save_settings(run.path / "adapter")
+            else:
+                _export(streaming, start, run.path / "model")
+            write_atomically(run.path / METRICS, json.dumps(scores, indent=2) + "\n")
+        guarded.summary(scores)
+    return scores
+
+
+def _check_weights(model: ModelConfig | FreshModel, adapter: AdapterConfig | None) -> None:
+    if not isinstance(model, ModelConfig):
+        return
+    if model.quantized and adapter is None:
+        raise ValueError(
+            "model.quantized is true, and quantised weights cannot learn: add adapter=lora, or leave it out"
+        )
+    if model.adapter_path is not None:
+        raise ValueError(
+            f"model.adapter_path is {model.adapter_path!r}, and training goes on from whole weights: join them with "
+            "`mlx_lm.fuse --model MODEL --adapter-path ADAPTER --save-path FOLDER` and give model.path=FOLDER"
+        )
+
+
+def _check_languages(corpus: Corpus, validation: Corpus) -> None:
+    trained, judged = ((one.source_language, one.target_language) for one in (corpus, validation))
+    if [code.split("-")[0] for code in trained] != [code.split("-")[0] for code in judged]:  # pt-br is pt
+        raise ValueError(
+            f"dataset is {' to '.join(trained)}, and validation is {' to '.join(judged)}: give the same languages, as "
+            f"validation.source_language={trained[0]} validation.target_language={trained[1]}"
+        )
+
+
+def _begin(run: RunFolder, config: Mapping[str, Any]) -> None:
+    import yaml
+
+    if not (run.path / CONFIG).exists():
+        write_atomically(run.path / CONFIG, yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
+        write_atomically(run.path / ENVIRONMENT, json.dumps(environment(), indent=2) + "\n")
+
+
+def _prepare(folder: Path, model: ModelConfig | FreshModel, pairs: Callable[[], Iterable[Example]]) -> None:
+    """Make the folder of a fresh model; whole or not at all."""
+    if not isinstance(model, FreshModel) or folder.exists():
+        return
+    part = folder.with_name("part-start")
+    shutil.rmtree(part, ignore_errors=True)
+    model.create(part, (text for example in pairs() for text in (example.source, example.reference)))
+    part.rename(folder)
+
+
+def _source(
+    corpus: Corpus,
+    pairs: Callable[[], Iterable[Example]],
+    prompt: PromptTokens,
+    data: DataConfig,
+    start: Path,
+    seed: int,
+    group: mx.distributed.Group,
+) -> Source:
+    """What is trained on, as ``data`` says. Tokens that are to be kept are made by the first process."""
+    varied = data.bpe_dropout or data.source_mask
+    if data.cache and varied:
+        log.info("data.cache is not used: bpe_dropout and source_mask give other tokens in every epoch")
+    if data.cache and not varied:
+        key = {
+            "corpus": asdict(corpus) if is_dataclass(corpus) and not isinstance(corpus, type) else repr(corpus),
+            "files": [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in corpus.files()],
+            "prompt": asdict(prompt.text),
+            "units": (corpus.source_unit, corpus.target_unit),
+            "tokenizer": _digest(start),
+        }
+        tokenize = TrainingData([], prompt, data, seed).tokenize
+        if group.rank() == 0:
+            token_files(Path(data.cache).expanduser(), key, pairs, tokenize)
+        mx.eval(mx.distributed.all_sum(mx.array(1), group=group))  # the others wait
+        return TokenFiles(token_files(Path(data.cache).expanduser(), key, pairs, tokenize), data.buffer, seed)
+    if data.buffer:
+        return Buffered(corpus.stream, data.buffer, seed)
+    return Whole(list(pairs()))
+
+
+def _digest(folder: Path) -> str:
+    """Of the tokenizer in a model folder."""
+    files = sorted({file for pattern in (*TOKENIZER_FILES, "tokenizer_config.json") for file in folder.glob(pattern)})
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.name.encode() + file.read_bytes())
+    return digest.hexdigest()
+
+
+def _score(
+    streaming: StreamingModel, examples: Sequence[Example], corpus: Corpus, validation: ValidationConfig
+) -> dict[str, float]:
+    """BLEU and AL of wait-k translations, for each k and on average."""
+    examples = examples[: validation.sentences]
+    order = [example.id for example in examples]
+    each: dict[int | str, dict[str, float]] = {}
+    for k in validation.ks:
+        policy = Full() if k == FULL else WaitK(int(k))
+
+        def one(session: Session, example: Example, clock: Clock, policy: Policy = policy) -> Trace:
+            return translate(session, example, policy, Limits(), corpus.source_unit, corpus.target_unit, clock)
+
+        traces = {trace.id: trace for trace in translate_many(streaming, examples, one, validation.batch_size)}
+        summary = summarise([traces[id] for id in order], corpus.target_language, corpus.target_unit)
+        each[k] = {name: float(summary[name]) for name in ("bleu", "al")}  # type: ignore[arg-type]
+    scores = {name: sum(one[name] for one in each.values()) / len(each) for name in ("bleu", "al")}
+    if len(each) > 1:
+        scores |= {
+            f"{name}_{'full' if k == FULL else f'k{k}'}": value
+            for k, both in each.items()
+            for name, value in both.items()
+        }
+    return scores
+
+
+def _export(streaming: StreamingModel, start: Path, folder: Path) -> None:
+    """Write the trained model as float16, with the config and tokenizer of the model it started from."""
+    folder.mkdir(exist_ok=True)
+    for file in start.iterdir():
+        if file.suffix in (".json", ".model", ".txt", ".jinja") and not file.name.endswith(".index.json"):
+            shutil.copyfile(file, folder / file.name)  # without its mode: it may be read-only
+    config = json.loads((folder / "config.json").read_text())
+    for key in ("quantization", "quantization_config"):  # the weights are whole now
+        config.pop(key, None)
+    (folder / "config.json").write_text(json.dumps(config | {"torch_dtype": "float16"}, indent=2) + "\n")
+    streaming.save(folder, mx.float16)

@@ -1,0 +1,105 @@
+"""One model for all points of a process, and the table at the end of a sweep."""
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from conftest import ROOT
+
+from streamllm.cli import loaded_once
+from streamllm.cli.loaded_once import OneModel
+from streamllm.cli.sweep import GROUP_LENGTH, Point, group_name, table
+from streamllm.runs.load import read_config
+
+
+@dataclass
+class Counting:
+    """A model configuration that counts how often it is loaded."""
+
+    path: str
+    loads: list[Any] = field(default_factory=list, compare=False)
+
+    def load(self, *how: Any) -> object:
+        self.loads.append(how)
+        return object()
+
+
+def test_equal_points_share_one_model() -> None:
+    one, first, second = OneModel(), Counting("a"), Counting("a")
+    assert one.load(first, "word") is one.load(second, "word")
+    assert (len(first.loads), len(second.loads)) == (1, 0)
+
+
+def test_another_model_or_another_use_of_it_is_loaded_anew() -> None:
+    one, model = OneModel(), Counting("a")
+    kept = one.load(model, "word")
+    assert one.load(model, "character") is not kept
+    assert one.load(Counting("b"), "character") is not kept
+    assert one.load(model, "word") is not kept, "only the last one stays in memory"
+
+
+def test_the_table_shows_what_differs_and_names_what_failed() -> None:
+    points = [
+        Point(
+            0,
+            "waitk",
+            {"policy": "waitk", "k": "1", "seed": "0"},
+            "outputs/a",
+            {"bleu": 13.6, "laal": 1.25, "al": None},
+        ),
+        Point(1, "waitk", {"policy": "waitk", "k": "0", "seed": "0"}, error="k is 0"),
+    ]
+    head, names, first, second = table(points).splitlines()
+    assert head == "sweep: 1 point and 1 that failed"
+    assert names.split() == ["policy", "k", "BLEU", "LAAL", "AL", "folder"]
+    assert first.split() == ["waitk", "1", "13.60", "1.25", "-", "outputs/a"]
+    assert second.endswith("failed: k is 0")
+
+
+# --- the group of a sweep in the tracker
+
+
+def test_group_is_the_command_line_without_what_trackers_and_folders_are_told() -> None:
+    words = ["k=1,3", "tracker.mode=online", "output.root=here", "+policy.depth=2", "outputs=3"]
+    assert group_name(words) == "k=1,3 +policy.depth=2 outputs=3"
+    assert group_name(["tracker=wandb"]) == "sweep"
+
+
+def test_group_holds_nothing_that_hydra_would_read_something_into() -> None:
+    assert group_name(["name='it\\'s ${k}'"]) == "name=its {k}"
+
+
+def test_group_is_not_longer_than_w_and_b_takes_and_still_tells_two_apart() -> None:
+    one, two = (group_name([f"dataset.data_dir=/{'a' * 200}/{end}"]) for end in "xy")
+    assert (len(one), one[:18]) == (GROUP_LENGTH, "dataset.data_dir=/")
+    assert one != two
+
+
+def shouting_sweep(tmp_path: Path, *words: str) -> list[str | None]:
+    """The groups of the runs of ``run.py -m``."""
+    (tmp_path / "conf" / "model").mkdir(parents=True)
+    (tmp_path / "conf" / "model" / "shouting.yaml").write_text("_target_: shouting.ShoutingModel\n")
+    command = [sys.executable, str(ROOT / "run.py"), "-m", *words, "tracker.mode=disabled", "model=shouting"]
+    command += [f"hydra.searchpath=[file://{tmp_path / 'conf'}]", "dataset.limit=1", f"output.root={tmp_path}/outputs"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return [read_config(path.parent)["tracker"]["group"] for path in tmp_path.glob("outputs/*/run.yaml")]
+
+
+def test_points_of_a_sweep_are_one_group(tmp_path: Path) -> None:
+    group = "k=1,3 model=shouting dataset.limit=1"
+    assert shouting_sweep(tmp_path, "k=1,3") == [group, group]
+
+
+def test_group_that_was_given_stays(tmp_path: Path) -> None:
+    assert shouting_sweep(tmp_path, "k=1", "tracker.group=mine") == ["mine"]
+
+
+def test_run_py_keeps_its_model_loaded() -> None:
+    model = Counting("c")
+    assert loaded_once.LoadedOnce(model).load("x") is loaded_once.LoadedOnce(model).load("x")
+    assert len(model.loads) == 1

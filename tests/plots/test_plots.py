@@ -1,0 +1,551 @@
+"""Plots: what stands on the axes, that no label covers another, and what is refused. Pixels are for the eye."""
+
+import dataclasses
+import re
+from collections.abc import Iterator, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas
+import pytest
+from conftest import ROOT
+from matplotlib.axes import Axes
+from matplotlib.text import Annotation, Text
+from test_compare import make_run
+
+from streamllm.metrics.latency import latency
+from streamllm.plots import (
+    delay_histogram,
+    operating_points,
+    pareto_front,
+    policy_name,
+    quality_latency,
+    quality_latency_panels,
+    read_write_path,
+    sentence_comparison,
+)
+from streamllm.plots.labels import Label, place_labels
+from streamllm.plots.look import COLORS, INK, POLICIES, looks, word_fonts
+from streamllm.records import Event, Trace
+
+
+@pytest.fixture(autouse=True)
+def _figures_are_closed() -> Iterator[None]:
+    yield
+    plt.close("all")
+
+
+def run(policy: str, laal: float, bleu: float, **more: Any) -> dict[str, Any]:
+    target = f"streamllm.policies.{policy}.{policy.title().replace('_', '')}"
+    return {"policy._target_": target, "laal": laal, "bleu": bleu, "dataset.name": "m30k", **more}
+
+
+WAITK = [
+    run("waitk", lag, bleu, **{"policy.k": k}) for k, lag, bleu in ((5, 4.9, 33.8), (1, 1.3, 13.6), (3, 2.9, 31.4))
+]
+RUNS = pandas.DataFrame([*WAITK, run("full", 11.9, 34.0), run("hold_n", 4.0, 33.0), run("hold_n", 3.5, 32.0)])
+
+
+def many(count: int = 15, seed: int = 0) -> pandas.DataFrame:
+    """Policies whose points crowd along one curve."""
+    rng = np.random.default_rng(seed)
+    rows = [*WAITK]
+    for number in range(count - 1):
+        for lag in np.sort(rng.uniform(2, 9, 4)):
+            bleu = 35 - 20 * np.exp(-lag / 2) + rng.normal(0, 0.4)
+            rows.append(run(f"policy_{chr(97 + number)}", lag, bleu, **{"policy.threshold": round(lag / 10, 2)}))
+    return pandas.DataFrame(rows)
+
+
+def line(ax: Axes, name: str) -> tuple[list[float], list[float]]:
+    (found,) = [found for found in ax.lines if found.get_label() == name]
+    x, y = found.get_data()
+    return list(map(float, x)), list(map(float, y))
+
+
+def notes(ax: Axes) -> dict[str, Annotation]:
+    return {text.get_text(): text for text in ax.texts if isinstance(text, Annotation)}
+
+
+def overlapping(texts: Sequence[Text]) -> list[tuple[str, str]]:
+    texts[0].get_figure(root=True).draw_without_rendering()
+    boxes = [(text.get_text(), Text.get_window_extent(text)) for text in texts]
+    return [(a[0], b[0]) for a, b in combinations(boxes, 2) if a[1].overlaps(b[1])]
+
+
+# --- names and looks
+
+
+@pytest.mark.parametrize(
+    ("target", "name"),
+    [
+        ("streamllm.policies.waitk.WaitK", "waitk"),
+        ("streamllm.policies.local_agreement.LocalAgreement", "local_agreement"),
+        ("streamllm.policies.ralcp.RALCP", "ralcp"),
+        ("mine.LocalAgreement", "local_agreement"),
+        ("thresholds.Entropy", "entropy"),
+    ],
+)
+def test_policy_is_called_by_its_file_or_else_its_class(target: str, name: str):
+    assert policy_name(target) == name
+
+
+def test_known_policies_look_the_same_in_every_figure():
+    assert looks(["waitk", "hold_n", "new"])["hold_n"] == looks(["alignatt", "hold_n"])["hold_n"]
+
+
+def test_fifteen_policies_all_look_different():
+    names = ["waitk", "full", *POLICIES, "new", "newer"]
+    assert len(names) == 15
+    assert len({(look.color, look.marker) for look in looks(names).values()}) == 15
+
+
+def test_unknown_policies_do_not_look_like_known_ones():
+    styles = looks(["a_new_one", *POLICIES[:4]])
+    assert len(set(styles.values())) == 5
+
+
+def test_replay_has_a_name_of_its_own_and_labels_hold_single_settings():
+    runs = pandas.DataFrame(
+        [
+            {"policy._target_": composed_target("oracle"), "policy.delays": [2, 3], "laal": 1.0, "bleu": 1.0},
+            {"policy._target_": composed_target("oracle"), "policy.delays": [4, 4], "laal": 2.0, "bleu": 2.0},
+            *(
+                {"policy._target_": composed_target("replay"), "policy.delays.run": name, "laal": lag, "bleu": lag}
+                for name, lag in (("a", 3.0), ("b", 4.0))
+            ),
+        ]
+    )
+    assert list(operating_points(runs)) == [""] * 4
+    assert set(notes(quality_latency(runs, points=True))) == {"oracle", "replay"}
+
+
+def composed_target(policy: str) -> str:
+    return re.findall(r"^_target_: (.+)$", (ROOT / f"conf/policy/{policy}.yaml").read_text(), re.MULTILINE)[0]
+
+
+def test_operating_points_name_what_differs_within_a_policy():
+    runs = pandas.DataFrame(
+        [*WAITK, run("stride", 1, 1, **{"policy.n": 2.0}), run("stride", 2, 2, **{"policy.n": 2.0})]
+    )
+    assert list(operating_points(runs)) == ["k=5", "k=1", "k=3", "", ""]
+    runs["min_lag"] = [None, None, None, 2, 4]
+    assert list(operating_points(runs)) == ["k=5", "k=1", "k=3", "min_lag=2", "min_lag=4"]
+
+
+# --- quality over latency
+
+
+def test_operating_points_are_joined_from_early_to_late():
+    ax = quality_latency(RUNS)
+    assert line(ax, "waitk") == ([1.3, 2.9, 4.9], [13.6, 31.4, 33.8])
+    assert line(ax, "hold_n") == ([3.5, 4.0], [32.0, 33.0])
+    assert line(ax, "full") == ([11.9], [34.0])
+
+
+def test_axes_say_what_they_measure():
+    ax = quality_latency(RUNS)
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("LAAL (source units)", "BLEU")
+
+
+def test_figure_is_made_only_if_no_axes_are_given():
+    figure, ax = plt.subplots()
+    assert quality_latency(RUNS, ax=ax) is ax
+    assert plt.get_fignums() == [figure.number]
+    assert quality_latency(RUNS).figure is not figure
+    assert len(plt.get_fignums()) == 2
+
+
+def test_wait_k_is_the_black_reference_unless_another_is_named():
+    def colors(ax: Axes) -> dict[Any, Any]:
+        return {found.get_label(): found.get_color() for found in ax.lines}
+
+    assert colors(quality_latency(RUNS))["waitk"] == INK
+    assert colors(quality_latency(RUNS, reference="hold_n"))["hold_n"] == INK
+
+
+def test_each_line_is_labelled_at_one_of_its_ends():
+    ax = quality_latency(RUNS)
+    labels = notes(ax)
+    assert set(labels) == {"waitk", "full", "hold_n"}
+    for name, label in labels.items():
+        x, y = line(ax, name)
+        assert label.xy in {(x[0], y[0]), (x[-1], y[-1])}
+
+
+def test_labels_can_be_left_out():
+    assert not quality_latency(RUNS, labels=False).texts
+
+
+def test_some_lines_only_can_be_labelled():
+    assert set(notes(quality_latency(RUNS, labels=["hold_n"]))) == {"hold_n"}
+
+
+def test_within_given_limits_only_what_is_in_sight_is_labelled():
+    """As in a second figure of a crowded corner: wait-k goes on beyond it, "full" is not in it."""
+    _, ax = plt.subplots()
+    ax.set(xlim=(2, 4.5), ylim=(20, 40))
+    labels = notes(quality_latency(RUNS, ax=ax))
+    assert ax.get_ylim() == (20, 40)
+    assert set(labels) == {"waitk", "hold_n"}
+    assert labels["waitk"].xy == (2.9, 31.4)
+
+
+def test_points_are_labelled_by_their_setting_the_key_standing_once():
+    assert {"k=1", "3", "5"} <= set(notes(quality_latency(RUNS, points=True)))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_label_of_fifteen_crowded_policies_covers_another(seed: int):
+    runs = many(15, seed)
+    ax = quality_latency(runs, points=True)
+    assert overlapping(ax.texts) == []
+    assert {f"policy_{chr(97 + n)}" for n in range(14)} | {"waitk"} <= set(notes(ax))
+
+
+def test_labels_stay_inside_the_axes():
+    ax = quality_latency(many(), points=True)
+    ax.figure.draw_without_rendering()
+    frame = ax.get_window_extent().padded(1)
+    for text in ax.texts:
+        box = Text.get_window_extent(text)
+        assert frame.contains(box.x0, box.y0) and frame.contains(box.x1, box.y1), text.get_text()
+
+
+def test_labels_cover_no_marker_where_there_is_room():
+    _, ax = plt.subplots()
+    x = np.linspace(0, 1, 30)
+    ax.plot(x, np.full(30, 0.5), "o")
+    (label,) = place_labels(ax, [Label("in the middle", (x[15], 0.5), INK)])
+    box = Text.get_window_extent(label)
+    assert not any(box.contains(*point) for point in ax.transData.transform(np.stack([x, np.full(30, 0.5)], 1)))
+
+
+def test_labels_that_are_not_needed_cover_no_markers():
+    _, ax = plt.subplots()
+    ax.plot(*np.meshgrid(np.linspace(0, 1, 30), np.linspace(0, 1, 30)), "ko")
+    assert not place_labels(ax, [Label("in the middle", (0.5, 0.5), INK, needed=False)])
+    assert place_labels(ax, [Label("in the middle", (0.5, 0.5), INK)])
+
+
+def test_labels_without_room_are_left_out_unless_needed():
+    _, ax = plt.subplots(figsize=(2, 2))
+    ax.plot([0, 1], [0, 1])
+    crowd = [Label(f"number {n}", (0.5, 0.5), INK, needed=False) for n in range(30)]
+    written = place_labels(ax, [*crowd, Label("the one", (0.5, 0.5), INK)])
+    assert "the one" in {text.get_text() for text in written}
+    assert 1 < len(written) < 10
+    assert overlapping(written) == []
+
+
+def test_label_far_from_its_point_is_tied_to_it():
+    _, ax = plt.subplots()
+    ax.plot([0, 1], [0, 1])
+    written = place_labels(ax, [Label(f"a long name {n}", (0.5, 0.5), INK) for n in range(20)])
+    assert len(written) == 20
+    assert written[0].arrow_patch is None
+    assert written[-1].arrow_patch is not None
+
+
+def test_axes_are_widened_for_a_label_at_their_right_edge():
+    ax = quality_latency(RUNS.assign(policy="a policy with a rather long name"))
+    assert ax.get_xlim()[1] > 11.9 + 0.2 * (11.9 - 1.3)
+
+
+def test_other_columns_can_make_the_lines():
+    runs = RUNS.assign(
+        **{
+            "paradigm._target_": ["streamllm.engine.paradigms.group.Group"] * 3
+            + ["streamllm.engine.paradigms.reencoded.Batch"] * 3
+        }
+    )
+    assert set(notes(quality_latency(runs, by="paradigm"))) == {"group", "batch"}
+
+
+def test_band_is_drawn_from_low_to_high():
+    band = pandas.DataFrame({"bleu_low": RUNS["bleu"] - 2, "bleu_high": RUNS["bleu"] + 1})
+    ax = quality_latency(RUNS, band=band)
+    outline = ax.collections[0].get_paths()[0].vertices
+    assert {(1.3, 11.6), (1.3, 14.6), (4.9, 31.8), (4.9, 34.8)} <= {(x, round(float(y), 6)) for x, y in outline}
+    segments = [
+        tuple(map(tuple, s)) for c in ax.collections[1:] if hasattr(c, "get_segments") for s in c.get_segments()
+    ]
+    assert ((11.9, 32.0), (11.9, 35.0)) in segments  # a single point has a line for a band
+
+
+def test_band_belongs_to_runs_by_index():
+    band = pandas.DataFrame({"bleu_low": RUNS["bleu"] - 2, "bleu_high": RUNS["bleu"] + 1})
+    shuffled = quality_latency(RUNS, band=band[::-1]).collections[0].get_paths()[0].vertices
+    assert np.array_equal(shuffled, quality_latency(RUNS, band=band).collections[0].get_paths()[0].vertices)
+
+
+def test_pareto_front_is_what_no_run_beats():
+    front = pareto_front(RUNS)
+    assert list(front["laal"]) == [1.3, 2.9, 3.5, 4.0, 4.9, 11.9]
+    worse = pandas.DataFrame([*WAITK, run("full", 11.9, 33.8), run("stride", 2.9, 31.0), run("stride", 1.3, 13.6)])
+    assert list(pareto_front(worse)["bleu"]) == [13.6, 31.4, 33.8]
+    assert line(quality_latency(worse, pareto=True), "_pareto")[1] == [13.6, 31.4, 33.8]
+
+
+def test_runs_without_a_value_are_left_out():
+    runs = pandas.concat([RUNS, pandas.DataFrame([run("waitk", None, 20.0), run("ralcp", None, 3.0)])])  # type: ignore[arg-type]
+    assert set(notes(quality_latency(runs))) == {"waitk", "full", "hold_n"}
+
+
+def test_panels_show_each_policy_against_the_others():
+    panels = quality_latency_panels(RUNS, columns=2)
+    assert [ax.get_title(loc="left") for ax in panels] == ["full", "hold_n"]
+    for ax in panels:
+        assert line(ax, "waitk")[0] == [1.3, 2.9, 4.9]
+        assert [found.get_label() for found in ax.lines].count("_other") == 1
+    assert line(panels[1], "hold_n") == ([3.5, 4.0], [32.0, 33.0])
+    assert len({ax.get_ylim() for ax in panels}) == 1
+
+
+def test_panels_of_many_policies_fill_rows():
+    assert len(quality_latency_panels(many(14), columns=4)) == 13
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"x": "yaal"}, "no column 'yaal'; of numbers it has laal, bleu"),
+        ({"by": "colour"}, "no column 'colour'"),
+        ({"runs": RUNS.assign(bleu=float("nan"))}, "none of the 6 runs has both 'laal' and 'bleu'"),
+        ({"runs": pandas.DataFrame()}, "no column 'laal'; of numbers it has none"),
+        ({"runs": RUNS.assign(**{"dataset.name": list("aabbbb")})}, "the line 'waitk' would join .* dataset.name"),
+        ({"band": RUNS[["bleu"]]}, "bleu_low and bleu_high"),
+        ({"band": RUNS[:2].assign(bleu_low=1, bleu_high=2)}, "one row for each of runs"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused(change: dict[str, Any], message: str):
+    with pytest.raises(ValueError, match=message):
+        quality_latency(**{"runs": RUNS, **change})
+
+
+MIXED = RUNS.assign(**{"dataset.name": list("aabbbb"), "sentences": 9})
+
+
+def test_advice_for_mixed_runs_holds():
+    with pytest.raises(ValueError, match=r"runs\[runs\['dataset.name'\] == 'a'\], or give by='dataset.name'"):
+        quality_latency(MIXED)
+    quality_latency(MIXED[MIXED["dataset.name"] == "a"])
+    quality_latency(MIXED, by="dataset.name")
+
+
+def test_a_column_that_would_be_refused_is_no_advice():
+    runs = MIXED.assign(sentences=[9, 8, 7, 7, 7, 7])
+    with pytest.raises(ValueError, match=r"different sentences \(9, 8\)"):
+        quality_latency(runs, by="dataset.name")
+    with pytest.raises(ValueError, match=r"== 'a'\]$"):
+        quality_latency(runs)
+
+
+# --- the path of a sentence
+
+SOURCE = "a man is riding his bicycle"
+
+
+def trace(prediction: str, delays: Sequence[int], forced: int = 0, name: str = "1", source: str = SOURCE) -> Trace:
+    """A sentence whose last ``forced`` units were read because the end token came."""
+    units, words = tuple(prediction.split()), source.split()
+    events: list[Event] = []
+    read = 0
+    for unit, delay in zip(units, delays, strict=True):
+        events += [Event("read", word) for word in words[read:delay]] + [Event("write", unit)]
+        read = delay
+    events += [Event("forced_read", word) for word in words[len(words) - forced :]]
+    return Trace(
+        name, source, "ein Mann fährt Rad", units, tuple(delays), (0.0,) * len(delays), tuple(events), 6, prediction
+    )
+
+
+TRACE = trace("ein Mann fährt Rad", (2, 3, 4, 6))
+
+
+def test_path_goes_right_for_each_read_and_down_for_each_write():
+    x, y = line(read_write_path(TRACE), "_path ")
+    assert list(zip(x, y, strict=True)) == [
+        *[(0, 0), (2, 0), (2, 1), (3, 1), (3, 2), (4, 2), (4, 3), (6, 3), (6, 4)],
+        (6, 4),
+    ]
+
+
+def test_each_write_is_marked_in_the_column_of_the_last_unit_read():
+    assert line(read_write_path(TRACE), "_write ") == ([1.5, 2.5, 3.5, 5.5], [0.5, 1.5, 2.5, 3.5])
+
+
+def test_words_stand_on_the_axes():
+    ax = read_write_path(TRACE)
+    assert [label.get_text() for label in ax.get_xticklabels()] == SOURCE.split()
+    assert [(label.get_text(), label.xy[1]) for label in notes(ax).values()] == [
+        *[("ein", 0.5), ("Mann", 1.5), ("fährt", 2.5), ("Rad", 3.5)]
+    ]
+    assert ax.get_ylim() == (4, 0)
+
+
+def test_what_was_seen_is_shaded():
+    assert [bar.get_width() for bar in read_write_path(TRACE).patches] == [2, 3, 4, 6]
+
+
+def test_forced_reads_are_marked_and_explained():
+    ax = read_write_path(trace("ein Mann", (2, 4), forced=2))
+    assert line(ax, "_forced ") == ([4.5, 5.5], [2.0, 2.0])
+    assert line(ax, "_path ")[0][-1] == 6
+    assert "forced READ" in ax.get_legend().get_texts()[0].get_text()
+    assert read_write_path(TRACE).get_legend() is None
+
+
+def test_policies_side_by_side_have_their_colours_and_their_words():
+    ax = read_write_path({"wait-2": TRACE, "full": trace("Mann auf Rad", (6, 6, 6))})
+    cells = {label.get_text(): label for label in notes(ax).values()}
+    assert {"wait-2", "full", "fährt", "auf"} <= set(cells)
+    assert cells["auf"].get_color() == cells["full"].get_color() != cells["wait-2"].get_color()
+    paths = [found for found in ax.lines if str(found.get_label()).startswith("_path")]
+    assert [path.get_color() for path in paths] == list(COLORS[:2])
+    assert paths[0].get_xdata()[0] != paths[1].get_xdata()[0]  # paths that go the same way can be told apart
+    assert overlapping(ax.texts) == []
+
+
+@pytest.mark.parametrize("paths", [2, 3, 4])
+def test_marks_of_one_cell_stand_side_by_side(paths: int):
+    ax = read_write_path({str(number): TRACE for number in range(paths)})
+    ax.figure.draw_without_rendering()
+    marks = [found for found in ax.lines if str(found.get_label()).startswith("_write")]
+    columns = sorted(ax.transData.transform(mark.get_xydata()[0])[0] for mark in marks)
+    width = marks[0].get_markersize() * ax.figure.dpi / 72
+    assert (np.diff(columns) >= 0.8 * width).all()  # an edge may touch the next
+    assert all(1 < mark.get_xdata()[0] < 2 for mark in marks)
+
+
+def test_characters_stand_on_the_axis_where_they_are_the_units():
+    source = dataclasses.replace(TRACE, source="ab cd ef")
+    assert [label.get_text() for label in read_write_path(source).get_xticklabels()] == list("abcdef")
+
+
+def test_words_are_no_formulas():
+    priced = dataclasses.replace(TRACE, source="a man has $1 or $2_$^", units=("$1", "$_$^", "a", "b"))
+    ax = read_write_path({"$a$": priced, "b": priced})
+    ax.figure.draw_without_rendering()
+    assert not any(text.get_parse_math() for text in (*ax.texts, *ax.get_xticklabels()))
+
+
+def test_path_of_a_sentence_without_output_is_drawn():
+    ax = read_write_path(trace("", (), forced=6))
+    assert line(ax, "_path ") == ([0, 6], [0, 0])
+
+
+def test_paths_of_different_sentences_are_refused():
+    with pytest.raises(ValueError, match="2 sources"):
+        read_write_path({"a": TRACE, "b": trace("ein", (1,), source="b c d e f g")})
+    with pytest.raises(ValueError, match="0 traces"):
+        read_write_path({})
+
+
+def test_fonts_for_words_begin_with_those_of_the_figure():
+    assert word_fonts()[: len(plt.rcParams["font.family"])] == plt.rcParams["font.family"]
+
+
+# --- lags
+
+
+def heights(ax: Axes, name: str) -> dict[float, float]:
+    (bars,) = [bars for bars in ax.containers if bars.get_label() == name]
+    return {round(bar.get_x() + bar.get_width() / 2): bar.get_height() for bar in bars if bar.get_height()}
+
+
+def test_lags_are_counted_as_laal_does():
+    """Lags of TRACE are 2, 3 - 1.5, 4 - 3 and 6 - 4.5."""
+    ax = delay_histogram({"one": [TRACE], "two": [TRACE, trace("Mann Rad", (6, 6))]})
+    one, two = heights(ax, "one"), heights(ax, "two")
+    assert one.keys() == {1, 2}
+    assert one[2] == pytest.approx(3 * one[1])  # 1.5 counts as 2
+    assert two.keys() == {1, 2, 6}
+    assert two[6] == pytest.approx(two[1])
+    mean = latency(TRACE.delays, 6, TRACE.reference, "word")["laal"]
+    assert {"mean", f"{mean:.1f}"} <= set(notes(ax))
+
+
+def test_long_translations_are_measured_by_their_own_length():
+    ax = delay_histogram({"long": [trace("ein Mann fährt auf seinem Rad", (1, 2, 3, 4, 5, 6))]})
+    assert heights(ax, "long").keys() == {1}
+
+
+def test_each_run_has_its_named_row_in_the_given_order_from_the_top():
+    ax = delay_histogram({"first": [TRACE], "second": [TRACE]})
+    labels = {label.get_text(): at for at, label in zip(ax.get_yticks(), ax.get_yticklabels(), strict=True)}
+    assert labels["first"] > labels["second"]
+
+
+def test_lags_of_runs_are_read_from_their_folders(tmp_path: Path):
+    runs = RUNS[:2].assign(folder=[make_run(tmp_path / f"r-{n}", [TRACE]) for n in range(2)])
+    assert [label.get_text() for label in delay_histogram(runs).get_yticklabels()] == ["waitk k=1", "waitk k=5"]
+
+
+def test_lags_of_one_run_need_no_name():
+    assert len(delay_histogram([TRACE]).get_yticks()) == 1
+
+
+@pytest.mark.parametrize("runs", [[], {}, {"a": [trace("", ())]}])
+def test_lags_of_nothing_are_refused(runs: Any):
+    with pytest.raises(ValueError, match=r"no output|0 runs"):
+        delay_histogram(runs)
+
+
+# --- two runs
+
+TABLE = pandas.DataFrame(
+    {
+        "laal_difference": [-1.0, -0.5, -2.0, 1.0, 2.0, 0.0, 1.0, None],
+        "bleu_difference": [10.0, 5.0, -3.0, 8.0, 1.0, 4.0, 0.0, 9.0],
+    }
+)
+
+
+def test_quarters_are_counted_without_ties():
+    texts = [text.get_text() for text in sentence_comparison(TABLE).texts]
+    assert sorted(texts) == ["0\nworse, later", "1\nworse, earlier", "2\nbetter, earlier", "2\nbetter, later"]
+
+
+def test_each_sentence_with_both_values_is_a_dot():
+    dots = np.concatenate([dots.get_offsets() for dots in sentence_comparison(TABLE).collections])
+    assert sorted(map(tuple, dots)) == sorted(map(tuple, TABLE.dropna().to_numpy()))
+
+
+def test_axes_tell_which_run_is_subtracted():
+    ax = sentence_comparison(TABLE, names=("wait-3", "mine"))
+    assert ax.get_xlabel() == "LAAL of mine − LAAL of wait-3 (source units)"
+    assert ax.get_ylabel() == "BLEU of mine − BLEU of wait-3"
+    assert ax.get_title(loc="left") == "mine against wait-3 in 7 sentences; in 1 of them BLEU is the same"
+
+
+def test_counts_stand_in_their_quarters_even_if_all_sentences_lie_in_one():
+    ax = sentence_comparison(TABLE[:2] * 20)
+    ax.figure.draw_without_rendering()
+    origin = ax.transData.transform((0, 0))
+    for text in ax.texts:
+        box = text.get_window_extent()
+        assert (box.x0 > origin[0]) == ("later" in text.get_text())
+        assert (box.x1 < origin[0]) == ("earlier" in text.get_text())
+        assert (box.y0 > origin[1]) == ("better" in text.get_text())
+
+
+def test_table_without_the_latency_is_refused():
+    with pytest.raises(ValueError, match="no column 'dal_difference'"):
+        sentence_comparison(TABLE, latency="dal")
+    with pytest.raises(ValueError, match="none of the 1 sentences"):
+        sentence_comparison(TABLE[7:])
+
+
+def test_nothing_global_is_changed():
+    before = dict(plt.rcParams)
+    quality_latency(RUNS, points=True, pareto=True)
+    read_write_path(TRACE)
+    assert dict(plt.rcParams) == before

@@ -1,0 +1,193 @@
+"""The benchmarks compare like with like, and their tables can be pasted."""
+
+import importlib
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from conftest import ROOT
+from mlx.utils import tree_flatten, tree_map
+from test_training import PAIRS, fresh
+
+from streamllm.cache.dual import DualStreamingCache
+from streamllm.training.data import DataConfig, TrainingData
+
+
+def mkl() -> Any:
+    return next(Path(sys.prefix, "lib").glob("libmkl_rt.so*"), None)
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Imports a benchmark by name."""
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+
+    def load(name: str) -> ModuleType:
+        return importlib.import_module(name)
+
+    return load
+
+
+def test_table_is_markdown(script: Any):
+    rows = [{"name": "a", "ms": 1234.567}, {"name": "b"}]
+    table = script("benchmark").markdown(rows, {"name": ("which", ""), "ms": ("ms", ",.1f")})
+    assert table.splitlines() == ["| which | ms |", "| --- | --- |", "| a | 1,234.6 |", "| b |  |"]
+
+
+def test_rows_are_saved_with_what_they_were_measured_with(script: Any, tmp_path: Path):
+    script("benchmark").save(tmp_path / "rows.json", {"rounds": 3}, rows=[{"ms": 1.5}])
+    saved = json.loads((tmp_path / "rows.json").read_text())
+    assert saved["rows"] == [{"ms": 1.5}]
+    assert saved["about"]["rounds"] == 3
+    assert "mlx" in saved["about"]["versions"]
+
+
+def test_concatenating_cache_computes_what_the_dual_one_does(script: Any):
+    bench = script("bench_decode")
+    model = bench.random_model(2, 64)
+    dual, apart = ([kind() for _ in model.layers] for kind in (DualStreamingCache, bench.Concatenating))
+    for read, written in (([1, 2, 3], [4, 5]), ([6], [7]), ([8, 9], [10])):
+        logits = []
+        for caches in (dual, apart):
+            model(mx.array([read]), cache=[cache.source for cache in caches])
+            views = [cache.target for cache in dual] if caches is dual else apart
+            logits.append(model(mx.array([written]), cache=views))
+            for view in views:
+                view.trim(1)
+        assert mx.allclose(*logits, atol=1e-5)
+
+
+def test_rows_of_start_up_are_medians_of_rounds_but_the_first(script: Any):
+    bench, times = script("bench_start"), iter([(9.0, 9.0), (1.0, 0.1), (3.0, 0.5), (2.0, 0.2)])
+    (row,) = bench.rows(bench.in_turn({"import": lambda: next(times)}, rounds=3))
+    assert row == {"what": "import", "wall_s": 2.0, "cpu_s": statistics.median([0.1, 0.5, 0.2])}
+
+
+@pytest.mark.slow
+def test_stages_of_a_run_add_up(script: Any):
+    stages = script("bench_start").measure_stages(["tracker=none", "dataset.limit=2"])
+    assert next(iter(stages)) == "interpreter"
+    assert {"mlx", "transformers", "hydra", "loading the model", "first word", "scoring"} < set(stages)
+    *parts, whole = stages.values()
+    for i in range(2):
+        assert sum(part[i] for part in parts) == pytest.approx(whole[i])
+    assert all(wall >= 0 for wall, _ in parts)
+
+
+def test_plain_pytorch_loop_computes_the_same(script: Any):
+    torch = pytest.importorskip("torch", reason="pip install -e '.[torch]'")
+    bench = script("bench_pytorch")
+    model = bench.random_model(2, 64)
+    with torch.inference_mode():
+        found = bench.difference(bench.GroupMemory(model, 0), bench.TorchLoop(bench.in_torch(model)), 8192)
+    assert found < 1e-5
+
+
+def test_forwards_are_counted_of_sentences_that_come_out_the_same(script: Any):
+    """And a loop that forgets its look-ahead needs more of them, one that reads and writes at once fewer."""
+    bench = script("bench_forwards")
+    dataset = bench.load_dataset(None, 5)
+    model = bench.ModelConfig("bundled:tiny-en-de").load()
+    forgetful, session, one, many = bench.compare_schemes(model, dataset.load(), 5, 4)
+    assert [row["different"] for row in (forgetful, session, one, many)] == [0] * 4
+    passes = [row["per_target_token"] for row in (forgetful, session, one, many)]
+    assert passes == sorted(passes, reverse=True) and len(set(passes)) == 4
+    assert one["tokens_per_target_token"] == pytest.approx(session["tokens_per_target_token"])
+
+
+def test_designs_of_reading_and_writing_are_put_back(script: Any):
+    bench = script("bench_forwards")
+    usual = bench.batch.SHORT, bench.batch.FEW, bench.batch.logits_at
+    model = bench.ModelConfig("bundled:tiny-en-de").load()
+    rows = bench.compare_designs(model, bench.load_dataset(None, 3).load(), 3, 2, rounds=1)
+    own, short, together, everything = (row["forward_passes"] for row in rows)
+    assert own > short == everything >= together
+    assert (bench.batch.SHORT, bench.batch.FEW, bench.batch.logits_at) == usual
+
+
+def test_every_way_to_take_a_step_learns_the_same(script: Any, tmp_path: Path):
+    bench = script("bench_train")
+    model = fresh(tmp_path / "model")
+    data = TrainingData(PAIRS, model.prompt, DataConfig(batch_tokens=120), seed=0)
+    trainer = bench.Trainer(model.model, data, [], bench.TrainingConfig(dropout=0.0), tmp_path)
+    work = data.epoch(0)[:2]
+    before = dict(tree_flatten(model.model.parameters()))
+    untrained = tree_map(lambda leaf: leaf, trainer.optimizer.state)
+
+    def steps() -> list[tuple[float, float]]:
+        """Losses and gradients of two steps; what they learn is forgotten."""
+        found = [trainer.train_step([one]) for one in work]
+        trainer.model.load_weights(list(before.items()))
+        trainer.optimizer.state = tree_map(lambda leaf: leaf, untrained)
+        return found
+
+    expected = steps()
+    ways = bench.ways_of(trainer)
+    if shutil.which("g++") is None:  # MLX compiles with it on a CPU
+        del ways["exponentials by MLX, `mx.compile`"]
+    for name, way in ways.items():
+        with way():
+            wall, cpu = bench.take(trainer, work)
+            after = dict(tree_flatten(model.model.parameters()))
+            assert all(mx.array_equal(after[weight], value) for weight, value in before.items()), name
+            np.testing.assert_allclose(steps(), expected, rtol=1e-4, err_msg=name)
+        assert wall > 0
+        assert cpu > 0
+
+
+def test_pairs_in_any_order_are_those_of_an_epoch(script: Any, tmp_path: Path):
+    bench, model = script("bench_train"), fresh(tmp_path / "model")
+    data = TrainingData(PAIRS, model.prompt, DataConfig(k=(3,), batch_tokens=60), seed=0)
+    similar, mixed = data.epoch(0), bench.in_any_order(data)
+
+    def rows(work: list[Any]) -> list[list[int]]:
+        return sorted([*row[row > 0].tolist()] for batch, _ in work for row in batch.source)
+
+    assert rows(similar) == rows(mixed)
+    assert sum(labels for _, labels in similar) == sum(labels for _, labels in mixed)
+    assert all(batch.tokens <= 60 or len(batch.k) == 1 for batch, _ in mixed)
+    (row,) = bench.padding({"mixed": mixed}, 60)
+    assert row["padding"] == sum(batch.padding for batch, _ in mixed) / sum(batch.tokens for batch, _ in mixed)
+
+
+def test_products_are_counted_by_shape(script: Any):
+    bench = script("bench_train")
+    line = "MKL_VERBOSE SGEMM({},0x7fb6,0x564d,32,0x564d,32,0x7fb6,0x564d,30) 5.00us CNR:OFF Dyn:1 FastMM:1\n"
+    found = bench.products("".join(map(line.format, ["T,N,30,20,32", "N,N,4000,100,160", "T,N,30,20,32"])))
+    assert found == {("T", "N", 30, 20, 32): 2, ("N", "N", 4000, 100, 160): 1}
+    assert all(bench.cost((a, b, 30, 20, 32), 3) > 0 for a in "NT" for b in "NT")
+
+
+@pytest.mark.skipif(mkl() is None, reason="no MKL, which reports its products")
+def test_a_profile_has_every_product_of_a_step(tmp_path: Path):
+    """In a process of its own: MKL reports to one file."""
+    code = f"""
+import sys
+sys.path[:0] = [{str(ROOT / "scripts")!r}, {str(ROOT / "tests")!r}]
+import bench_train as bench
+from test_training import PAIRS, fresh
+from pathlib import Path
+folder = Path({str(tmp_path)!r})
+model = fresh(folder / "model")
+data = bench.TrainingData(PAIRS, model.prompt, bench.DataConfig(k=(3,)), seed=0)
+trainer = bench.Trainer(model.model, data, [], bench.TrainingConfig(dropout=0.0), folder)
+counted = []
+bench.cost = lambda shape, count: counted.append((shape, count)) or 0.0
+bench.profile(trainer, data.epoch(0), bench.vocabulary_of(model), rounds=1)
+(batch, _), = data.epoch(0)
+rows, vocabulary = batch.target.size, bench.vocabulary_of(model)
+logits = {{shape: count for shape, count in counted if vocabulary in shape}}
+assert sum(logits.values()) == 3, counted  # logits, and the gradients of both of their factors
+assert all(sorted(shape[2:]) == sorted((rows, vocabulary, 32)) for shape in logits), counted
+assert not bench.VERBOSE.exists()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

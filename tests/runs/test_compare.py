@@ -1,0 +1,290 @@
+"""Statistics on runs: what is resampled, what sacrebleu says of the same, and which runs are refused."""
+
+import dataclasses
+import math
+import random
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas
+import pytest
+from sacrebleu.metrics.bleu import BLEU
+from sacrebleu.significance import PairedTest
+
+from streamllm.files import RunError
+from streamllm.metrics.latency import METRICS, latency
+from streamllm.metrics.quality import sentence_bleu
+from streamllm.metrics.summary import summarise
+from streamllm.records import Trace
+from streamllm.runs.compare import Difference, Interval, bootstrap, intervals, paired_bootstrap, sentence_table
+from streamllm.runs.folder import RunFolder
+from streamllm.runs.load import load_runs
+
+WORDS = ["ein", "eine", "Hund", "Katze", "Mann", "läuft", "steht", "sitzt", "auf", "unter", "dem", "der", "Wiese", "."]
+CONFIG = {"dataset": {"target_language": "de", "target_unit": None}}
+
+
+def trace(name: str, prediction: str, reference: str, delays: Sequence[int], source: str = "a b c d e f") -> Trace:
+    units = tuple(prediction.split())
+    return Trace(
+        id=name,
+        source=source,
+        reference=reference,
+        units=units,
+        delays=tuple(delays),
+        elapsed=(0.0,) * len(delays),
+        events=(),
+        source_units=len(source.split()),
+        prediction=prediction,
+    )
+
+
+def sentences(count: int, noise: float, lag: int, seed: int = 0) -> list[Trace]:
+    """References that depend on ``count`` only, and predictions with a share of ``noise`` of other words."""
+    words, errors = random.Random(count), random.Random(seed)
+    traces = []
+    for number in range(count):
+        reference = [words.choice(WORDS) for _ in range(words.randint(4, 9))]
+        prediction = [errors.choice(WORDS) if errors.random() < noise else word for word in reference]
+        prediction = prediction[: errors.randint(3, 9)]
+        delays = [min(lag + t + errors.randint(0, 1), 6) for t in range(len(prediction))]
+        traces.append(trace(str(number), " ".join(prediction), " ".join(reference), sorted(delays)))
+    return traces
+
+
+def make_run(folder: Path, traces: Sequence[Trace], config: Mapping[str, Any] = CONFIG, unit: Any = "word") -> Path:
+    run = RunFolder(folder)
+    with run:
+        run.begin(config, {})
+        for one in traces:
+            run.append(one)
+        run.finish(summarise(traces, "de", unit), [one.id for one in traces])
+    return folder
+
+
+@pytest.fixture
+def better(tmp_path: Path) -> Path:
+    return make_run(tmp_path / "better-1", sentences(60, 0.2, 3, seed=1))
+
+
+@pytest.fixture
+def worse(tmp_path: Path) -> Path:
+    return make_run(tmp_path / "worse-2", sentences(60, 0.7, 1, seed=2))
+
+
+# --- one run
+
+
+def test_values_are_to_the_last_digit_those_of_the_run(better: Path):
+    found, metrics = bootstrap(better, samples=10), RunFolder(better).metrics()
+    assert list(found) == ["bleu", *METRICS]
+    assert {name: interval.value for name, interval in found.items()} == {name: metrics[name] for name in found}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_bleu_is_exactly_that_of_sacrebleu(tmp_path: Path, seed: int):
+    traces = sentences(20 + seed, 0.5, 2, seed)
+    value = bootstrap(make_run(tmp_path / "run-1", traces), samples=1, metrics=["bleu"])["bleu"].value
+    assert value == BLEU().corpus_score([t.prediction for t in traces], [[t.reference for t in traces]]).score
+
+
+def test_interval_of_bleu_is_made_of_corpus_scores_of_resampled_sentences(better: Path):
+    traces = sentences(60, 0.2, 3, seed=1)
+    draws = np.random.default_rng(12345).choice(60, size=(40, 60), replace=True)
+    scores = [
+        BLEU().corpus_score([traces[i].prediction for i in draw], [[traces[i].reference for i in draw]]).score
+        for draw in draws
+    ]
+    low, high = np.quantile(scores, [0.025, 0.975])
+    assert bootstrap(better, samples=40)["bleu"] == Interval("bleu", bootstrap(better, 1)["bleu"].value, low, high)
+
+
+def test_interval_of_a_latency_is_made_of_means_of_resampled_sentences(better: Path):
+    lags = [latency(t.delays, t.source_units, t.reference, "word")["laal"] for t in sentences(60, 0.2, 3, seed=1)]
+    draws = np.random.default_rng(12345).choice(60, size=(200, 60), replace=True)
+    found = bootstrap(better, samples=200, metrics=["laal"])["laal"]
+    assert (found.low, found.high) == pytest.approx(np.quantile(np.array(lags)[draws].mean(1), [0.025, 0.975]))
+    assert found.low < found.value < found.high
+
+
+def test_same_sentence_over_and_over_has_an_interval_without_width(tmp_path: Path):
+    traces = [trace(str(n), "ein Hund läuft auf der Wiese", "ein Hund läuft auf dem Gras", (1, 2, 3)) for n in range(5)]
+    for interval in bootstrap(make_run(tmp_path / "run-1", traces), samples=50).values():
+        assert interval.low == pytest.approx(interval.value)
+        assert interval.high == pytest.approx(interval.value)
+
+
+def test_intervals_are_repeatable_and_depend_on_the_seed(better: Path):
+    assert bootstrap(better, 50) == bootstrap(better, 50)
+    assert bootstrap(better, 50)["bleu"] != bootstrap(better, 50, seed=1)["bleu"]
+
+
+def test_sentences_without_output_have_no_part_in_a_latency(tmp_path: Path):
+    traces = [trace("0", "ein Hund", "ein Hund", (2, 3)), trace("1", "", "eine Katze", ())]
+    found = bootstrap(make_run(tmp_path / "run-1", traces), samples=100)["laal"]
+    assert found.value == found.low == found.high == latency((2, 3), 6, "ein Hund", "word")["laal"]
+
+
+def test_metric_that_no_sentence_defines_is_nan(tmp_path: Path):
+    found = bootstrap(make_run(tmp_path / "run-1", [trace("0", "", "ein Hund", ())]), samples=5)
+    assert math.isnan(found["al"].value) and math.isnan(found["al"].low) and math.isnan(found["al"].high)
+    assert found["bleu"].value == 0
+
+
+def test_language_of_the_target_may_be_known_to_the_data_set_only(tmp_path: Path):
+    dataset = {
+        "_target_": "streamllm.data.text.ParallelText",
+        "source": "talk.en",
+        "target": "talk.zh.gz",
+        "source_language": None,
+        "target_language": None,
+    }
+    traces = [trace("0", "一只狗跑", "一只猫跑", (1, 2, 3, 4)), trace("1", "一只狗", "一只狗", (1, 2, 3))]
+    found = bootstrap(make_run(tmp_path / "run-1", traces, {"dataset": dataset}), samples=5)
+    expected = BLEU(tokenize="zh").corpus_score([t.prediction for t in traces], [[t.reference for t in traces]])
+    assert found["bleu"].value == expected.score > 0
+    lags = [latency(t.delays, 6, t.reference, "character")["al"] for t in traces]
+    assert found["al"].value == pytest.approx(sum(lags) / 2)
+
+
+def test_intervals_of_many_runs_stand_beside_them(better: Path, worse: Path):
+    runs = load_runs(better.parent).set_index(pandas.Index(["x", "y"]))
+    found = intervals(runs, samples=20, metrics=["bleu", "laal"])
+    assert list(found.columns) == ["bleu_low", "bleu_high", "laal_low", "laal_high"]
+    assert list(found.index) == ["x", "y"]
+    assert found.loc["y", "laal_high"] == bootstrap(worse, 20)["laal"].high
+
+
+# --- two runs
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_p_value_of_bleu_is_that_of_sacrebleu(tmp_path: Path, seed: int):
+    a, b = sentences(40, 0.5, 2, seed), sentences(40, 0.45, 2, seed + 10)
+    test = PairedTest(
+        [("a", [t.prediction for t in a]), ("b", [t.prediction for t in b])],
+        {"BLEU": BLEU()},
+        [[t.reference for t in a]],
+        test_type="bs",
+        n_samples=300,
+    )
+    baseline, system = test()[1]["BLEU"]
+    found = paired_bootstrap(make_run(tmp_path / "a-1", a), make_run(tmp_path / "b-2", b), samples=300)["bleu"]
+    assert (found.p_value, found.baseline, found.system) == (system.p_value, baseline.score, system.score)
+    assert 1 / 301 < found.p_value < 1
+
+
+def test_clear_difference_is_sure_and_has_its_sign(worse: Path, better: Path):
+    found = paired_bootstrap(worse, better, samples=200)
+    assert found["bleu"].p_value == found["laal"].p_value == 1 / 201
+    assert 0 < found["bleu"].low < found["bleu"].difference < found["bleu"].high
+    assert 0 < found["laal"].low < found["laal"].difference < found["laal"].high
+    assert found["bleu"].difference == found["bleu"].system - found["bleu"].baseline
+    swapped = paired_bootstrap(better, worse, samples=200)["bleu"]
+    assert (swapped.difference, swapped.p_value) == (-found["bleu"].difference, found["bleu"].p_value)
+
+
+def test_both_runs_are_drawn_alike(tmp_path: Path):
+    """Lags that differ by one in each sentence differ by one in each sample, however much sentences vary."""
+    a = [trace(str(n), "ein Hund", "ein Hund", (d, 6)) for n, d in enumerate((1, 2, 4, 5))]
+    b = [dataclasses.replace(t, delays=(t.delays[0] + 2, 6)) for t in a]
+    found = paired_bootstrap(make_run(tmp_path / "a-1", a), make_run(tmp_path / "b-2", b), 50, metrics=["cw_max"])
+    assert found["cw_max"].low < found["cw_max"].high
+    a = [dataclasses.replace(t, delays=t.delays[:1], units=t.units[:1]) for t in a]
+    b = [dataclasses.replace(t, delays=(t.delays[0] + 1,)) for t in a]
+    found = paired_bootstrap(make_run(tmp_path / "c-1", a), make_run(tmp_path / "d-2", b), 50, metrics=["cw"])
+    assert (found["cw"].low, found["cw"].high) == pytest.approx((1, 1))
+
+
+def test_equal_runs_do_not_differ_for_sure(better: Path, tmp_path: Path):
+    again = make_run(tmp_path / "again-3", sentences(60, 0.2, 3, seed=1))
+    assert paired_bootstrap(better, again, 50)["laal"] == Difference(
+        "laal", (value := RunFolder(better).metrics()["laal"]), value, 0.0, 0.0, 0.0, 1.0
+    )
+
+
+def test_sentences_are_matched_by_id_in_any_order(worse: Path, better: Path, tmp_path: Path):
+    turned = make_run(tmp_path / "turned-4", sentences(60, 0.2, 3, seed=1)[::-1])
+    assert paired_bootstrap(worse, turned, 50) == paired_bootstrap(worse, better, 50)
+
+
+def test_differences_make_a_table(worse: Path, better: Path):
+    table = pandas.DataFrame(paired_bootstrap(worse, better, 10, metrics=["bleu", "al"]).values())
+    assert list(table["metric"]) == ["bleu", "al"]
+    assert list(table.columns) == ["metric", "baseline", "system", "difference", "low", "high", "p_value"]
+
+
+def test_table_holds_each_sentence_of_both_runs(worse: Path, better: Path):
+    table = sentence_table(worse, better)
+    a, b = sentences(60, 0.7, 1, seed=2), sentences(60, 0.2, 3, seed=1)
+    assert list(table["id"]) == [t.id for t in a]
+    assert list(table["prediction_a"]) == [t.prediction for t in a]
+    assert list(table["prediction_b"]) == [t.prediction for t in b]
+    row = table.iloc[7]
+    assert (row["source"], row["reference"]) == (a[7].source, a[7].reference)
+    assert row["bleu_b"] == sentence_bleu(b[7].prediction, b[7].reference, "de")
+    for name in ("al", "laal"):
+        assert row[f"{name}_a"] == latency(a[7].delays, 6, a[7].reference, "word")[name]
+    for name in ("bleu", "al", "laal"):
+        assert row[f"{name}_difference"] == row[f"{name}_b"] - row[f"{name}_a"]
+
+
+def test_table_takes_other_latencies(worse: Path, better: Path):
+    assert "dal_difference" in sentence_table(worse, better, metrics=["dal"])
+
+
+# --- what is refused
+
+
+def test_unfinished_run_is_refused(better: Path):
+    (better / "metrics.json").unlink()
+    with pytest.raises(RunError, match=r"metrics\.json.*start its command again"):
+        bootstrap(better)
+
+
+def test_folder_without_a_run_is_refused(tmp_path: Path):
+    with pytest.raises(FileNotFoundError, match="give the folder of one run"):
+        bootstrap(tmp_path)
+
+
+@pytest.mark.parametrize("metrics", [["bleu", "comet"], "laal", []])
+def test_unknown_metrics_are_refused(better: Path, metrics: Any):
+    with pytest.raises(ValueError, match="give a list of some of bleu, al, laal"):
+        bootstrap(better, metrics=metrics)
+
+
+def test_number_of_samples_must_be_positive(better: Path):
+    with pytest.raises(ValueError, match="samples is 0"):
+        bootstrap(better, samples=0)
+
+
+def test_configuration_without_a_language_is_refused(tmp_path: Path):
+    run = make_run(tmp_path / "run-1", sentences(3, 0.5, 1), {"policy": {"k": 3}})
+    with pytest.raises(ValueError, match=r"add dataset\.target_language"):
+        bootstrap(run)
+
+
+def test_runs_over_other_sentences_are_refused(tmp_path: Path, better: Path):
+    fewer = make_run(tmp_path / "fewer-5", sentences(60, 0.2, 3, seed=1)[:56])
+    for pair in ((better, fewer), (fewer, better)):
+        with pytest.raises(RunError, match=r"4 of the 60 sentences of .*better-1.* \(56, 57, 58 …\).* same data set"):
+            paired_bootstrap(*pair)
+
+
+def test_runs_whose_ids_mean_other_sentences_are_refused(tmp_path: Path, better: Path):
+    traces = [dataclasses.replace(t, source="g h i j k l") for t in sentences(60, 0.2, 3, seed=1)]
+    with pytest.raises(RunError, match="sentence '0' is 'a b c d e f'"):
+        sentence_table(better, make_run(tmp_path / "other-6", traces))
+
+
+def test_runs_into_other_languages_are_refused(tmp_path: Path, better: Path):
+    other = make_run(tmp_path / "nl-7", sentences(60, 0.2, 3, seed=1), {"dataset": {"target_language": "nl"}})
+    with pytest.raises(RunError, match="the target is 'de'"):
+        paired_bootstrap(better, other)
+
+
+def test_runs_without_folders_are_refused():
+    with pytest.raises(ValueError, match="no column 'folder'"):
+        intervals(pandas.DataFrame({"bleu": [1.0]}))

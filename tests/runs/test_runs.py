@@ -1,0 +1,346 @@
+"""Run folders: what they hold, how they are named, and that no kill changes what they end with."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streamllm.files import RunError
+from streamllm.records import Event, Trace
+from streamllm.runs.environment import _commit, environment
+from streamllm.runs.folder import METRICS, PREDICTIONS, TIMINGS, RunFolder, RunInUse
+from streamllm.runs.lines import from_lines, to_instance, to_prediction, to_timing
+from streamllm.runs.load import flatten, load_runs, load_traces
+from streamllm.runs.naming import digest
+
+CONFIG = {"policy": {"k": 3}, "k": 3, "seed": 0, "tracker": {"mode": "offline"}, "output": {"root": "outputs"}}
+
+
+def trace(name: str, seconds: float = 0.25) -> Trace:
+    return Trace(
+        id=name,
+        source="ein Hund",
+        reference="a dog",
+        units=("a", "dog"),
+        delays=(1, 2),
+        elapsed=(seconds, 2 * seconds),
+        events=(
+            Event("read", "ein", seconds / 2),
+            Event("write", "a", seconds),
+            Event("read", "Hund", 1.5 * seconds),
+            Event("write", "dog", 2 * seconds),
+            Event("end", "", 2.5 * seconds),
+            Event("stop", "end_token", 3 * seconds),
+        ),
+        source_units=2,
+        prediction="a dog",
+        stats={"seconds": 3 * seconds, "forward_passes": 6},
+    )
+
+
+# --- names
+
+
+@pytest.mark.parametrize("key", ["hydra", "tracker", "output", "name", "experiment", "debug"])
+def test_digest_ignores_where_and_how_a_run_is_recorded(key: str):
+    assert digest({**CONFIG, key: "something else"}) == digest(CONFIG)
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"policy": {"k": 5}}, {"new": None}])
+def test_digest_depends_on_everything_else(change: dict):
+    assert digest({**CONFIG, **change}) != digest(CONFIG)
+
+
+def test_digest_does_not_depend_on_the_order_of_keys():
+    assert digest(dict(reversed(CONFIG.items()))) == digest(CONFIG)
+
+
+def test_digest_takes_zero_typed_as_integer_and_as_float_for_the_same():
+    assert digest({"temperature": 0}) == digest({"temperature": 0.0}) != digest({"temperature": 0.5})
+
+
+def test_digest_never_changes_between_versions():
+    """Finished runs would not be found again."""
+    assert digest({"policy": {"k": 3}, "names": ["é", 1.5, None, True]}) == "9bdc6ace8d83"
+
+
+def test_folder_is_named_by_name_and_digest(tmp_path: Path):
+    folder = RunFolder.of(CONFIG, "sample-waitk", tmp_path)
+    assert folder.path == tmp_path / f"sample-waitk-{digest(CONFIG)}"
+    assert folder.digest == digest(CONFIG)
+    assert not folder.path.exists()
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "../up", ".hidden", "a b"])
+def test_name_that_is_no_folder_name_is_refused(name: str):
+    with pytest.raises(RunError, match="name is"):
+        RunFolder.of(CONFIG, name)
+
+
+# --- one trace
+
+
+seconds = st.floats(min_value=0, max_value=1e6)
+events = st.builds(Event, kind=st.sampled_from(["read", "write", "end", "stop"]), text=st.text(), seconds=seconds)
+stats = st.fixed_dictionaries({"seconds": seconds, "forward_passes": st.integers()})
+
+
+@st.composite
+def traces(draw: st.DrawFn) -> Trace:
+    units = draw(st.lists(st.text(), max_size=4))
+    return Trace(
+        id=draw(st.text()),
+        source=draw(st.text()),
+        reference=draw(st.text()),
+        units=tuple(units),
+        delays=tuple(draw(st.integers(0, 99)) for _ in units),
+        elapsed=tuple(draw(seconds) for _ in units),
+        events=tuple(draw(st.lists(events, max_size=4))),
+        source_units=draw(st.integers(0, 99)),
+        prediction=draw(st.text()),
+        stats=draw(stats),
+    )
+
+
+@given(traces())
+def test_trace_survives_its_two_lines_exactly(trace: Trace):
+    prediction, timing = (json.loads(json.dumps(line)) for line in (to_prediction(trace), to_timing(trace)))
+    assert from_lines(prediction, timing) == trace
+
+
+def test_prediction_line_is_the_same_whatever_the_clock_says():
+    assert to_prediction(trace("1", seconds=0.1)) == to_prediction(trace("1", seconds=7.0))
+
+
+def test_prediction_line_has_the_promised_keys():
+    assert to_prediction(trace("1")).keys() >= {
+        *("id", "source", "reference", "prediction", "delays", "elapsed", "events")
+    }
+
+
+def test_trace_without_times_has_zeros():
+    loaded = from_lines(to_prediction(trace("1")), None)
+    assert loaded.elapsed == (0.0, 0.0)
+    assert {event.seconds for event in loaded.events} == {0.0}
+    assert loaded.stats == {"forward_passes": 6}
+
+
+def test_instances_are_the_rows_that_simuleval_writes(shared: Path):
+    cases = json.loads((shared / "goldens" / "simuleval_latency.json").read_text())["cases"]
+    text_cases = [case for case in cases if case["mode"] == "text"]
+    assert text_cases
+    for case in text_cases:
+        units = case["prediction"].split() if case["unit"] == "word" else list(case["prediction"])
+        recorded = Trace(
+            id=case["id"],
+            source=case["source"],
+            reference=case["reference"],
+            units=tuple(units),
+            delays=tuple(case["delays"]),
+            elapsed=tuple(0.5 for _ in units),
+            events=(),
+            source_units=len(case["source"].split()),
+            prediction=case["prediction"],
+        )
+        assert to_instance(0, recorded) == case["row"]
+
+
+# --- writing and reading back
+
+
+def write_run(folder: RunFolder, names: list[str], order: list[str] | None = None) -> None:
+    with folder:
+        folder.begin(CONFIG, {"device": "cpu"})
+        for name in names:
+            folder.append(trace(name))
+        if order is not None:
+            folder.finish({"bleu": 30.5, "al": 2.5}, order)
+
+
+def test_finished_run_holds_every_file(tmp_path: Path):
+    folder = RunFolder(tmp_path / "run-1")
+    write_run(folder, ["1", "2"], order=["1", "2"])
+    assert sorted(path.name for path in folder.path.iterdir()) == [
+        *("env.json", "instances.log", "metrics.json", "predictions.jsonl", "run.yaml", "timings.jsonl")
+    ]
+    assert folder.finished
+    assert folder.metrics() == {"bleu": 30.5, "al": 2.5}
+    assert load_traces(folder.path) == [trace("1"), trace("2")]
+
+
+def test_run_without_metrics_is_not_finished(tmp_path: Path):
+    folder = RunFolder(tmp_path / "run-1")
+    write_run(folder, ["1", "2"])
+    assert not folder.finished
+    with pytest.raises(RunError, match="has not finished"):
+        folder.metrics()
+
+
+def test_traces_that_finished_out_of_order_are_stored_in_the_order_of_the_data(tmp_path: Path):
+    late, straight = RunFolder(tmp_path / "late-1"), RunFolder(tmp_path / "straight-1")
+    write_run(late, ["3", "1", "2"], order=["1", "2", "3"])
+    write_run(straight, ["1", "2", "3"], order=["1", "2", "3"])
+    for name in (PREDICTIONS, TIMINGS, "instances.log"):
+        assert (late.path / name).read_bytes() == (straight.path / name).read_bytes()
+
+
+@pytest.mark.parametrize("names", [["1"], ["1", "2", "2"], ["1", "3"]])
+def test_run_that_does_not_hold_the_data_once_each_cannot_finish(tmp_path: Path, names: list[str]):
+    folder = RunFolder(tmp_path / "run-1")
+    with pytest.raises(RunError, match="once each"):
+        write_run(folder, names, order=["1", "2"])
+    assert not folder.finished
+
+
+@pytest.mark.parametrize("cut", [1, 5, 100])
+def test_half_written_last_line_is_cut_off_when_the_run_goes_on(tmp_path: Path, cut: int):
+    cut_off, whole = RunFolder(tmp_path / "cut-1"), RunFolder(tmp_path / "whole-1")
+    write_run(whole, ["1", "2"], order=["1", "2"])
+    write_run(cut_off, ["1", "2"])
+    content = (cut_off.path / PREDICTIONS).read_bytes()
+    (cut_off.path / PREDICTIONS).write_bytes(content[:-cut])
+    assert cut_off.traces() == [trace("1")]
+    write_run(cut_off, ["2"], order=["1", "2"])
+    assert (cut_off.path / PREDICTIONS).read_bytes() == (whole.path / PREDICTIONS).read_bytes()
+    assert load_traces(cut_off.path) == [trace("1"), trace("2")]
+
+
+def test_trace_whose_time_was_lost_still_loads(tmp_path: Path):
+    folder = RunFolder(tmp_path / "run-1")
+    write_run(folder, ["1", "2"])
+    (folder.path / TIMINGS).write_bytes((folder.path / TIMINGS).read_bytes()[:-10])
+    first, second = folder.traces()
+    assert first == trace("1")
+    assert (second.prediction, second.elapsed) == ("a dog", (0.0, 0.0))
+
+
+def test_damaged_line_in_the_middle_is_named(tmp_path: Path):
+    folder = RunFolder(tmp_path / "run-1")
+    write_run(folder, ["1", "2"])
+    content = (folder.path / PREDICTIONS).read_bytes()
+    (folder.path / PREDICTIONS).write_bytes(b"{half\n" + content)
+    with pytest.raises(RunError, match="line 1 is damaged"):
+        folder.traces()
+
+
+def test_line_separators_inside_a_sentence_do_not_end_its_line(tmp_path: Path):
+    folder = RunFolder(tmp_path / "run-1")
+    odd = Trace("1", "a\u2028b\x85c", "r\n", ("x",), (1,), (0.0,), (), 1, "x")
+    with folder:
+        folder.begin(CONFIG, {})
+        folder.append(odd)
+    assert folder.traces() == [odd]
+
+
+def test_each_trace_can_be_read_as_soon_as_it_is_appended(tmp_path: Path):
+    folder = RunFolder(tmp_path / "run-1")
+    with folder:
+        folder.begin(CONFIG, {})
+        folder.append(trace("1"))
+        assert load_traces(folder.path) == [trace("1")]
+
+
+def test_load_traces_of_a_folder_without_a_run_says_what_to_give(tmp_path: Path):
+    with pytest.raises(FileNotFoundError, match="folder of one run"):
+        load_traces(tmp_path)
+
+
+# --- several processes
+
+
+def test_folder_that_is_being_written_is_refused_with_the_id_of_the_writer(tmp_path: Path):
+    second = RunFolder(tmp_path / "run-1")
+    message = rf"another process \(id {os.getpid()}\)"
+    with RunFolder(tmp_path / "run-1"), pytest.raises(RunInUse, match=message), second:
+        pass
+
+
+def test_folder_is_free_again_afterwards_and_absent_if_nothing_was_written(tmp_path: Path):
+    with RunFolder(tmp_path / "run-1"):
+        pass
+    assert not (tmp_path / "run-1").exists()
+    with RunFolder(tmp_path / "run-1"):
+        pass
+
+
+def test_killed_writer_leaves_the_folder_free(tmp_path: Path):
+    code = (
+        "import os, signal, sys; from streamllm.runs import RunFolder\n"
+        "with RunFolder(sys.argv[1]): os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    killed = subprocess.run([sys.executable, "-c", code, str(tmp_path / "run-1")], cwd=ROOT)
+    assert killed.returncode == -signal.SIGKILL
+    assert (tmp_path / "run-1" / ".lock").exists()
+    write_run(RunFolder(tmp_path / "run-1"), ["1"], order=["1"])
+
+
+def test_writing_without_holding_the_folder_is_an_error(tmp_path: Path):
+    with pytest.raises(RuntimeError, match="with folder"):
+        RunFolder(tmp_path / "run-1").begin(CONFIG, {})
+
+
+# --- many runs
+
+
+def test_load_runs_gives_configuration_and_metrics_of_finished_runs(tmp_path: Path):
+    write_run(RunFolder(tmp_path / "sample-waitk-abc"), ["1"], order=["1"])
+    write_run(RunFolder(tmp_path / "sample-full-def"), ["1"])  # not finished
+    (tmp_path / "wandb").mkdir()
+    (row,) = load_runs(tmp_path).to_dict("records")
+    assert row["name"] == "sample-waitk"
+    assert row["digest"] == "abc"
+    assert row["folder"] == str(tmp_path / "sample-waitk-abc")
+    assert (row["policy.k"], row["bleu"], row["al"]) == (3, 30.5, 2.5)
+
+
+@pytest.mark.parametrize("content", ['{"bleu": 30.5', "3"])
+def test_load_runs_leaves_out_a_run_with_damaged_metrics(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, content: str
+):
+    write_run(RunFolder(tmp_path / "sample-waitk-abc"), ["1"], order=["1"])
+    write_run(RunFolder(tmp_path / "sample-waitk-def"), ["1"], order=["1"])
+    damaged = tmp_path / "sample-waitk-abc" / METRICS
+    damaged.write_text(content)
+    assert list(load_runs(tmp_path)["digest"]) == ["def"]
+    (said,) = caplog.messages
+    assert f"{damaged} is damaged" in said and "delete that file, and the same command finishes the run" in said
+    with pytest.raises(RunError, match="delete that file"):
+        RunFolder(damaged.parent).metrics()
+
+
+def test_load_runs_of_a_missing_folder_says_so(tmp_path: Path):
+    with pytest.raises(FileNotFoundError, match=r"output\.root"):
+        load_runs(tmp_path / "absent")
+
+
+def test_flatten_joins_keys_with_dots_and_keeps_lists():
+    assert flatten({"a": {"b": {"c": 1}}, "d": [1, {"e": 2}]}) == {"a.b.c": 1, "d": [1, {"e": 2}]}
+
+
+def test_new_files_make_a_checkout_dirty_unless_git_ignores_them(tmp_path: Path):
+    def git(*words: str) -> None:
+        subprocess.run(["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b", *words], check=True)
+
+    git("init", "-q")
+    (tmp_path / ".gitignore").write_text("outputs/\n")
+    git("add", ".")
+    git("commit", "-q", "-m", "first")
+    (tmp_path / "outputs").mkdir()
+    (tmp_path / "outputs" / "a").write_text("a")
+    assert _commit(tmp_path)["dirty"] is False
+    (tmp_path / "policy.py").write_text("a")
+    assert _commit(tmp_path)["dirty"] is True
+
+
+def test_environment_says_what_made_the_run():
+    env = environment()
+    assert env.keys() >= {"commit", "dirty", "versions", "device", "blas", "command", "platform"}
+    assert env["versions"].keys() >= {"python", "streamllm", "mlx", "mlx-lm"}
+    json.dumps(env)
