@@ -22,9 +22,10 @@ from bench_eval import load_dataset
 from benchmark import markdown, save
 
 import streamllm  # noqa: F401  (loads the BLAS before mlx)
-from streamllm.batching import pool as batch
+from streamllm.batching import pool
 from streamllm.batching.coroutines import Task, run_all
 from streamllm.batching.pool import Pool
+from streamllm.engine import forward
 from streamllm.engine.head import Cut
 from streamllm.engine.loop import translate
 from streamllm.engine.session import Session
@@ -57,7 +58,7 @@ def all_logits(model: Any, rows: Any, columns: Any) -> Iterator[Cut]:
     yield Cut(rows, columns)
 
 
-# What of `streamllm.batch` makes each design; reads of more tokens than SHORT, or FEW on average, go before.
+# What of `streamllm.batching.pool` makes each design; reads of more tokens than SHORT, or FEW on average, go before.
 READS: dict[str, dict[str, Any]] = {
     "before, in a forward of their own": {"SHORT": 0, "FEW": 0},
     "with the writes, if they are short": {},
@@ -95,13 +96,13 @@ def compare_schemes(
     rows: list[dict[str, Any]] = []
     first: list[Trace] = []
 
-    def add(scheme: str, found: list[Trace], pool: Pool | None = None) -> None:
+    def add(scheme: str, found: list[Trace], of: Pool | None = None) -> None:
         first[:] = first or found
         passes, fed, written = (
             sum(trace.stats[key] for trace in found) for key in ("forward_passes", "fed_tokens", "target_tokens")
         )
-        if pool is not None:
-            passes, fed = pool.forward_passes, pool.fed_tokens
+        if of is not None:
+            passes, fed = of.forward_passes, of.fed_tokens
         rows.append(
             {
                 "k": k,
@@ -116,8 +117,8 @@ def compare_schemes(
     add("forgetful", translate_alone(Forgetful, model, examples, k))
     add("a session", translate_alone(Session, model, examples, k))
     for size in (1, batch_size):
-        pool = Pool(model.model, size, model.target_start)
-        add(f"a pool of {size}", translate_in(pool, model, examples, k), pool)
+        rows_of = Pool(model.model, size, model.target_start)
+        add(f"a pool of {size}", translate_in(rows_of, model, examples, k), rows_of)
     return rows
 
 
@@ -125,17 +126,20 @@ def compare_designs(
     model: StreamingModel, examples: Sequence[Example], k: int, batch_size: int, rounds: int
 ) -> list[dict[str, Any]]:
     """One row for each of `READS`; medians over the rounds."""
-    usual = {name: getattr(batch, name) for name in ("SHORT", "FEW", "logits_at")}
+    usual = {name: getattr(pool, name) for name in ("SHORT", "FEW")}
+    usual_cut = vars(forward)["logits_at"]
     cpu: dict[str, list[float]] = {design: [] for design in READS}
     pools: dict[str, Pool] = {}
     try:
         for _ in range(rounds):
             for design, changes in READS.items():
-                vars(batch).update(usual | changes)
+                vars(pool).update(usual | {name: value for name, value in changes.items() if name in usual})
+                vars(forward)["logits_at"] = changes.get("logits_at", usual_cut)
                 pools[design] = Pool(model.model, batch_size, model.target_start)
                 cpu[design].append(seconds(lambda pool: translate_in(pool, model, examples, k), pools[design]))
     finally:
-        vars(batch).update(usual)
+        vars(pool).update(usual)
+        vars(forward)["logits_at"] = usual_cut
     medians = {design: statistics.median(values) for design, values in cpu.items()}
     return [
         {

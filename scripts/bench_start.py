@@ -32,8 +32,8 @@ print(json.dumps([time.perf_counter() - wall, time.process_time() - cpu]))
 IMPORTS = {
     "`streamllm`": "import streamllm",
     "`mlx.core`, `mlx.nn`": "import mlx.core, mlx.nn",
-    "`streamllm.model`, with mlx": "import streamllm.model",
-    "`streamllm.cache`, with `mlx_lm` and transformers": "import streamllm.cache",
+    "`streamllm.models.loading`, with mlx": "import streamllm.models.loading",
+    "`streamllm.cache.dual`, with `mlx_lm` and transformers": "import streamllm.cache.dual",
     "of these: transformers, for its tokenizers": "from transformers import AutoTokenizer, PreTrainedTokenizerFast",
     "hydra": "import hydra",
     "sacrebleu": "from sacrebleu.metrics.bleu import BLEU",
@@ -75,10 +75,13 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast; mark("transform
 import mlx_lm; mark("the rest of `mlx_lm`")
 import hydra; mark("hydra")
 from sacrebleu.metrics import bleu, chrf; mark("sacrebleu")
-from streamllm import experiment, model, scheduler, session; mark("the rest of streamllm")
-bracket(model.ModelConfig, "load", "configuration and data", "loading the model")
+from streamllm.batching import scheduler
+from streamllm.engine import session
+from streamllm.evaluation import runner
+from streamllm.models import loading; mark("the rest of streamllm")
+bracket(loading.ModelConfig, "load", "configuration and data", "loading the model")
 bracket(session.Session, "write", "preparing the folder", "first word")
-bracket(experiment, "summarise", "all other words", "scoring")
+bracket(runner, "summarise", "all other words", "scoring")
 sys.path[0] = os.path.dirname(sys.argv[0])
 runpy.run_path(sys.argv[0], run_name="__main__")
 """

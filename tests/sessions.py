@@ -45,7 +45,7 @@ def sentence(*pieces: str) -> Callable[[str, str], str]:
 
 
 def fed(session: Session) -> list[str]:
-    model: Any = session.memory._model  # type: ignore[attr-defined]
+    model: Any = session.memory.model  # type: ignore[attr-defined]
     return [text for text, _ in model.fed]
 
 

@@ -213,7 +213,8 @@ class Pool:
             paths: of those of the S rows that are hypotheses of a beam.
             attends: whether it is noted what each layer attends with.
 
-        Returns: logits (S, N, V) or those ``at``, what was noted, and the row and the place in it that each of the S has there.
+        Returns: logits (S, N, V) or those ``at``, what was noted, and the row and the place in it that each of the S
+            has there.
         """
         tokens, slots, columns, positions, source_ends, target_ends = np.moveaxis(feed, -1, 0)
         self.forward_passes += 1

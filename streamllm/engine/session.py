@@ -380,7 +380,7 @@ class Session:
         if heads is None:
             raise ValueError(
                 "no attention heads are given and the model names none: find some with "
-                "scripts/calibrate_alignatt.py and set policy.heads"
+                "`streamllm calibrate` and set policy.heads"
             )
         return self._units_gone + int(self.unit_attention(heads).mean(axis=0).argmax())
 

@@ -37,8 +37,11 @@ Translate = Callable[[Sequence[Example]], Iterator[Trace]]
 class Dataset(Protocol):
     """What the runner needs of a data set (see `streamllm.corpora`). Units are "word" or "character"."""
 
-    source_language: str
-    target_language: str
+    @property
+    def source_language(self) -> str: ...
+
+    @property
+    def target_language(self) -> str: ...
 
     @property
     def source_unit(self) -> Unit: ...
@@ -93,9 +96,8 @@ def run_experiment(
     folder = RunFolder.of(config, name, root)
     if folder.finished:
         metrics = folder.metrics()
-        print(
-            f"{summary_text(folder, metrics)}\n  finished before{other_code(folder)}; to run it again, delete the folder"
-        )
+        again = "to run it again, delete the folder"
+        print(f"{summary_text(folder, metrics)}\n  finished before{other_code(folder)}; {again}")
         if tracker is not None and tracker.again:
             guarded = Guarded(tracker)
             with guarded.finishing():

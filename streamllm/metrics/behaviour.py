@@ -36,7 +36,7 @@ def early_ends(trace: Trace, at_limit: Callable[[State], bool]) -> int:
     that ended the sentence early, if one did.
 
     ``at_limit`` says whether the limit of units of the run holds the writing back in a state
-    (`streamllm.engine.limits.Limits.reached`); of a forced read, a trace alone tells only whether it was at the limit of
+    (`engine.limits.Limits.reached`); of a forced read, a trace alone tells only whether it was at the limit of
     tokens.
     """
     ends = read = written = 0

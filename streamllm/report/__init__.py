@@ -8,7 +8,6 @@ from streamllm.faces import face
 
 if TYPE_CHECKING:
     from streamllm.report.gather import Report as Report
-    from streamllm.report.gather import gather as gather
     from streamllm.report.page import render as render
     from streamllm.report.write import write_report as write_report
 
@@ -16,7 +15,6 @@ __getattr__, __dir__, __all__ = face(
     __name__,
     {
         "Report": "streamllm.report.gather",
-        "gather": "streamllm.report.gather",
         "render": "streamllm.report.page",
         "write_report": "streamllm.report.write",
     },

@@ -38,7 +38,7 @@ def environment() -> dict[str, Any]:
 
 def code() -> dict[str, Any]:
     """The ``commit`` of this checkout, and whether it is ``dirty``; None for an installed package."""
-    return _commit(Path(__file__).parents[1])
+    return _commit(Path(__file__).parents[2])
 
 
 def _commit(project: Path) -> dict[str, Any]:

@@ -12,7 +12,8 @@ NOT_IN_DIGEST = frozenset({"hydra", "tracker", "output", "experiment", "name", "
 def digest(config: Mapping[str, Any]) -> str:
     """Twelve hexadecimal digits that name the resolved ``config``, whatever the order of its keys.
 
-    Keys of `NOT_IN_DIGEST` do not count, and 0 is the same as 0.0.
+    Keys of `NOT_IN_DIGEST` do not count, and 0 is the same as 0.0. A ``_target_`` of ours counts by its
+    class name alone, so that no move of a file gives a run another name; a foreign one counts whole.
     """
     counted = {key: value for key, value in config.items() if key not in NOT_IN_DIGEST}
     text = json.dumps(_plain(counted), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
@@ -21,7 +22,12 @@ def digest(config: Mapping[str, Any]) -> str:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): _class_name(item) if key == "_target_" else _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _class_name(target: Any) -> Any:
+    ours = isinstance(target, str) and target.startswith("streamllm.")
+    return target.rpartition(".")[2] if ours else target

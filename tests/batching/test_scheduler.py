@@ -144,7 +144,7 @@ def near_ties(model: StreamingModel, examples: Sequence[Example], policy: Policy
     for example in examples:
         memory, beams = Watched(model.model, model.target_start), Margins()
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("streamllm.session.beam_search", beams)
+            patch.setattr("streamllm.engine.session.beam_search", beams)
             translate(
                 model.session(0, example.id, memory),
                 example,
@@ -401,6 +401,7 @@ def test_without_a_batch_size_it_is_one_that_suits_the_device(tokenizer: Any, mo
             super().__init__(model, rows_, *args, **kwargs)
 
     monkeypatch.setattr("streamllm.batching.scheduler.Pool", Noting)
+    monkeypatch.setattr("streamllm.batching.trial.Pool", Noting)
     examples = [Example(str(i), "the", "") for i in range(130)]
     monkeypatch.setattr("streamllm.batching.sizes.cores", lambda: 2)
     monkeypatch.delenv("STREAMLLM_THREADS", raising=False)

@@ -22,7 +22,7 @@ STAND_INS: dict[str, Callable[[Any], AbstractContextManager[Any]]] = {
     "fewer_operations": lambda model: fewer_operations(),
     "logits_at": lambda model: logits_at(model, slice(None), -1),
     "recorded": lambda model: recorded(model),
-    "exponentials": lambda model: exponentials.replaced(model),
+    "exponentials": lambda model: exponentials.numpy_exponentials(model),
 }
 
 

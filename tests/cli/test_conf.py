@@ -277,7 +277,7 @@ def test_a_plugin_that_is_not_installed_is_named_with_its_extra(plugin: str, ext
 
 
 def test_live_says_in_one_line_what_is_missing():
-    command = [sys.executable, "scripts/live.py", "policy=oracle"]
+    command = [sys.executable, "-m", "streamllm", "live", "policy=oracle"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, input="")
     assert done.returncode == 1

@@ -262,7 +262,8 @@ def test_a_language_that_the_sample_lacks_is_refused_with_those_it_has() -> None
 def test_text_is_read_without_importing_datasets(tmp_path: Path) -> None:
     files = numbered(tmp_path, 2)
     code = (
-        "import sys; from streamllm.corpora import *; Sample().load()\n"
+        "import sys; from streamllm.data.hub import *; from streamllm.data.sample import *\n"
+        "from streamllm.data.text import *; Sample().load()\n"
         f"ParallelText(source={str(files['source'])!r}, target={str(files['target'])!r}).load()\n"
         f"HubDataset(path='x/y', data_dir={str(tmp_path)!r}, split='talk', source_language='en', "
         "target_language='de').load()\n"

@@ -267,7 +267,7 @@ def test_heads_of_the_model_are_taken_where_none_are_given(model: Any, facts: Pr
 
 
 def test_no_heads_at_all_are_refused(model: Any, facts: PromptTokens) -> None:
-    with pytest.raises(ValueError, match=r"scripts/calibrate_alignatt\.py and set policy\.heads"):
+    with pytest.raises(ValueError, match=r"`streamllm calibrate` and set policy\.heads"):
         _fresh(model, facts, ["a"]).attended()
 
 

@@ -63,7 +63,7 @@ def test_what_is_known_is_forgotten_from_where_the_given_unit_takes_another_way(
     assert session.write(tokens_of(tokenizer, " run", "er")).unit == "runer"
     session.write()
     assert fed(session)[len(before) : len(before) + 1] == ["er"]
-    model: Any = session.memory._model  # type: ignore[attr-defined]
+    model: Any = session.memory.model  # type: ignore[attr-defined]
     assert model.fed[len(before)][1] == "<bos>x<mark> runer"
 
 

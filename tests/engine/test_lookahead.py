@@ -375,7 +375,7 @@ def test_a_draft_is_forgotten_by_a_read(tokenizer: Any) -> None:
     assert units(session.draft(3)) == ["dog"] * 3
     session.read("y")
     assert units(session.draft(2)) == ["cat"] * 2
-    model: Any = session.memory._model  # type: ignore[attr-defined]
+    model: Any = session.memory.model  # type: ignore[attr-defined]
     assert "dog" not in model.fed[-1][1]
 
 

@@ -386,7 +386,7 @@ class _Spelled(tiny.Scripted):
 
 
 def fed(session: Session) -> list[str]:
-    model: Any = session.memory._model
+    model: Any = session.memory.model
     return [text for text, _ in model.fed]
 
 
@@ -545,7 +545,7 @@ def test_the_source_is_fed_once(tokenizer: Any) -> None:
     words = [facts.source_tokens(word, first=i == 0) for i, word in enumerate(("the", "dog", "runs"))]
     assert session.source_tokens == len(facts.source_header) + sum(map(len, words)) + len(facts.source_footer)
     assert session.memory.caches[0].source_offset == session.source_tokens
-    model: Any = session.memory._model
+    model: Any = session.memory.model
     assert model.fed[-1][1].startswith("<bos>the dog runs<stop><mark>")
 
 

@@ -261,11 +261,11 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-import streamllm.runs as runs
+import streamllm.runs.folder as runs
 from shouting import run, make_shout
 
 calls = 0
-write = runs._line
+write = runs.json_line
 def killing(values):
     # Each trace is two lines: its times, then its prediction. Die half-way through line number {line}.
     global calls
@@ -277,7 +277,7 @@ def killing(values):
             file.write(content[: {written}])
         os.kill(os.getpid(), signal.{signal})
     return content
-runs._line = killing
+runs.json_line = killing
 run(Path(sys.argv[1]), make_shout)
 """
 

@@ -23,7 +23,7 @@ def test_a_run_within_the_budget_scores_by_its_metric_and_above_any_that_breaks_
 
 @pytest.mark.parametrize("budget", [0, -1, True, "3"])
 def test_a_budget_that_is_no_number_of_units_is_refused(budget: Any) -> None:
-    with pytest.raises(ValueError, match=r"objective\.laal_budget is"):
+    with pytest.raises(ValueError, match=r"tuning\.laal_budget is"):
         Tuning(laal_budget=budget)
 
 

@@ -429,7 +429,7 @@ def test_a_policy_that_needs_the_sentence_is_refused_at_once() -> None:
 
 def test_the_program_serves_what_the_runner_runs() -> None:
     """The whole way: configuration, model, server, protocol; ended as a person ends it."""
-    command = [sys.executable, "scripts/serve.py", "policy=waitk", "k=3", "+port=0"]
+    command = [sys.executable, "-m", "streamllm", "serve", "policy=waitk", "k=3", "port=0"]
     with subprocess.Popen(command, cwd=ROOT, env=os.environ, stdout=subprocess.PIPE, text=True) as program:
         try:
             assert program.stdout is not None

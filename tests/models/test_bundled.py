@@ -7,7 +7,7 @@ import pytest
 from mlx.utils import tree_flatten
 
 import streamllm
-from streamllm.data.sample import Sample
+from streamllm.data.sample import SAMPLE, Sample
 from streamllm.engine.loop import translate
 from streamllm.metrics.quality import quality
 from streamllm.models.loading import ASSETS, ModelConfig
@@ -45,7 +45,7 @@ def test_the_model_translates_the_sample(model: StreamingModel, policy: WaitK | 
 
 
 def test_the_sample_is_a_corpus_of_pairs() -> None:
-    lines = (ASSETS / "sample.en-de.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = SAMPLE.read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
     assert len(rows) >= 150
     assert len({row["id"] for row in rows}) == len({row["en"] for row in rows}) == len({row["de"] for row in rows})

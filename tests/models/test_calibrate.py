@@ -1,4 +1,4 @@
-"""scripts/calibrate_alignatt.py as people call it: the heads it prints are heads of the model, and those it keeps."""
+"""`streamllm calibrate` as people call it: the heads it prints are heads of the model, and those it keeps."""
 
 import json
 import os
@@ -20,8 +20,8 @@ def test_the_script_prints_the_best_heads_and_keeps_them(tmp_path: Path) -> None
     """Those of another process on the same sentences, so they do not depend on chance either."""
     folder = shutil.copytree(find_model("bundled:tiny-en-de"), tmp_path / "model")
     before = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
-    command = [sys.executable, "scripts/calibrate_alignatt.py", "model=folder", f"model.path={folder}"]
-    command += ["dataset.limit=3", "+heads=4", "+write=true"]
+    command = [sys.executable, "-m", "streamllm", "calibrate", "model=folder", f"model.path={folder}"]
+    command += ["dataset.limit=3", "heads=4", "write=true"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

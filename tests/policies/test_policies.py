@@ -302,7 +302,7 @@ def test_sentences_under_way_at_once_do_not_disturb_each_other() -> None:
 
 def test_policies_know_nothing_of_models() -> None:
     """Policies are asked at every step and by live clients; they import records only."""
-    names = "mlx, numpy, streamllm.session, streamllm.model, hydra"
+    names = "mlx, numpy, streamllm.engine.session, streamllm.models, hydra"
     code = f"import sys, streamllm.policies; print([n for n in {names.split(', ')!r} if n in sys.modules])"
     root = Path(__file__).parents[2]
     result = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)

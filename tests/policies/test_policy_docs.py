@@ -95,8 +95,17 @@ def test_the_example_s_three_files_break_no_test(tmp_path: Path) -> None:
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     (tmp_path / "streamllm" / "policies" / "steady.py").write_text(block("python", "class Steady"), encoding="utf-8")
     (tmp_path / "conf" / "policy" / "steady.yaml").write_text(block("yaml", "Steady"), encoding="utf-8")
-    (tmp_path / "tests" / "test_steady.py").write_text(block("python", "def test_steady"), encoding="utf-8")
-    files = [f"tests/test_{name}.py" for name in ("steady", "policy_docs", "study", "conf", "boundaries")]
+    (tmp_path / "tests" / "policies" / "test_steady.py").write_text(
+        block("python", "def test_steady"), encoding="utf-8"
+    )
+    names = (
+        "policies/test_steady",
+        "policies/test_policy_docs",
+        "project/test_study",
+        "cli/test_conf",
+        "project/test_rooms",
+    )
+    files = [f"tests/{name}.py" for name in names]
     chosen = "(steady or policy_docs or study_has) and not three_files"
     command = [sys.executable, "-m", "pytest", "-n", "0", "-q", "-p", "no:cacheprovider", *files, "-k", chosen]
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}

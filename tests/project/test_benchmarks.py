@@ -105,12 +105,12 @@ def test_forwards_are_counted_of_sentences_that_come_out_the_same(script: Any):
 
 def test_designs_of_reading_and_writing_are_put_back(script: Any):
     bench = script("bench_forwards")
-    usual = bench.batch.SHORT, bench.batch.FEW, bench.batch.logits_at
+    usual = bench.pool.SHORT, bench.pool.FEW
     model = bench.ModelConfig("bundled:tiny-en-de").load()
     rows = bench.compare_designs(model, bench.load_dataset(None, 3).load(), 3, 2, rounds=1)
     own, short, together, everything = (row["forward_passes"] for row in rows)
     assert own > short == everything >= together
-    assert (bench.batch.SHORT, bench.batch.FEW, bench.batch.logits_at) == usual
+    assert usual == (bench.pool.SHORT, bench.pool.FEW)
 
 
 def test_every_way_to_take_a_step_learns_the_same(script: Any, tmp_path: Path):
@@ -171,7 +171,7 @@ def test_a_profile_has_every_product_of_a_step(tmp_path: Path):
     """In a process of its own: MKL reports to one file."""
     code = f"""
 import sys
-sys.path[:0] = [{str(ROOT / "scripts")!r}, {str(ROOT / "tests")!r}]
+sys.path[:0] = [{str(ROOT / "scripts")!r}, {str(ROOT / "tests")!r}, {str(ROOT / "tests" / "training")!r}]
 import bench_train as bench
 from test_training import PAIRS, fresh
 from pathlib import Path

@@ -23,8 +23,9 @@ from test_compare import make_run, sentences, trace
 from streamllm.files import RunError
 from streamllm.metrics.quality import sentence_bleu
 from streamllm.records import Event, Trace
-from streamllm.report import gather, render, write_report
+from streamllm.report import render, write_report
 from streamllm.report.__main__ import main
+from streamllm.report.gather import gather
 from streamllm.runs.folder import METRICS, RunFolder
 
 TARGETS = {"waitk": "streamllm.policies.waitk.WaitK", "full": "streamllm.policies.full.Full"}

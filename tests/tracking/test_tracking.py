@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from streamllm.tracking import tracker as tracking
+from streamllm.tracking import wandb_tracker as tracking
 from streamllm.tracking.tracker import Guarded, NullTracker, Picture, RunInfo
 from streamllm.tracking.wandb_tracker import WandbTracker
 

@@ -22,7 +22,7 @@ from test_tracking import wandb_records
 
 from streamllm.runs.folder import METRICS, PREDICTIONS
 from streamllm.runs.load import load_runs
-from streamllm.tracking import tracker as tracking
+from streamllm.tracking import wandb_tracker as tracking
 from streamllm.tracking.wandb_runs import load_wandb_runs
 from streamllm.tracking.wandb_tracker import WandbTracker
 
@@ -264,7 +264,7 @@ def test_network_that_goes_away_during_a_run_does_not_hold_it(
 SILENT = """
 import os, subprocess, sys
 from pathlib import Path
-from streamllm import tracking
+from streamllm.tracking import wandb_tracker as tracking
 from streamllm.tracking import RunInfo, WandbTracker
 
 tracking.FINISH_SECONDS, tracking.GRACE_SECONDS = 1, 3

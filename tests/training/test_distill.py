@@ -65,16 +65,16 @@ def test_separators_of_lines_inside_a_sentence_end_no_line(teacher: StreamingMod
 
 
 def distill_by_script(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "scripts/distill.py", *arguments]
+    command = [sys.executable, "-m", "streamllm", "distill", *arguments]
     return subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
 
 
 def test_the_script(tmp_path: Path) -> None:
     to = tmp_path / "distilled.jsonl"
-    done = distill_by_script("dataset.limit=3", f"+to={to}")
+    done = distill_by_script("dataset.limit=3", f"to={to}")
     assert done.returncode == 0, done.stderr
     assert [set(json.loads(line)) for line in to.read_text().splitlines()] == [{"id", "en", "de"}] * 3
-    refused = distill_by_script("k=3", f"+to={to}")
+    refused = distill_by_script("k=3", f"to={to}")
     assert refused.returncode == 1
     assert refused.stderr.startswith("error: k=3: the teacher reads each source whole, so leave this out (debug=true")
     assert len(refused.stderr.splitlines()) == 1

@@ -258,7 +258,7 @@ def test_dropout_acts_in_training_only_and_keeps_the_parameters(model: Streaming
 SCRIPT = """
 import os, signal, sys
 from pathlib import Path
-sys.path.insert(0, {tests!r})
+sys.path[:0] = [{tests!r}, {tests!r} + '/training']
 from test_training import FULL, PAIRS, DataConfig, ModelConfig, TrainingData
 from streamllm.training.loop import Trainer, TrainingConfig
 folder = Path(sys.argv[1])
@@ -338,7 +338,7 @@ def trainer_of(folder: Path, group: mx.distributed.Group) -> Trainer:
 RING_SCRIPT = """
 import os, signal, sys, time
 from pathlib import Path
-sys.path.insert(0, {tests!r})
+sys.path[:0] = [{tests!r}, {tests!r} + '/training']
 import streamllm
 from test_training import mx, trainer_of
 trainer = trainer_of(Path({folder!r}), mx.distributed.init())
