@@ -101,7 +101,7 @@ def prefill(model: Any, length: int, views: list[Any]) -> None:
 
 
 def view_state(view: Any) -> list[mx.array]:
-    owner = getattr(view, "_cache", view)
+    owner = getattr(view, "cache", view)
     return [view.keys, view.values] if isinstance(owner, KVCache) else owner.buffers
 
 

@@ -7,7 +7,8 @@ from typing import Any
 import mlx.core as mx
 from mlx_lm.models.base import create_causal_mask
 
-from streamllm.cache.dual import KV, DualStreamingCache, SourceView, TargetView
+from streamllm.cache.dual import DualStreamingCache, SourceView, TargetView
+from streamllm.cache.rows import KV
 from streamllm.engine.paradigms.group import GroupMemory
 from streamllm.engine.paradigms.memory import TargetStart
 
@@ -54,14 +55,14 @@ class _Source(SourceView):
 
     @property
     def offset(self) -> int:
-        return self._cache.offset if self._switches.arrival_positions else super().offset
+        return self.cache.offset if self._switches.arrival_positions else super().offset
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> KV:
-        seen = self._cache.update_source(keys, values)
-        return self._cache._slice(0, self._cache.offset) if self._switches.source_sees_target else seen
+        seen = self.cache.update_source(keys, values)
+        return self.cache.target.keys_and_values() if self._switches.source_sees_target else seen
 
     def make_mask(self, N: int, return_array: bool = False, window_size: int | None = None) -> mx.array | str | None:
-        source, target = self._cache.source_offset, self._cache.target_offset
+        source, target = self.cache.source_offset, self.cache.target_offset
         if window_size is not None and source + target + N > window_size:
             raise ValueError(
                 f"paradigm=mismatched is for models without sliding windows, and {source + target + N} tokens pass "
@@ -82,8 +83,8 @@ class _Target(TargetView):
 
     @property
     def visible(self) -> mx.array | None:  # type: ignore[override]
-        return self._cache.target.visible
+        return self.cache.target.visible
 
     @property
     def offset(self) -> int:
-        return self._cache.offset if self._switches.arrival_positions else super().offset
+        return self.cache.offset if self._switches.arrival_positions else super().offset

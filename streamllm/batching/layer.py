@@ -7,7 +7,7 @@ import mlx.core as mx
 import numpy as np
 
 from streamllm.batching.packing import Packing
-from streamllm.cache.dual import KV
+from streamllm.cache.rows import KV
 
 UNUSED = np.iinfo(np.int32).max  # index of a column without a token
 

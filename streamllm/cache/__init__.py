@@ -1,5 +1,5 @@
-"""The keys and values of two streams: the dual cache, its views, quantised keys and values, moved keys. May import the
-ground alone. Its face is lazy, since the cache loads mlx-lm."""
+"""The keys and values of two streams: the dual cache and its views, the rows that it lies in, quantised rows, moved keys.
+May import the ground alone. Its face is lazy, since the cache loads mlx-lm."""
 
 from typing import TYPE_CHECKING
 

@@ -1,7 +1,7 @@
-"""Key/value cache of one attention layer with two streams, source and target.
+"""Keys and values of one attention layer with two streams, source and target; the views that a model sees of them.
 
-Both streams live in one buffer laid out ``[source | target | slack]``, so that what a target token attends
-to is a slice of it. Invariant: rows ``[0, source_offset + target_offset)`` hold exactly the fed tokens.
+Both streams lie in the same rows, the source first, so that what a target token attends to is a slice. Invariant: the
+first `source_offset` rows are the source, all others the target.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ import mlx.core as mx
 from mlx_lm.models import cache as mlx_lm_cache
 from mlx_lm.models.base import create_causal_mask
 
-KV = tuple[mx.array, mx.array]
+from streamllm.cache.rows import KV, STEP, Rows, arrays_of
 
 
 class DualStreamingCache:
@@ -26,26 +26,21 @@ class DualStreamingCache:
         step: tokens by which the buffer grows. 1 leaves no slack, for training, where a stream comes in one piece.
 
     Arrays have the shape (B, H_kv, L, D); D of keys and values may differ (MLA), B, H_kv and D may not
-    change after the first update.
+    change after the first update. ``rows`` is the buffer; a cache of another kind puts its own there.
     """
 
-    step = 256
-    _arrays: list[mx.array]  # the buffer, parts side by side: keys, then values; none when empty
-    _source_length: int
-    _target_length: int
-    _merged: bool
+    rows: Rows
+    source: "SourceView"
+    target: "TargetView"
 
-    def __init__(self, target_start: int = 0, step: int = step):
+    def __init__(self, target_start: int = 0, step: int = STEP):
         if target_start < 0:
             raise ValueError(f"target_start is {target_start}; a position is 0 or more")
         self.target_start = target_start
-        self.step = step
-        self._make_views()
-        self.reset()
-
-    def _make_views(self) -> None:
-        self.source = SourceView(self)
-        self.target = TargetView(self)
+        self.rows = Rows(step)
+        self.source, self.target = SourceView(self), TargetView(self)
+        self._source_length = 0
+        self._merged = False
 
     # Updates
 
@@ -56,10 +51,10 @@ class DualStreamingCache:
             RuntimeError: the streams are merged.
             ValueError: the shapes or dtypes do not fit what the cache holds.
         """
-        old, new = self._source_length, self._source_length + keys.shape[2]
-        self._append("source", old, keys, values)
-        self._source_length = new
-        return self._slice(0, new)
+        self._check_separate("update", "source")
+        self.rows.insert(self._source_length, keys, values)
+        self._source_length += keys.shape[2]
+        return self.rows.slice(0, self._source_length)
 
     def update_target(self, keys: mx.array, values: mx.array) -> KV:
         """Append target tokens (B, H_kv, L, D); return all target keys and values, in order.
@@ -67,62 +62,17 @@ class DualStreamingCache:
         Raises: as `update_source`.
         """
         self._append_target(keys, values)
-        return self._slice(self._source_length, self.offset)
+        return self.rows.slice(self._source_length, self.rows.length)
 
     def _append_target(self, keys: mx.array, values: mx.array) -> None:
-        self._append("target", self.offset, keys, values)
-        self._target_length += keys.shape[2]
+        self._check_separate("update", "target")
+        self.rows.insert(self.rows.length, keys, values)
 
-    def _append(self, stream: str, at: int, keys: mx.array, values: mx.array) -> None:
+    def _check_separate(self, what: str, stream: str) -> None:
         if self._merged:
             raise RuntimeError(
-                f"cannot update the {stream} while the streams are merged: call separate_source_target() first"
+                f"cannot {what} the {stream} while the streams are merged: call separate_source_target() first"
             )
-        self._check(keys, values)
-        new, end = self._parts(keys, values), self.offset
-        if at < end:  # tokens behind `at` make room: a splice, on a read that comes after a write
-            new = [mx.concatenate([part, self._arrays[i][..., at:end, :]], axis=2) for i, part in enumerate(new)]
-        held: list[mx.array | None] = [*self._arrays] or [None] * len(new)
-        self._arrays = [self._store(held[i], part, at) for i, part in enumerate(new)]
-
-    def _parts(self, keys: mx.array, values: mx.array) -> list[mx.array]:
-        """As the buffer holds them."""
-        return [keys, values]
-
-    def _store(self, buffer: mx.array | None, new: mx.array, at: int) -> mx.array:
-        """Write `new` at row `at`, growing the buffer by whole steps."""
-        end = at + new.shape[2]
-        if buffer is None or end > buffer.shape[2]:
-            rows = -(-new.shape[2] // self.step) * self.step - new.shape[2]
-            slack = [mx.zeros((*new.shape[:2], rows, new.shape[3]), new.dtype)] if rows else []
-            kept = [] if buffer is None else [buffer[..., :at, :]]
-            parts = [*kept, new, *slack]
-            return mx.concatenate(parts, axis=2) if len(parts) > 1 else new[...]
-        buffer[..., at:end, :] = new
-        return buffer
-
-    def _check(self, keys: mx.array, values: mx.array) -> None:
-        if keys.ndim != 4 or values.ndim != 4 or keys.shape[:3] != values.shape[:3]:
-            raise ValueError(
-                f"keys {keys.shape} and values {values.shape} do not fit together: "
-                "both are (B, H_kv, L, D) and only D may differ"
-            )
-        for name, held, new in zip(("keys", "values"), self._held(), (keys, values), strict=False):
-            if held != (*new.shape[:2], new.shape[3], new.dtype):
-                raise ValueError(
-                    f"{name} of shape {new.shape} and {new.dtype} do not fit the cache, which holds "
-                    f"(B, H_kv, *, D) = {(*held[:2], '*', held[2])} of {held[3]}: "
-                    "use a cache of its own for each batch, or call reset() first"
-                )
-
-    def _held(self) -> list[tuple[Any, ...]]:
-        """(B, H_kv, D, dtype) of keys and of values; nothing when empty."""
-        return [(*held.shape[:2], held.shape[3], held.dtype) for held in self._arrays]
-
-    def _slice(self, start: int, end: int) -> KV:
-        """Rows of the buffer. Always new array objects, even of the whole: the buffer's own are written in place."""
-        keys, values = self._arrays
-        return keys[..., start:end, :], values[..., start:end, :]
 
     # Merging
 
@@ -142,7 +92,7 @@ class DualStreamingCache:
         """
         if not self._merged:
             raise RuntimeError("the streams are not merged: call merge_source_target() first")
-        return self._slice(0, self.offset) if self.offset else (None, None)
+        return self.rows.slice(0, self.rows.length) if self.rows.length else (None, None)
 
     @property
     def is_merged(self) -> bool:
@@ -152,11 +102,11 @@ class DualStreamingCache:
 
     def get_source(self) -> KV | tuple[None, None]:
         """Keys and values of the source, (None, None) when there are none."""
-        return self._slice(0, self._source_length) if self._source_length else (None, None)
+        return self.rows.slice(0, self._source_length) if self._source_length else (None, None)
 
     def get_target(self) -> KV | tuple[None, None]:
         """Keys and values of the target, (None, None) when there are none."""
-        return self._slice(self._source_length, self.offset) if self._target_length else (None, None)
+        return self.rows.slice(self._source_length, self.rows.length) if self.target_offset else (None, None)
 
     @property
     def source_offset(self) -> int:
@@ -166,22 +116,31 @@ class DualStreamingCache:
     @property
     def target_offset(self) -> int:
         """Number of target tokens held."""
-        return self._target_length
+        return self.rows.length - self._source_length
 
     @property
     def offset(self) -> int:
         """Number of tokens held, source and target."""
-        return self._source_length + self._target_length
+        return self.rows.length
+
+    @property
+    def step(self) -> int:
+        """Tokens by which the buffer grows."""
+        return self.rows.step
+
+    @step.setter
+    def step(self, step: int) -> None:
+        self.rows.step = step
 
     @property
     def nbytes(self) -> int:
         """Bytes of the buffer, slack included."""
-        return sum(array.nbytes for array in self.buffers)
+        return sum(array.nbytes for array in self.rows.arrays)
 
     @property
     def buffers(self) -> list[mx.array]:
         """The arrays that hold everything, slack included: what to evaluate after an update."""
-        return [*self._arrays]
+        return [*self.rows.arrays]
 
     def empty(self) -> bool:
         return self.offset == 0
@@ -190,15 +149,14 @@ class DualStreamingCache:
 
     def reset(self) -> None:
         """Forget everything; the streams are separate again. ``target_start`` stays."""
-        self._arrays = []
+        self.rows.clear()
         self._source_length = 0
-        self._target_length = 0
         self._merged = False
         self.target.visible = None
 
     def reset_target(self) -> None:
         """Forget the target and keep the source; the streams are separate again."""
-        self._target_length = 0
+        self.rows.remove(self._source_length, self.target_offset)
         self._merged = False
 
     def is_trimmable(self) -> bool:
@@ -211,8 +169,8 @@ class DualStreamingCache:
             RuntimeError: the streams are merged.
             ValueError: n is negative.
         """
-        n = self._trimmed("target", n, self._target_length)
-        self._target_length -= n
+        n = self._trimmed("target", n, self.target_offset)
+        self.rows.remove(self.rows.length - n, n)
         return n
 
     def trim_source(self, n: int) -> int:
@@ -223,7 +181,7 @@ class DualStreamingCache:
         Raises: as `trim_target`.
         """
         n = self._trimmed("source", n, self._source_length)
-        self._close(self._source_length - n, n)
+        self.rows.remove(self._source_length - n, n)
         self._source_length -= n
         return n
 
@@ -238,29 +196,18 @@ class DualStreamingCache:
 
     def forget_target(self, n: int, after: int, move: Callable[[mx.array], mx.array]) -> None:
         """As `forget_source`, of the target."""
-        self._forget("target", n, after, self._source_length, self.offset, move)
-        self._target_length -= n
+        self._forget("target", n, after, self._source_length, self.rows.length, move)
 
     def _forget(
         self, stream: str, n: int, after: int, start: int, end: int, move: Callable[[mx.array], mx.array]
     ) -> None:
         if self._trimmed(stream, n, end - start) + after > end - start or after < 0:
             raise ValueError(f"cannot forget {n} {stream} tokens after the first {after}: {end - start} are held")
-        self._map_keys(start + after + n, end, move)
-        self._close(start + after, n)
-
-    def _close(self, at: int, n: int) -> None:
-        """Move all rows behind `at` + `n` down to `at`."""
-        end = self.offset
-        if n and at + n < end:
-            for part in self._arrays:
-                part[..., at : end - n, :] = mx.contiguous(part[..., at + n : end, :])
+        self.rows.map_keys(start + after + n, end, move)
+        self.rows.remove(start + after, n)
 
     def _trimmed(self, stream: str, n: int, length: int) -> int:
-        if self._merged:
-            raise RuntimeError(
-                f"cannot trim the {stream} while the streams are merged: call separate_source_target() first"
-            )
+        self._check_separate("trim", stream)
         if n < 0:
             raise ValueError(f"cannot trim {n} tokens: the number is 0 or more")
         return min(n, length)
@@ -270,7 +217,7 @@ class DualStreamingCache:
     @property
     def batch_size(self) -> int:
         """B of what is held, 0 when empty."""
-        return int(self._arrays[0].shape[0]) if self._arrays else 0
+        return self.rows.batch_size
 
     def copy(self) -> Self:
         """A new cache with the same content."""
@@ -280,16 +227,11 @@ class DualStreamingCache:
 
     def select(self, rows: list[int]) -> None:
         """Keep these rows, in this order; a row may be kept several times."""
-        self._arrays = [part[mx.array(rows)] for part in self._arrays]
+        self.rows.select(rows)
 
     def map_target_keys(self, function: Callable[[mx.array], mx.array]) -> None:
         """Replace the target's keys (B, H_kv, T, D) by what ``function`` makes of them, of the same shape."""
-        self._map_keys(self._source_length, self.offset, function)
-
-    def _map_keys(self, start: int, end: int, function: Callable[[mx.array], mx.array]) -> None:
-        if start < end:
-            keys = self._arrays[0]
-            keys[..., start:end, :] = function(keys[..., start:end, :])
+        self.rows.map_keys(self._source_length, self.rows.length, function)
 
     # State
 
@@ -299,25 +241,21 @@ class DualStreamingCache:
 
         Keys and values are in the order source, target, without slack; arrays of size 0 when empty.
         """
-        keys, values = self._slice(0, self.offset) if self.offset else (mx.zeros((0,)), mx.zeros((0,)))
-        return keys, values, self._source_length, self._target_length, self.target_start, int(self._merged)
+        keys, values = self.rows.slice(0, self.offset) if self.offset else (mx.zeros((0,)), mx.zeros((0,)))
+        return keys, values, self._source_length, self.target_offset, self.target_start, int(self._merged)
 
     @state.setter
     def state(self, state: Any) -> None:
         keys, values, source_length, target_length, target_start, merged = state
-        arrays = self._unsliced(keys, values)
+        arrays = arrays_of(keys, values)
         held = arrays[0].shape[2] if arrays else 0
         if held != source_length + target_length:
             raise ValueError(
                 f"the state holds {held} tokens but counts {source_length} source and {target_length} target tokens"
             )
-        self._arrays = [array[...] for array in arrays]
-        self._source_length, self._target_length = int(source_length), int(target_length)
+        self.rows.hold(arrays)
+        self._source_length = int(source_length)
         self.target_start, self._merged = int(target_start), bool(merged)
-
-    def _unsliced(self, keys: Any, values: Any) -> list[mx.array]:
-        """What `_slice` gave, as the buffer holds it; nothing where a state says that it is empty."""
-        return [keys, values] if keys.ndim == 4 else []
 
     @classmethod
     def from_state(cls, state: Any) -> Self:
@@ -341,19 +279,19 @@ class SourceView:
     """What a model sees while it reads: appends to the source, attends to the source only."""
 
     def __init__(self, cache: DualStreamingCache):
-        self._cache = cache
+        self.cache = cache
 
     @property
     def offset(self) -> int:
         """Position of the next source token."""
-        return self._cache.source_offset
+        return self.cache.source_offset
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> KV:
-        return self._cache.update_source(keys, values)
+        return self.cache.update_source(keys, values)
 
     def keys_and_values(self) -> KV:
         """What the last update gave, for layers that share the keys of another one (gemma3n)."""
-        return self._cache._slice(0, self._cache.source_offset)
+        return self.cache.rows.slice(0, self.cache.source_offset)
 
     def make_mask(self, N: int, return_array: bool = False, window_size: int | None = None) -> mx.array | str | None:
         """Mask of ``N`` new source tokens over old and new ones: None, "causal" or bool (N, S + N)."""
@@ -363,7 +301,7 @@ class SourceView:
         return True
 
     def trim(self, n: int) -> int:
-        return self._cache.trim_source(n)
+        return self.cache.trim_source(n)
 
 
 class TargetView:
@@ -377,20 +315,20 @@ class TargetView:
     visible: mx.array | None = None
 
     def __init__(self, cache: DualStreamingCache):
-        self._cache = cache
+        self.cache = cache
 
     @property
     def offset(self) -> int:
         """Position of the next target token."""
-        return self._cache.target_start + self._cache.target_offset
+        return self.cache.target_start + self.cache.target_offset
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> KV:
-        self._cache._append_target(keys, values)
+        self.cache._append_target(keys, values)
         return self.keys_and_values()
 
     def keys_and_values(self) -> KV:
         """What the last update gave, for layers that share the keys of another one (gemma3n)."""
-        return self._cache._slice(0, self._cache.offset)
+        return self.cache.rows.slice(0, self.cache.rows.length)
 
     def make_mask(self, N: int, return_array: bool = False, window_size: int | None = None) -> mx.array | str | None:
         """Mask of ``N`` new target tokens over source, old and new target tokens.
@@ -400,7 +338,7 @@ class TargetView:
 
         Returns: None, "causal" (lower-right aligned), or bool (N, S + T + N), (B, 1, N, S + T + N), or (B, 1, 1, …).
         """
-        source, target = self._cache.source_offset, self._cache.target_offset
+        source, target = self.cache.source_offset, self.cache.target_offset
         if self.visible is not None:
             sees = self.visible[:, None]  # (B, 1, N, S), or (B, 1, 1, N, S)
             if window_size is not None and source > window_size:
@@ -418,7 +356,7 @@ class TargetView:
         return True
 
     def trim(self, n: int) -> int:
-        return self._cache.trim_target(n)
+        return self.cache.trim_target(n)
 
 
 def _causal_mask(N: int, offset: int, return_array: bool, window_size: int | None) -> mx.array | str | None:
@@ -429,7 +367,7 @@ def _causal_mask(N: int, offset: int, return_array: bool, window_size: int | Non
     return None if N == 1 else "causal"
 
 
-def make_caches(model: Any, target_start: int = 0, step: int = DualStreamingCache.step) -> list[DualStreamingCache]:
+def make_caches(model: Any, target_start: int = 0, step: int = STEP) -> list[DualStreamingCache]:
     """One cache for each that ``model`` asks for: some families share one between layers, or have layers without."""
     return [DualStreamingCache(target_start, step) for _ in mlx_lm_cache.make_prompt_cache(model)]
 

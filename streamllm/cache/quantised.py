@@ -1,17 +1,18 @@
-"""A `DualStreamingCache` whose keys and values are quantised, in mlx-lm's scheme (that of its QuantizedKVCache).
+"""Quantised keys and values, in mlx-lm's scheme (that of its QuantizedKVCache): as rows, and as a `DualStreamingCache`.
 
 Invariant: what is held was quantised once when it was fed, and once more each time it was moved.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 import mlx.core as mx
 from mlx_lm.models import cache as mlx_lm_cache
 
-from streamllm.cache.dual import KV, DualStreamingCache, SourceView, TargetView
+from streamllm.cache.dual import DualStreamingCache, SourceView, TargetView
 from streamllm.cache.retention import GROUP_SIZES, check_scheme
+from streamllm.cache.rows import KV, STEP, Rows
 
 Packed = tuple[mx.array, mx.array, mx.array]
 """Quantised rows (B, H_kv, L, D * bits / 32, uint32), their scales and their biases (B, H_kv, L, D / group_size)."""
@@ -26,6 +27,33 @@ def unpacked(packed: Packed, bits: int, group_size: int) -> mx.array:
     return mx.dequantize(*packed, group_size=group_size, bits=bits)
 
 
+class QuantisedRows(Rows):
+    """Rows that are `Packed`: three arrays for the keys, three for the values."""
+
+    def __init__(self, step: int, bits: int, group_size: int):
+        super().__init__(step)
+        self.bits, self.group_size = bits, group_size
+
+    def pack(self, numbers: mx.array) -> Packed:
+        return quantised(numbers, self.bits, self.group_size)
+
+    def unpack(self, arrays: Sequence[mx.array]) -> mx.array:
+        packed, scales, biases = arrays
+        return unpacked((packed, scales, biases), self.bits, self.group_size)
+
+    def held(self) -> list[tuple[Any, ...]]:
+        packed = [(self.arrays[i], self.arrays[i + 1]) for i in range(0, len(self.arrays), 3)]
+        return [(*rows.shape[:2], rows.shape[3] * 32 // self.bits, scales.dtype) for rows, scales in packed]
+
+    def check(self, keys: mx.array, values: mx.array) -> None:
+        super().check(keys, values)
+        check_widths((keys.shape[-1], values.shape[-1]), self.group_size)
+
+    def slice(self, start: int, end: int) -> KV:
+        parts = [array[..., start:end, :] for array in self.arrays]
+        return tuple(parts[:3]), tuple(parts[3:])  # type: ignore[return-value]
+
+
 class QuantisedCache(DualStreamingCache):
     """As `DualStreamingCache`; what it returns is `Packed`, which mlx-lm's models attend to as it is.
 
@@ -37,36 +65,21 @@ class QuantisedCache(DualStreamingCache):
         ValueError: ``bits`` or ``group_size`` is another number.
     """
 
-    def __init__(self, target_start: int = 0, step: int = DualStreamingCache.step, bits: int = 8, group_size: int = 64):
-        check_scheme(bits, group_size)
-        self.bits, self.group_size = bits, group_size
-        super().__init__(target_start, step)
+    rows: QuantisedRows
 
-    def _make_views(self) -> None:
+    def __init__(self, target_start: int = 0, step: int = STEP, bits: int = 8, group_size: int = 64):
+        check_scheme(bits, group_size)
+        super().__init__(target_start, step)
+        self.rows = QuantisedRows(step, bits, group_size)
         self.source, self.target = _QuantisedSource(self), _QuantisedTarget(self)
 
-    def _check(self, keys: mx.array, values: mx.array) -> None:
-        super()._check(keys, values)
-        check_widths((keys.shape[-1], values.shape[-1]), self.group_size)
+    @property
+    def bits(self) -> int:
+        return self.rows.bits
 
-    def _held(self) -> list[tuple[Any, ...]]:
-        packed = [(self._arrays[i], self._arrays[i + 1]) for i in range(0, len(self._arrays), 3)]
-        return [(*rows.shape[:2], rows.shape[3] * 32 // self.bits, scales.dtype) for rows, scales in packed]
-
-    def _parts(self, keys: mx.array, values: mx.array) -> list[mx.array]:
-        return [part for rows in (keys, values) for part in quantised(rows, self.bits, self.group_size)]
-
-    def _slice(self, start: int, end: int) -> KV:
-        parts = [part[..., start:end, :] for part in self._arrays]
-        return tuple(parts[:3]), tuple(parts[3:])  # type: ignore[return-value]
-
-    def _map_keys(self, start: int, end: int, function: Callable[[mx.array], mx.array]) -> None:
-        if start < end:
-            keys = self._arrays[:3]
-            packed = [part[..., start:end, :] for part in keys]
-            mapped = function(unpacked((packed[0], packed[1], packed[2]), self.bits, self.group_size))
-            for part, new in zip(keys, quantised(mapped, self.bits, self.group_size), strict=True):
-                part[..., start:end, :] = new
+    @property
+    def group_size(self) -> int:
+        return self.rows.group_size
 
     @property
     def state(self) -> Any:
@@ -77,11 +90,8 @@ class QuantisedCache(DualStreamingCache):
     def state(self, state: Any) -> None:
         *rest, bits, group_size = state
         check_scheme(int(bits), int(group_size))
-        self.bits, self.group_size = int(bits), int(group_size)
+        self.rows.bits, self.rows.group_size = int(bits), int(group_size)
         DualStreamingCache.state.__set__(self, rest)  # type: ignore[attr-defined]
-
-    def _unsliced(self, keys: Any, values: Any) -> list[mx.array]:
-        return [] if isinstance(keys, mx.array) else [*keys, *values]
 
     def __repr__(self) -> str:
         return f"{super().__repr__()[:-1]}, bits={self.bits}, group_size={self.group_size})"
@@ -90,15 +100,15 @@ class QuantisedCache(DualStreamingCache):
 class _Quantised:
     """Tells mlx-lm's attention that keys and values are quantised."""
 
-    _cache: Any
+    cache: Any
 
     @property
     def bits(self) -> int:
-        return int(self._cache.bits)
+        return int(self.cache.bits)
 
     @property
     def group_size(self) -> int:
-        return int(self._cache.group_size)
+        return int(self.cache.group_size)
 
 
 class _QuantisedSource(_Quantised, SourceView):
@@ -109,15 +119,21 @@ class _QuantisedTarget(_Quantised, TargetView):
     pass
 
 
-class _Rounded(DualStreamingCache):
-    """Holds what a `QuantisedCache` holds, unpacked, for attention as usual: what the other must come to."""
+class _RoundedRows(Rows):
+    """Hold the numbers that `QuantisedRows` of 8 bits hold, as they are: what attention to the others must come to."""
 
-    def __init__(self, bits: int, group_size: int):
+    def __init__(self, group_size: int):
         super().__init__()
-        self._scheme = bits, group_size
+        self._scheme = 8, group_size
 
-    def _parts(self, keys: mx.array, values: mx.array) -> list[mx.array]:
-        return [unpacked(quantised(rows, *self._scheme), *self._scheme) for rows in (keys, values)]
+    def pack(self, numbers: mx.array) -> Sequence[mx.array]:
+        return (unpacked(quantised(numbers, *self._scheme), *self._scheme),)
+
+
+def _rounded(group_size: int) -> DualStreamingCache:
+    cache = DualStreamingCache()
+    cache.rows = _RoundedRows(group_size)
+    return cache
 
 
 def check_widths(widths: tuple[int, int], group_size: int) -> None:
@@ -149,7 +165,7 @@ def check_quantisable(model: Any, bits: int, group_size: int) -> None:
     try:
         # With 8 bits, whatever is wanted: the last bits of a float may decide between two steps, and these are small.
         got = _trial(model, [QuantisedCache(group_size=group_size) for _ in layers])
-        expected = _trial(model, [_Rounded(8, group_size) for _ in layers])
+        expected = _trial(model, [_rounded(group_size) for _ in layers])
         difference = float((mx.abs(got - expected).max() / mx.abs(expected).max()).item())  # type: ignore[arg-type]
         reason = f"logits differ by {difference:.1e} of the largest from those of the same keys and values, unpacked"
         tolerance = 0.05

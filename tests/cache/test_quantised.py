@@ -15,6 +15,7 @@ from reference import build
 from streamllm.cache.dual import DualStreamingCache
 from streamllm.cache.quantised import QuantisedCache
 from streamllm.cache.retention import Retention
+from streamllm.cache.rows import Rows
 from streamllm.engine.paradigms.group import Group, GroupMemory
 from streamllm.engine.paradigms.reencoded import Batch
 from streamllm.engine.paradigms.windows import memories
@@ -38,22 +39,23 @@ def wide(name: str) -> Any:
     return build(Family(**{**vars(family), "config": {**family.config, "hidden_size": 128, "head_dim": 32}}))
 
 
-class Rounded(DualStreamingCache):
+class Rounded(Rows):
     """Numbers as a quantised cache has them, in arrays as usual."""
 
     bits = 8
 
-    def _append(self, stream: str, at: int, keys: mx.array, values: mx.array) -> None:
+    def insert(self, at: int, keys: mx.array, values: mx.array) -> None:
         rounded = []
         for rows in (keys, values):
             packed, scales, biases = mx.quantize(rows, group_size=32, bits=self.bits)
             rounded.append(mx.dequantize(packed, scales, biases, group_size=32, bits=self.bits))
-        super()._append(stream, at, *rounded)
+        super().insert(at, *rounded)
 
 
 def rounded(bits: int) -> DualStreamingCache:
-    cache = Rounded()
-    cache.bits = bits
+    cache = DualStreamingCache()
+    cache.rows = Rounded()
+    cache.rows.bits = bits
     return cache
 
 
