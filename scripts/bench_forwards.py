@@ -72,7 +72,7 @@ class Forgetful(Session):
 
     def write(self, tokens: tuple[int, ...] = ()) -> Emission:
         if not self._queue:
-            self._forget()
+            self._ahead.forget()
         return super().write(tokens)
 
 

@@ -1,26 +1,37 @@
-"""One sentence on its way through a model: reads source units, writes target units.
+"""One sentence on its way through a model: reads source units, writes target units. A small library of its own.
 
-Invariant: the memory holds the fed tokens of the header, of what was written and of what is known to come next;
-nothing is known of what comes next that was not predicted from all source read so far.
+It needs no policy and no loop. Whatever was read is fed once, whenever the model has written in between:
+
+    model, tokenizer = mlx_lm.load("Qwen/Qwen2.5-0.5B-Instruct")  # `StreamingModel.session` does these two lines
+    session = Session(Interleaved().open(model), PromptTokens(Prompt(target_header="\\nGerman:"), tokenizer))
+    session.read("Two")  # feeds this word alone
+    session.draft()  # what it would write by now; to write that later costs nothing, unless more is read
+    session.write().unit  # one word, from all that was read; None where the model would end the sentence
+    session.read("dogs")  # reads on, though it has written
+    session.end_source()  # no more will come
+    while (unit := session.write().unit) is not None:
+        print(unit)
+
+Invariant: the memory holds the fed tokens of the header, of what was written and of what is known to come next
+(`Ahead`); each unit that a policy did not choose was predicted from all source read so far.
 """
 
 import math
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import mlx.core as mx
 import numpy as np
 
-from streamllm.engine.attention import Attention
+from streamllm.engine.ahead import Ahead, Place, Sampler
 from streamllm.engine.lookahead import NextToken, beam_search
 from streamllm.engine.paradigms.memory import Fork, Memory
 from streamllm.prompt import PromptTokens
 from streamllm.records import Emission, Hypothesis
 from streamllm.units import split
 
-Sampler = Callable[[mx.array], mx.array]  # log-probabilities (1, V) -> token (1,)
 _END = -1  # stands for the end token where a hypothesis is cut into units
 
 
@@ -28,15 +39,13 @@ _END = -1  # stands for the end token where a hypothesis is cut into units
 class Mark:
     """A point in the target to go back to with `Session.rewind`, valid until the next read."""
 
-    taken: int
-    forced: int
+    place: Place
     queue: tuple[str, ...]
     reads: int
     tail_written: bool
     has_unit: bool
     after_space: bool
     boundary_is_stale: bool
-    begun: bool
     target_tokens: int
 
 
@@ -62,23 +71,10 @@ class Session:
         alignment_heads: Sequence[Sequence[int]] | None = None,
         max_ahead: int | None = None,
     ):
-        self.memory, self.prompt, self._sampler = memory, prompt, sampler
+        self.memory, self.prompt = memory, prompt
+        self._ahead = Ahead(memory, prompt.target_header, sampler)
         self._max_unit_tokens, self._heads = max_unit_tokens, alignment_heads
         self._max_ahead = math.inf if max_ahead is None else max_ahead
-        self._open = list(prompt.target_header)  # to be fed before the next prediction
-        # Tokens that come next, each predicted after feeding the one before: all but the last are fed.
-        self._known: list[int] = []
-        self._logits: list[mx.array] = []  # that each of them was predicted from
-        # What was known and has been written since the last read. Logits are kept once a mark is out: those of a
-        # whole sentence, in a batch those of all sentences, would fill the memory.
-        self._taken: list[tuple[int, mx.array | None]] = []
-        self._marked = False
-        self._forced = 0  # units that a policy chose
-        # What the first of `_known` was predicted after: the last token written, or the tokens fed with it; and the
-        # same before `_taken`.
-        self._last: list[int] = []
-        self._before: list[int] = []
-        self._begun = False  # whether a unit was written, or tried to be
         self._queue: deque[str] = deque()  # units that came out of one token together
         self._reads = 0
         # Number of source tokens fed by the end of each unit that is held, at least in part; and how many are not.
@@ -89,8 +85,6 @@ class Session:
         self._has_unit = False
         self._after_space = False  # whether the last token written ends in white space
         self._boundary_is_stale = False  # where the last unit ends was not predicted from all source
-        self._watches = False  # whether attention is read out at each prediction
-        self._attention: Attention | None = None  # of the last prediction
         self.target_tokens = 0
 
     @property
@@ -124,51 +118,18 @@ class Session:
         if not tokens:
             return
         self._boundary_is_stale = self._has_unit
-        self._forget()
-        self._taken, self._marked = [], False
+        self._ahead.settle()
         self.memory.read(tokens)
         if gap := self.memory.source_gap[1]:
             gone = bisect_right(self._unit_ends, gap)
             del self._unit_ends[:gone]
             self._units_gone += gone
 
-    def _forget(self) -> None:
-        """Make the next prediction anew: the last token is fed again, and what was known to follow it is gone. A
-        header that was fed only to look ahead is fed again as a whole."""
-        if self._known:
-            again = self._last[-1:] if self._begun else self._last
-            self.memory.trim(len(again) + len(self._known) - 1)  # the last of them has not been fed
-            self._open, self._known, self._logits, self._attention = again, [], [], None
-
     # Writing
 
     def predict(self) -> int:
         """The token that comes next in the target, from all source read so far. It is not written yet."""
-        if not self._known:
-            if self._watches:
-                logits, self._attention = self.memory.attend(self._open)
-            else:
-                logits, self._attention = self.memory.write(self._open), None
-            self._last = self._open
-            self._before = self._before if self._taken else self._last
-            self._open = []
-            if self._sampler is None:
-                token = self.memory.likeliest(logits)
-            else:
-                row = logits[None]
-                token = int(self._sampler(row - mx.logsumexp(row, axis=-1, keepdims=True)).item())  # type: ignore[arg-type]
-            self._known, self._logits = [token], [logits]
-        return self._known[0]
-
-    def _take(self) -> int:
-        """Write the token that is known to come next."""
-        token = self._known.pop(0)
-        logits = self._logits.pop(0)
-        self._taken.append((token, logits if self._marked else None))
-        self._last = [token]
-        if not self._known:
-            self._open = [token]
-        return token
+        return self._ahead.predict()
 
     def write(self, tokens: tuple[int, ...] = ()) -> Emission:
         """Write one whole unit, that of ``tokens`` if there are any; or learn that the end token comes next (it is
@@ -184,7 +145,7 @@ class Session:
         written: list[int] = []
         tail = ""
         while True:
-            token = self.predict()
+            token = self._ahead.predict()
             if token in self.prompt.end_tokens or token == _END:
                 break
             before_stop = self.prompt.text_before_stop(token)
@@ -194,24 +155,15 @@ class Session:
                 break
             if self._is_whole(written, token):
                 break
-            written.append(self._take())
+            written.append(self._ahead.take())
             if self.prompt.target_unit == "character" and self._is_whole_characters(written):
                 break
-        self._begun = True
+        self._ahead.begun = True
         return self._emit(written, tail)
 
     def _force(self, tokens: tuple[int, ...]) -> Emission:
-        given = list(tokens)
-        while given and self._known and given[0] == self._known[0]:
-            given.pop(0)
-            self._take()
-        if given:  # what is known to follow takes another way
-            if self._known:
-                self.memory.trim(len(self._known) - 1)
-            self._known, self._logits, self._taken = [], [], []
-            self._open = [*self._open, *given]
-            self._forced += 1
-        self._begun = True
+        self._ahead.force(tokens)
+        self._ahead.begun = True
         emission = self._emit(list(tokens))
         self._boundary_is_stale = self._has_unit  # the model may not end the unit here
         return emission
@@ -253,17 +205,17 @@ class Session:
 
     def mark(self) -> Mark:
         """Where the target stands now."""
-        self._marked = True
+        return self._mark(self._ahead.mark())
+
+    def _mark(self, place: Place) -> Mark:
         return Mark(
-            len(self._taken),
-            self._forced,
+            place,
             tuple(self._queue),
             self._reads,
             self._tail_written,
             self._has_unit,
             self._after_space,
             self._boundary_is_stale,
-            self._begun,
             self.target_tokens,
         )
 
@@ -276,23 +228,13 @@ class Session:
         """
         if mark.reads != self._reads:
             raise RuntimeError("cannot rewind past a read: take a new mark after each read")
-        if mark.forced != self._forced:
-            raise RuntimeError("cannot rewind past a unit that was given: take a new mark after it")
-        if mark.taken > len(self._taken):
-            raise RuntimeError(
-                f"cannot rewind forward: {len(self._taken)} tokens were written since the last read and "
-                f"{mark.taken} at the mark"
-            )
-        back = self._taken[mark.taken :]
-        if back:
-            self._taken = self._taken[: mark.taken]
-            self._known = [token for token, _ in back] + self._known
-            self._logits = [logits for _, logits in back] + self._logits  # type: ignore[assignment]
-            self._open = []
-            self._last = [self._taken[-1][0]] if self._taken else self._before
+        self._ahead.rewind(mark.place)
+        self._restore(mark)
+
+    def _restore(self, mark: Mark) -> None:
         self._queue = deque(mark.queue)
         self._tail_written, self._after_space = mark.tail_written, mark.after_space
-        self._has_unit, self._boundary_is_stale, self._begun = mark.has_unit, mark.boundary_is_stale, mark.begun
+        self._has_unit, self._boundary_is_stale = mark.has_unit, mark.boundary_is_stale
         self.target_tokens = mark.target_tokens
 
     # Looking ahead
@@ -305,15 +247,11 @@ class Session:
         units can be hidden than it holds.
         """
         if hidden <= 0:
-            self.predict()
-            return NextToken(self._logits[0], self.prompt.end_tokens)
+            return NextToken(self._ahead.logits, self.prompt.end_tokens)
         units = max(0, len(self._unit_ends) - hidden)
         read = self.memory.source_tokens
         seen = self._unit_ends[units - 1] if units else min(self._source_start, read)
-        self._forget()
-        logits = self.memory.write(self._open, hidden=read - seen)
-        self.memory.trim(len(self._open))
-        return NextToken(logits, self.prompt.end_tokens)
+        return NextToken(self._ahead.with_hidden(read - seen), self.prompt.end_tokens)
 
     def draft(self, max_units: int = 200, max_tokens: float = math.inf) -> Hypothesis:
         """The units that greedy writing (or the sampler) would give from here, up to the end token; no unit begins
@@ -340,10 +278,7 @@ class Session:
         """
         if size < 1:
             raise ValueError(f"the beam's size is {size}; accepted is at least 1")
-        self.predict()
-        if len(self._known) > 1:
-            self.memory.trim(len(self._known) - 1)
-            self._known, self._logits, self._attention = self._known[:1], self._logits[:1], None
+        self._ahead.shorten()
         branches: list[Fork] = []
 
         def step(parents: list[int], tokens: list[int]) -> mx.array:
@@ -351,7 +286,7 @@ class Session:
             return branches[0].step(parents, tokens)
 
         max_tokens = int(min(4 * max_units + 8, self._max_ahead))  # few words have more than four
-        found = beam_search(self._logits[0], step, self._ends, size, max_tokens)
+        found = beam_search(self._ahead.logits, step, self._ends, size, max_tokens)
         return [self._units_of(tokens)[:max_units] for tokens in found]
 
     def _ends(self, token: int) -> bool:
@@ -359,13 +294,13 @@ class Session:
 
     def _units_of(self, tokens: list[int]) -> Hypothesis:
         """The units that ``tokens`` would be if the model chose them; the session stays as it is."""
-        before = dict(vars(self))
-        self._known, self._logits, self._queue = [*tokens, _END], [None] * (len(tokens) + 1), deque(self._queue)  # type: ignore[list-item]
-        self._taken = []
+        ahead, mark = self._ahead, self._mark(self._ahead.place)
+        self._ahead = ahead.scripted([*tokens, _END])
         hypothesis: list[Emission] = []
         while (emission := self.write()).unit is not None:
             hypothesis.append(emission)
-        vars(self).update(before)
+        self._ahead = ahead
+        self._restore(mark)
         return tuple(hypothesis)
 
     def attended(self, heads: Sequence[Sequence[int]] | None = None) -> int:
@@ -392,19 +327,15 @@ class Session:
     @property
     def heads(self) -> list[tuple[int, int]]:
         """All pairs of layer and head, once attention has been read out."""
-        return self._attention.heads if self._attention is not None else []
+        return self._ahead.attention.heads if self._ahead.attention is not None else []
 
     def unit_attention(self, heads: Sequence[Sequence[int]] | None = None) -> np.ndarray:
         """How much each of ``heads`` (None: all) attends to each source unit that is held when the next token is
         predicted: (heads, units), a row sums to at most 1. Raises: as `attended`."""
         if not self._unit_ends:
             raise ValueError("no source unit has been read, so none is attended to: read one first")
-        self._watches = True
-        if self._attention is None or len(self._known) != 1:
-            self._forget()
-        self.predict()
-        assert self._attention is not None
-        weights = np.array(self._attention.weights(heads if heads is not None else self._attention.heads))
+        attention = self._ahead.watched()
+        weights = np.array(attention.weights(heads if heads is not None else attention.heads))
         first, end = self.memory.source_gap
         starts = np.array([self._source_start, *self._unit_ends[:-1]]) - (end - first)
         return np.add.reduceat(weights[:, : self._unit_ends[-1] - (end - first)], starts, axis=1)

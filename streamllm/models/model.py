@@ -13,9 +13,10 @@ import mlx.core as mx
 from mlx.utils import tree_flatten
 
 from streamllm.cache.retention import Retention
+from streamllm.engine.ahead import Sampler
 from streamllm.engine.paradigms.group import Group
 from streamllm.engine.paradigms.memory import Memory, Paradigm, TargetStart
-from streamllm.engine.session import Sampler, Session
+from streamllm.engine.session import Session
 from streamllm.prompt import PromptTokens
 
 SETTINGS = "streamllm.json"  # in a folder trained to stream: prompt, target_start, paradigm, alignment_heads

@@ -375,8 +375,8 @@ def test_attention_goes_to_units_by_their_number_in_the_stream(tokenizer: Any) -
         session.write()
     heads = [[0, 0], [1, 2]]
     attended, look = session.attended(heads), session.unit_attention(heads)
-    assert session._attention is not None
-    weights = np.array(session._attention.weights(heads))
+    assert session._ahead.attention is not None
+    weights = np.array(session._ahead.attention.weights(heads))
     first, end = session.memory.source_gap
     # The last unit is the last tokens, the first is what is left of the first one that is held.
     last = len(session.prompt.source_tokens(sessions.WORDS[29 % 5], first=False))

@@ -1,0 +1,180 @@
+"""The end of the target: what is fed next, what is known to come, what has been written since the last read.
+
+Invariant: nothing is known to come that was not predicted from all source read so far.
+"""
+
+from collections.abc import Callable, Sequence
+from copy import copy
+from dataclasses import dataclass
+
+import mlx.core as mx
+
+from streamllm.engine.attention import Attention
+from streamllm.engine.paradigms.memory import Memory
+
+Sampler = Callable[[mx.array], mx.array]
+"""Log-probabilities (1, V) -> token (1,)."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the target stands, to go back to with `Ahead.rewind`."""
+
+    taken: int
+    forced: int
+    begun: bool
+
+
+class Ahead:
+    """Predicts the tokens of a target one after the other, and takes back what was predicted from stale context.
+
+    Args:
+        memory: holds what is fed; an empty one.
+        header: tokens that come before all others of the target, fed with the first prediction.
+        sampler: picks a token; None is greedy.
+    """
+
+    def __init__(self, memory: Memory, header: Sequence[int], sampler: Sampler | None = None):
+        self._memory, self._sampler = memory, sampler
+        self._open = list(header)  # to be fed before the next prediction
+        # Tokens that come next, each predicted after feeding the one before: all but the last are fed.
+        self._known: list[int] = []
+        self._logits: list[mx.array] = []  # that each of them was predicted from
+        # What was known and has been written since the last read. Logits are kept once a mark is out: those of a
+        # whole sentence, in a batch those of all sentences, would fill the memory.
+        self._taken: list[tuple[int, mx.array | None]] = []
+        self._marked = False
+        self._forced = 0  # times that tokens were given which the model had not predicted
+        # What the first of `_known` was predicted after: the last token written, or the tokens fed with it; and the
+        # same before `_taken`.
+        self._last: list[int] = []
+        self._before: list[int] = []
+        self._watches = False  # whether attention is read out at each prediction
+        self.attention: Attention | None = None  # of the last prediction
+        self.begun = False  # whether a unit was written, or tried to be; set by whoever writes
+
+    def predict(self) -> int:
+        """The token that comes next, from all source read so far. It is not written yet."""
+        if not self._known:
+            if self._watches:
+                logits, self.attention = self._memory.attend(self._open)
+            else:
+                logits, self.attention = self._memory.write(self._open), None
+            self._last = self._open
+            self._before = self._before if self._taken else self._last
+            self._open = []
+            if self._sampler is None:
+                token = self._memory.likeliest(logits)
+            else:
+                row = logits[None]
+                token = int(self._sampler(row - mx.logsumexp(row, axis=-1, keepdims=True)).item())  # type: ignore[arg-type]
+            self._known, self._logits = [token], [logits]
+        return self._known[0]
+
+    @property
+    def logits(self) -> mx.array:
+        """What the next token was predicted from, (V,)."""
+        self.predict()
+        return self._logits[0]
+
+    def take(self) -> int:
+        """Write the token that is known to come next."""
+        token = self._known.pop(0)
+        logits = self._logits.pop(0)
+        self._taken.append((token, logits if self._marked else None))
+        self._last = [token]
+        if not self._known:
+            self._open = [token]
+        return token
+
+    def force(self, tokens: Sequence[int]) -> None:
+        """Write these tokens, whatever was predicted. Those that are known to come cost nothing."""
+        given = list(tokens)
+        while given and self._known and given[0] == self._known[0]:
+            given.pop(0)
+            self.take()
+        if given:  # what is known to follow takes another way
+            if self._known:
+                self._memory.trim(len(self._known) - 1)
+            self._known, self._logits, self._taken = [], [], []
+            self._open = [*self._open, *given]
+            self._forced += 1
+
+    def forget(self) -> None:
+        """Make the next prediction anew: the last token is fed again, and what was known to follow it is gone. A
+        header that was fed only to look ahead is fed again as a whole."""
+        if self._known:
+            again = self._last[-1:] if self.begun else self._last
+            self._memory.trim(len(again) + len(self._known) - 1)  # the last of them has not been fed
+            self._open, self._known, self._logits, self.attention = again, [], [], None
+
+    def settle(self) -> None:
+        """Before source is read: forget what is known to come; what has been written cannot be taken back any more."""
+        self.forget()
+        self._taken, self._marked = [], False
+
+    # Going back
+
+    def mark(self) -> Place:
+        """Where the target stands now. From here on logits are kept, so that going back costs nothing."""
+        self._marked = True
+        return self.place
+
+    @property
+    def place(self) -> Place:
+        return Place(len(self._taken), self._forced, self.begun)
+
+    def rewind(self, place: Place) -> None:
+        """Take back what was written after ``place``. It stays known, so that writing it again costs nothing.
+
+        Raises:
+            RuntimeError: the place lies ahead, or tokens were forced since.
+        """
+        if place.forced != self._forced:
+            raise RuntimeError("cannot rewind past a unit that was given: take a new mark after it")
+        if place.taken > len(self._taken):
+            raise RuntimeError(
+                f"cannot rewind forward: {len(self._taken)} tokens were written since the last read and "
+                f"{place.taken} at the mark"
+            )
+        back = self._taken[place.taken :]
+        if back:
+            self._taken = self._taken[: place.taken]
+            self._known = [token for token, _ in back] + self._known
+            self._logits = [logits for _, logits in back] + self._logits  # type: ignore[assignment]
+            self._open = []
+            self._last = [self._taken[-1][0]] if self._taken else self._before
+        self.begun = place.begun
+
+    # Other ways on
+
+    def shorten(self) -> None:
+        """Forget what is known to come after the next token, so that the memory ends where that was predicted."""
+        self.predict()
+        if len(self._known) > 1:
+            self._memory.trim(len(self._known) - 1)
+            self._known, self._logits, self.attention = self._known[:1], self._logits[:1], None
+
+    def with_hidden(self, n: int) -> mx.array:
+        """Logits (V,) of the next token as they would be without the last ``n`` source tokens. The prediction from all
+        of the source is forgotten."""
+        self.forget()
+        logits = self._memory.write(self._open, hidden=n)
+        self._memory.trim(len(self._open))
+        return logits
+
+    def watched(self) -> Attention:
+        """Where the model looked when it predicted the next token. From here on attention is read out each time."""
+        self._watches = True
+        if self.attention is None or len(self._known) != 1:
+            self.forget()
+        self.predict()
+        assert self.attention is not None
+        return self.attention
+
+    def scripted(self, tokens: Sequence[int]) -> "Ahead":
+        """A copy to which ``tokens`` are known to come, one of which nobody takes: it never asks the memory."""
+        script = copy(self)
+        script._known, script._taken = list(tokens), []
+        script._logits = [None] * len(tokens)  # type: ignore[list-item]
+        return script
