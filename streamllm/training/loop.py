@@ -19,7 +19,9 @@ from mlx.nn.utils import average_gradients
 from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
 from streamllm.check import number, whole_number
-from streamllm.files import replacing, write_atomically
+from streamllm.files import write_atomically
+from streamllm.training import checkpoint
+from streamllm.training.checkpoint import Checkpoint
 from streamllm.training.data import Batch, TrainingData
 from streamllm.training.distributed import Barrier
 from streamllm.training.dropout import add_dropout
@@ -30,6 +32,7 @@ from streamllm.training.schedules import SCHEDULES, factor
 log = logging.getLogger(__name__)
 Log = Callable[[dict[str, Any]], None]
 Score = Callable[[nn.Module], dict[str, float]]
+CHECKPOINT = "last.safetensors"
 COUNTERS = ("step", "epoch", "block", "batch", "best", "since_best", "validated_at", "kept", "lines")
 
 
@@ -94,13 +97,13 @@ class Trainer:
         validation: batches for the validation loss.
         folder: checkpoints and ``train.jsonl`` go here; a training found here is resumed.
         optimizer: its learning rate is set at every step. None is AdamW.
-        paradigm: whose mask is trained, "group" or "interleaved" (`objective.forward`).
+        paradigm: whose mask is trained, "group" or "interleaved" (`streamllm.training.loss.forward`).
         score: computes {"bleu": …} for a model, slower than a loss; decides about early stopping.
         track: also gets every logged line (a tracker).
         group: of a distributed training; the gradient is that of all processes' rows together.
 
-    ``mx.compile`` is not used: on a CPU the exponentials come from numpy (`exponentials`), which cannot be compiled
-    and saves more, and batches differ in shape, so that each would be compiled anew.
+    ``mx.compile`` is not used: on a CPU the exponentials come from numpy (`streamllm.cpu.exponentials`), which
+    cannot be compiled and saves more; and batches differ in shape, so that each would be compiled anew.
     """
 
     def __init__(
@@ -251,7 +254,7 @@ class Trainer:
         whole = self.block == self.batch == 0
         self.kept.append(f"epoch-{self.epoch:03d}.safetensors" if whole else f"step-{self.step:07d}.safetensors")
         if self.rank == 0:
-            self._write(self.folder / self.kept[-1], self._weights())
+            checkpoint.write(self.folder / self.kept[-1], self._weights())
         self.validated_at = self.step
         self._log(step=self.step, epoch=self.epoch, **line)
         self._save()
@@ -296,56 +299,26 @@ class Trainer:
     def _save(self) -> None:
         if self.rank:
             return
-        arrays = {f"model.{name}": value for name, value in self._weights().items()}
-        arrays |= {f"optimizer.{name}": v for name, v in tree_flatten(self.optimizer.state)}
         counters = {name: getattr(self, name) for name in COUNTERS} | {"window": asdict(self.window)}
         counters |= {"world": self.world, "data": self.data.source.digest}
-        self._write(self.folder / "last.safetensors", arrays, {"counters": json.dumps(counters)})
-
-    def _write(self, path: Path, arrays: dict[str, mx.array], metadata: dict[str, str] | None = None) -> None:
-        with replacing(path) as file:
-            mx.save_safetensors(file, arrays, metadata or {})
+        state = Checkpoint(self._weights(), self.optimizer.state, counters)
+        checkpoint.save(self.folder / CHECKPOINT, state)
 
     def _resume(self) -> None:
-        path, lines = self.folder / "last.safetensors", self.folder / "train.jsonl"
+        path, lines = self.folder / CHECKPOINT, self.folder / "train.jsonl"
         if not path.exists():
             if self.rank == 0:
                 lines.unlink(missing_ok=True)  # logged before a checkpoint was made
             return
-        arrays, counters = self._checkpoint(path)
-        weights = [(n.removeprefix("model."), a) for n, a in arrays.items() if n.startswith("model.")]
-        self.model.load_weights(weights, strict=False)
-        state = [(n.removeprefix("optimizer."), a) for n, a in arrays.items() if n.startswith("optimizer.")]
-        self.optimizer.state = tree_unflatten(state)
+        found = checkpoint.load(path, self.world, self.data.source.digest)
+        self.model.load_weights([*found.weights.items()], strict=False)
+        self.optimizer.state = found.optimizer
         for name in COUNTERS:
-            setattr(self, name, counters[name])
-        self.window = _Window(**counters["window"] | {"tokens_since_start": 0})
+            setattr(self, name, found.counters[name])
+        self.window = _Window(**found.counters["window"] | {"tokens_since_start": 0})
         log.info("resuming %s at step %d, epoch %d", self.folder, self.step, self.epoch)
         if self.rank == 0 and lines.exists():  # forget what was logged after the checkpoint
             write_atomically(lines, "".join(lines.read_text().splitlines(keepends=True)[: self.lines]))
-
-    def _checkpoint(self, path: Path) -> tuple[dict[str, mx.array], dict[str, Any]]:
-        """Arrays and counters.
-
-        Raises:
-            ValueError: the file is damaged, or of a training that this one cannot go on from.
-        """
-        try:
-            loaded: Any = mx.load(str(path), return_metadata=True)
-        except RuntimeError as error:
-            raise ValueError(f"{path} is damaged ({error}): delete it, and training begins anew") from error
-        arrays, metadata = loaded
-        counters = json.loads(metadata["counters"])
-        if counters.get("world", self.world) != self.world:  # what a batch is depends on it
-            raise ValueError(
-                f"{self.folder} was begun by {counters['world']} processes, and now there are {self.world}: go on "
-                "with as many, or delete the folder to begin anew"
-            )
-        if counters.get("data") not in (None, self.data.source.digest):
-            raise ValueError(
-                f"{self.folder} was begun on other data: restore it, or delete the folder to begin anew on this"
-            )
-        return arrays, counters
 
     def _log(self, **line: Any) -> None:
         self.lines += 1

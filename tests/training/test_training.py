@@ -346,8 +346,9 @@ trainer = trainer_of(Path({folder!r}), mx.distributed.init())
 trainer.run()
 """
 SLOW_DISK = """
-write = trainer._write
-trainer._write = lambda *arguments: (time.sleep(0.5), write(*arguments))
+from streamllm.training import checkpoint
+write = checkpoint.write
+checkpoint.write = lambda *arguments: (time.sleep(0.5), write(*arguments))
 """
 
 
