@@ -58,11 +58,12 @@ def all_logits(model: Any, rows: Any, columns: Any) -> Iterator[Cut]:
     yield Cut(rows, columns)
 
 
-# What of `streamllm.batching.pool` makes each design; reads of more tokens than SHORT, or FEW on average, go before.
+# What of `streamllm.batching.pool` makes each design: reads of more tokens than LONG_READ, or AVERAGE_READ on average,
+# go before.
 READS: dict[str, dict[str, Any]] = {
-    "before, in a forward of their own": {"SHORT": 0, "FEW": 0},
+    "before, in a forward of their own": {"LONG_READ": 0, "AVERAGE_READ": 0},
     "with the writes, if they are short": {},
-    "with the writes, all": {"SHORT": 10**9, "FEW": 10**9},
+    "with the writes, all": {"LONG_READ": 10**9, "AVERAGE_READ": 10**9},
     "with the writes, if they are short; logits of all": {"logits_at": all_logits},
 }
 
@@ -126,7 +127,7 @@ def compare_designs(
     model: StreamingModel, examples: Sequence[Example], k: int, batch_size: int, rounds: int
 ) -> list[dict[str, Any]]:
     """One row for each of `READS`; medians over the rounds."""
-    usual = {name: getattr(pool, name) for name in ("SHORT", "FEW")}
+    usual = {name: getattr(pool, name) for name in ("LONG_READ", "AVERAGE_READ")}
     usual_cut = vars(forward)["logits_at"]
     cpu: dict[str, list[float]] = {design: [] for design in READS}
     pools: dict[str, Pool] = {}

@@ -9,8 +9,8 @@ from functools import wraps
 from typing import Any
 
 _lock = threading.Lock()
-_used: dict[tuple[int, str], int] = {}  # by how many, for each owner and name with a dispatcher in its place
-_inherited: set[tuple[int, str]] = set()  # where the owner had none of its own before
+_used: dict[tuple[int, str], int] = {}  # how many stand-ins are in place, for each owner and name
+_inherited: set[tuple[int, str]] = set()  # names that the owner had from a base class, not from itself
 
 
 class _OfThread(threading.local):

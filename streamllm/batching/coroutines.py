@@ -1,5 +1,8 @@
-"""Each sentence runs in a coroutine as if it were alone: where it waits for the model, the next one goes on, and one
-forward answers all that wait."""
+"""Each sentence runs in a coroutine as if it were alone. One that waits for the model gives way to the next; when all
+wait, one forward answers all.
+
+Control switches at two places: a row that needs an answer (`Pool.wait`) switches to `run_all`, and `_Running.resume`
+switches back to the sentence. So policies and sessions are written for one sentence and know nothing of batches."""
 
 import time
 from collections import deque
@@ -15,18 +18,17 @@ Clock = Callable[[], float]
 """Seconds, from any start."""
 
 
-# Coroutines
-
 Task = Callable[[Row, Clock], T]
 """What is to be done with one row of a pool; whenever it asks for logits, others go on."""
 
 
 def run_all(pool: Pool, tasks: Iterable[Task[T]], team: "Team | None" = None) -> Iterator[T]:
     """Do tasks, as many at a time as the pool has rows; yield what each returns as soon as it does. With a ``team``
-    that does this side by side, clocks of tasks go slower by its number, and nothing more is done once it is stopped.
+    of threads that do so side by side, a task's clock counts its share of the time; once the team is stopped, no more
+    is done.
 
-    When all wait for the model, the pool makes a step for all. What a task raises is raised here. Then, or when
-    the iterator is closed, the others are given up.
+    When all wait for the model, the pool makes a step for all. What a task raises is raised here, and the others are
+    given up; so they are when the iterator is closed.
     """
     team = team or Team(1)
     pool.wait = lambda row: getcurrent().parent.switch()

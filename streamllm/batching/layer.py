@@ -1,4 +1,6 @@
-"""What a model sees in place of mlx-lm's caches while many sentences go through it together."""
+"""What a model sees in place of mlx-lm's caches while many sentences go through it together.
+
+Invariant: all layers of a forward are told the same `Feed`."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,9 +12,6 @@ from streamllm.batching.packing import Packing
 from streamllm.cache.rows import KV
 
 UNUSED = np.iinfo(np.int32).max  # index of a column without a token
-
-
-# What a model sees
 
 
 class Sight:

@@ -20,12 +20,23 @@ from streamllm.engine.attention import Attention, Call
 from streamllm.engine.forward import forward
 from streamllm.engine.paradigms.memory import TargetStart
 
-STEP = 32  # columns by which the buffers grow and shrink
-SHORT = 16  # more source tokens of a sentence than this are fed in a forward for long reads,
-FEW = 4  # and all are, when on average a sentence has more than this (when all begin): it computes no logits
-CHUNK = 256  # tokens of one sentence in such a forward
-TOKENS = 4096  # tokens of all sentences in it
-MANY = 16  # tokens of a forward whose exponentials numpy takes, for which MLX has to stop
+STEP = 32
+"""Columns by which the buffers grow and shrink."""
+
+LONG_READ = 16
+"""A sentence with more unread source tokens than this is fed them in a forward for reads, which computes no logits."""
+
+AVERAGE_READ = 4
+"""If sentences have more unread tokens than this on average, as when all begin, that forward takes those of all."""
+
+READ_CHUNK = 256
+"""Tokens of one sentence in a forward for reads, at most."""
+
+READ_TOKENS = 4096
+"""Tokens of all sentences in a forward for reads, at most, padding included."""
+
+NUMPY_TOKENS = 16
+"""From so many tokens a forward on, numpy takes the exponentials on a CPU: it is faster, but MLX has to stop for it."""
 
 
 class _Token(NamedTuple):
@@ -51,13 +62,13 @@ class Pool:
     were fed, source and target mixed: keys carry their positions, so their order means nothing to attention.
 
     In a forward, each token is a batch row of length 1 with its own position and mask. So no product is padded, and one
-    forward reads and writes. Only attention takes the tokens of a sentence together (`packing`). Long reads are in a
-    forward before, with one padded batch row for each sentence.
+    forward reads and writes. Only attention takes the tokens of a sentence together (`packing`). Long reads go into a
+    forward of their own before that, with one padded batch row for each sentence.
 
     Args:
         model: an mlx-lm decoder that takes an array of positions (`streamllm.batching.trial.batching` tells).
         rows: sentences at a time.
-        target_start: as in `paradigms.GroupMemory`.
+        target_start: as in `streamllm.engine.paradigms.group.GroupMemory`.
         packs: False where the model computes attention by itself: each token then has a copy of its sentence's keys.
 
     Raises:
@@ -132,8 +143,8 @@ class Pool:
     def step(self, rows: Sequence["Row"]) -> None:
         """Feed what these rows wait for, and give each its answer. The host waits for the device once."""
         self._fit()
-        unread = sum(len(row.unread) for row in rows if len(row.unread) <= SHORT)
-        short = 0 if unread > FEW * len(rows) else SHORT
+        unread = sum(len(row.unread) for row in rows if len(row.unread) <= LONG_READ)
+        short = 0 if unread > AVERAGE_READ * len(rows) else LONG_READ
         self._read_long([row for row in rows if len(row.unread) > short])
         tokens: list[_Token] = []
         asked: list[int] = []  # whose logits are wanted: one a row, or one for each hypothesis of its beam
@@ -168,8 +179,8 @@ class Pool:
         """Feed all source tokens of these rows. Their logits are never computed."""
         while rows:
             rows = sorted(rows, key=lambda row: -len(row.unread))
-            length = min(len(rows[0].unread), CHUNK)
-            parts = [self._place_source(row, length) for row in rows[: max(1, TOKENS // length)]]
+            length = min(len(rows[0].unread), READ_CHUNK)
+            parts = [self._place_source(row, length) for row in rows[: max(1, READ_TOKENS // length)]]
             for part in parts:  # padding goes into the column after, which is free, and is seen by nobody
                 padding = part[-1]._replace(column=part[-1].column + 1)
                 part += [padding] * (length - len(part))
@@ -213,7 +224,7 @@ class Pool:
             paths: of those of the S rows that are hypotheses of a beam.
             attends: whether it is noted what each layer attends with.
 
-        Returns: logits (S, N, V) or those ``at``, what was noted, and the row and the place in it that each of the S
+        Returns: logits (S, N, V) or those ``at``; what was noted; and the row and the place in it that each of the S
             has there.
         """
         tokens, slots, columns, positions, source_ends, target_ends = np.moveaxis(feed, -1, 0)
@@ -243,7 +254,7 @@ class Pool:
             mx.array(tokens),
             self._layers,
             at,
-            least=0 if tokens.size >= MANY else None,
+            least=0 if tokens.size >= NUMPY_TOKENS else None,
             attends=attends,
             attention=packed(packing) if packing else None,
         )
@@ -296,7 +307,8 @@ class Answer:
 
 
 class Row:
-    """A `paradigms.Memory` in a pool. Reads are put off until the next write: then they cost no forward of their own.
+    """One sentence's memory (`streamllm.engine.paradigms.memory.Memory`) in a pool. A read waits for the next write: so
+    it costs no forward of its own.
 
     ``forward_passes`` counts what the sentence asked for, so that it does not depend on the sentences beside it.
     """
@@ -383,8 +395,8 @@ class Row:
 
 
 class RowBranches:
-    """A `paradigms.Fork` in the columns behind those of the row. Nothing is copied: hypotheses share what they have in
-    common, and the columns of those that were given up are used again."""
+    """The hypotheses of a beam (`streamllm.engine.paradigms.memory.Fork`), in the columns behind those of the row.
+    Nothing is copied: they share what they have in common, and columns of those that were given up are used again."""
 
     def __init__(self, row: Row):
         self._row = row

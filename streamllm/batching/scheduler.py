@@ -31,7 +31,7 @@ def translate_many(
 
     In a batch, long sentences go first, so that those beside each other are alike; where one ends, the next begins.
     On a CPU several threads share the batch, see `threads_for`; ``translate_one`` is called in each. What cannot be
-    batched is translated one by one, in order, and logged as such.
+    batched is translated one sentence at a time, in order, and the log says so.
 
     Args:
         examples: their ids differ.

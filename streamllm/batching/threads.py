@@ -11,8 +11,6 @@ from typing import Generic, TypeVar
 
 import mlx.core as mx
 
-# Threads
-
 T = TypeVar("T")
 
 

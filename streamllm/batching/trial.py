@@ -6,17 +6,15 @@ import mlx.core as mx
 import numpy as np
 
 from streamllm.batching.coroutines import Task, run_all
-from streamllm.batching.pool import SHORT, Pool
+from streamllm.batching.pool import LONG_READ, Pool
 from streamllm.engine.paradigms.group import Group, GroupMemory
 from streamllm.engine.paradigms.memory import Memory
 from streamllm.models.model import StreamingModel
 
-# What can be batched
-
 
 def batching(model: StreamingModel) -> tuple[str | None, bool]:
-    """Why sentences of this model must be translated one by one (None when many can share a memory, which is tried),
-    and whether their attention can be packed (`Pool`)."""
+    """Why sentences of this model must be translated one at a time, None if many can share a memory; and whether their
+    attention can be packed (`Pool`). Both are tried."""
     if not isinstance(model.paradigm, Group):
         return f"paradigm {type(model.paradigm).__name__} gives each sentence a memory of its own", False
     if not model.retention.keeps_all:
@@ -60,7 +58,7 @@ def _trial(memory: Memory, seed: int) -> mx.array:
     memory.read(tokens(3 + seed))
     logits = [memory.write(tokens(2 + seed))]
     memory.trim(1)
-    memory.read(tokens(SHORT + 2 - 2 * seed))
+    memory.read(tokens(LONG_READ + 2 - 2 * seed))
     logits.append(memory.write(tokens(2), hidden=2))
     memory.trim(2)
     return mx.stack([*logits, memory.write(tokens(1))])

@@ -1,4 +1,4 @@
-"""The keys and values of two streams: the dual cache and its views, the rows that it lies in, quantised rows, moved keys.
+"""The keys and values of two streams: the dual cache and its views, the rows below it, quantised rows, moved keys.
 May import the ground alone. Its face is lazy, since the cache loads mlx-lm."""
 
 from typing import TYPE_CHECKING

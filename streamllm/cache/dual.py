@@ -309,7 +309,7 @@ class TargetView:
 
     ``visible``, a bool array (B, N, S) or None, limits which source tokens each of the next ``N`` target
     tokens sees (None: all that have been read). Training sets it; at inference the source that has not been
-    read is not there. For families that group queries (`families.groups_queries`) it is (B, 1, N, S).
+    read is not there. For families that group queries (`streamllm.models.families.groups_queries`) it is (B, 1, N, S).
     """
 
     visible: mx.array | None = None

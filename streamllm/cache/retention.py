@@ -1,4 +1,4 @@
-"""How much of a long stream is kept, and how precisely: a plain record, for `streamllm.windows` to act on."""
+"""How much of a long stream is kept, and how precisely: a record that `streamllm.engine.paradigms.windows` acts on."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ class Retention:
 
     Args:
         max_source, max_target: tokens of each stream that are held at most, header included; None is no limit.
-            See `windows.WindowedMemory` for what is forgotten, and when.
+            See `streamllm.engine.paradigms.windows.WindowedMemory` for what is forgotten, and when.
         sinks: how many of the first tokens of each stream are never forgotten (attention sinks, Xiao et al. 2023,
             arXiv 2309.17453); a header that is longer stays as a whole.
         kv_bits: 8 or 4 quantises keys and values; None leaves them as they are.

@@ -32,7 +32,7 @@ class _Rope:
 
     def __init__(self, rope: Any):
         self._rope = rope
-        # With what they are known by, lest another array takes the id of one that is gone.
+        # Last, what the key holds ids of: kept alive, so that no other array gets the same id.
         self._sines: dict[tuple[Any, ...], tuple[mx.array, mx.array, Any]] = {}
 
     def __call__(

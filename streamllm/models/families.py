@@ -1,4 +1,4 @@
-"""Which model types of mlx-lm can stream: those that tests/test_conformance.py has proven, and no others.
+"""Which model types of mlx-lm can stream: those that tests/models/test_conformance.py has proven, and no others.
 
 ``scripts/check_families.py`` writes what it measured to docs/families.md.
 """

@@ -1,5 +1,5 @@
-"""Any mlx-lm decoder as a streaming model: loading it from the bundle, a folder or the hub, with clear
-errors, and opening sessions on it. mlx-lm's model files are used as they are."""
+"""Loads any mlx-lm decoder as a streaming model, from the bundle, a folder or the hub. mlx-lm's model files are used as
+they are. Invariant: what cannot be loaded or cannot stream is a `ModelError` that says what to do."""
 
 import json
 import logging

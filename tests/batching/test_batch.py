@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from reference import PROGRAM, TOLERANCE, build, deviation, expected, fed_tokens
 
 from streamllm.batching.coroutines import Task, run_all
-from streamllm.batching.pool import CHUNK, MANY, SHORT, STEP, Pool, Row
+from streamllm.batching.pool import LONG_READ, NUMPY_TOKENS, READ_CHUNK, STEP, Pool, Row
 from streamllm.batching.trial import _why_not
 from streamllm.engine.paradigms.group import GroupMemory
 from streamllm.engine.paradigms.memory import Memory
@@ -121,7 +121,7 @@ def random_life(seed: int, longest_read: int) -> Any:
     seeds=st.lists(st.integers(0, 10**6), min_size=1, max_size=6),
     rows=st.integers(1, 4),
     target_start=st.sampled_from([0, 5, "after_source"]),
-    longest_read=st.sampled_from([2, SHORT + 4]),
+    longest_read=st.sampled_from([2, LONG_READ + 4]),
 )
 def test_a_row_gives_what_a_memory_of_its_own_gives(
     model: Any, seeds: list[int], rows: int, target_start: Any, longest_read: int
@@ -148,7 +148,7 @@ def test_reads_longer_than_a_chunk_are_exact(model: Any) -> None:
 
         return task
 
-    lengths = [2 * CHUNK + 3, CHUNK, SHORT, SHORT + 1, 5]
+    lengths = [2 * READ_CHUNK + 3, READ_CHUNK, LONG_READ, LONG_READ + 1, 5]
     for n, logits in zip(lengths, all_of(Pool(model, 5), [read(n) for n in lengths]), strict=True):
         np.testing.assert_allclose(logits, read(n)(GroupMemory(model)), atol=2e-4, rtol=1e-4)
 
@@ -194,7 +194,11 @@ def test_reading_and_writing_rows_share_one_forward(model: Any) -> None:
 
 @pytest.mark.parametrize(
     ("reads", "fed"),
-    [((SHORT, 0, 0, 0), SHORT + 4), ((SHORT + 1, 2, 2, 0), SHORT + 1 + 4 + 4), ((6, 5, 6, 6), 4 * 6 + 4)],
+    [
+        ((LONG_READ, 0, 0, 0), LONG_READ + 4),
+        ((LONG_READ + 1, 2, 2, 0), LONG_READ + 1 + 4 + 4),
+        ((6, 5, 6, 6), 4 * 6 + 4),
+    ],
     ids=["short", "one is long", "all begin"],
 )
 def test_long_reads_go_before_side_by_side(model: Any, reads: tuple[int, ...], fed: int) -> None:
@@ -208,7 +212,7 @@ def test_long_reads_go_before_side_by_side(model: Any, reads: tuple[int, ...], f
 
     pool = Pool(model, 4)
     all_of(pool, [live(n) for n in reads])
-    assert (pool.forward_passes, pool.fed_tokens) == (1 if fed == SHORT + 4 else 2, fed)
+    assert (pool.forward_passes, pool.fed_tokens) == (1 if fed == LONG_READ + 4 else 2, fed)
 
 
 def test_room_grows_with_the_longest_sentence_and_is_given_back(model: Any) -> None:
@@ -285,7 +289,7 @@ def random_beam(seed: int) -> Any:
         tokens = [dice.randrange(VOCABULARY) for _ in range(200)]
         logits: list[np.ndarray] = []
         for _ in range(2):
-            memory.read([tokens.pop() for _ in range(dice.randrange(1, SHORT + 4))])
+            memory.read([tokens.pop() for _ in range(dice.randrange(1, LONG_READ + 4))])
             logits.append(np.array(memory.write([tokens.pop() for _ in range(dice.randrange(1, 4))]))[None])
             branches, alive = memory.fork(), 1
             for _ in range(dice.randrange(6)):
@@ -402,7 +406,7 @@ def test_one_sentence_that_outlasts_the_others_does_not_keep_their_memory(model:
     assert pool.has_room
 
 
-@pytest.mark.parametrize("tokens", [1, MANY])
+@pytest.mark.parametrize("tokens", [1, NUMPY_TOKENS])
 def test_memory_of_rows_that_are_free_is_given_back(model: Any, tokens: int) -> None:
     pool = Pool(model, 16)
     rows = [pool.open() for _ in range(16)]

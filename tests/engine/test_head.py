@@ -11,7 +11,7 @@ from families import FAMILIES, VOCABULARY, Family
 from reference import build
 
 from streamllm.batching.coroutines import run_all
-from streamllm.batching.pool import SHORT, Pool, Row
+from streamllm.batching.pool import LONG_READ, Pool, Row
 from streamllm.engine.head import logits_at
 from streamllm.engine.paradigms.group import Group, GroupMemory
 from streamllm.engine.paradigms.memory import Paradigm
@@ -93,7 +93,7 @@ def test_a_step_of_a_pool_asks_for_one_a_row(recorded: tuple[Any, list[int]]) ->
 
 def test_the_logits_of_what_is_read_are_not_evaluated(monkeypatch: pytest.MonkeyPatch) -> None:
     """They would take a hundred times the memory of the rest."""
-    vocabulary, read = 100_000, 4 * SHORT
+    vocabulary, read = 100_000, 4 * LONG_READ
     memory = GroupMemory(tiny.random_model(1, vocabulary))
     memory.read([1])
     mx.clear_cache()

@@ -105,12 +105,12 @@ def test_forwards_are_counted_of_sentences_that_come_out_the_same(script: Any):
 
 def test_designs_of_reading_and_writing_are_put_back(script: Any):
     bench = script("bench_forwards")
-    usual = bench.pool.SHORT, bench.pool.FEW
+    usual = bench.pool.LONG_READ, bench.pool.AVERAGE_READ
     model = bench.ModelConfig("bundled:tiny-en-de").load()
     rows = bench.compare_designs(model, bench.load_dataset(None, 3).load(), 3, 2, rounds=1)
     own, short, together, everything = (row["forward_passes"] for row in rows)
     assert own > short == everything >= together
-    assert usual == (bench.pool.SHORT, bench.pool.FEW)
+    assert usual == (bench.pool.LONG_READ, bench.pool.AVERAGE_READ)
 
 
 def test_every_way_to_take_a_step_learns_the_same(script: Any, tmp_path: Path):

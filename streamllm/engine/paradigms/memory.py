@@ -15,7 +15,8 @@ if TYPE_CHECKING:  # the cache needs mlx-lm, which is slow to import: runs that 
     from streamllm.cache.dual import DualStreamingCache
 
 
-MANY_EXPONENTIALS = 20_000  # of a layer, which numpy takes although MLX has to stop for it
+MANY_EXPONENTIALS = 20_000
+"""From so many exponentials of a layer on, numpy takes them on a CPU: it is faster, but MLX has to stop for it."""
 
 TargetStart = int | Literal["after_source"]
 

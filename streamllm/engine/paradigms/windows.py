@@ -94,10 +94,10 @@ class Window:
 class WindowedMemory(GroupMemory):
     """`GroupMemory` with windows on its streams.
 
-    When source is read, the oldest tokens behind the sinks are forgotten, of the source as many as make room for what
-    is read, of the target as many as are too many: what has been written since the last read is not counted, so
-    that it can be taken back. The tokens behind those that are forgotten move down to their places: their keys
-    are rotated, their values stay as they were computed (Xiao et al. 2023 assign positions in the same way).
+    A read makes room by forgetting the oldest tokens after the sinks. Of the source it forgets as many as the new
+    tokens need; of the target as many as the window holds too many. Between reads the target is never cut, so that what
+    was written since the last read can be taken back. The tokens behind a gap move down into it: their keys are
+    rotated, their values stay as they were computed (Xiao et al. 2023 assign positions in the same way).
 
     Args:
         rotations: for each layer, what moves its keys.
