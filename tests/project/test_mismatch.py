@@ -6,7 +6,6 @@ import mlx.core as mx
 import numpy as np
 import pytest
 import tiny
-
 from conftest import ROOT
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
