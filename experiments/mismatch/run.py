@@ -2,7 +2,7 @@
 
     python -m experiments.mismatch.run dataset.data_dir=FOLDER
 
-Trains three small models (`experiments/mismatch/conf`: group, interleaved, and group with φ = 256), decodes the
+Trains three small models (`conf/experiment/mismatch.yaml`: group, interleaved, and group with φ = 256), decodes the
 test set with each mismatch put in or taken out, and writes table and plot beside this file. Takes some hours on two
 cores; a study that was stopped goes on by the same command. Without data_dir the data comes from the hub.
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 ROOT = "outputs/mismatch"
-SEARCH = "hydra.searchpath=[file://experiments/mismatch/conf]"
 K = "k=1,3,5,7"
 SENTENCES = "dataset.limit=500"  # most paradigms are decoded one sentence at a time
 MODELS = {
@@ -68,12 +67,10 @@ PANELS = {
 
 def main(overrides: list[str]) -> None:
     for name, choice in MODELS.items():
-        launch(
-            "train.py", SEARCH, "experiment=mismatch", *choice, f"name={name}", f"output.root={ROOT}/models", *overrides
-        )
+        launch("train.py", "experiment=mismatch", *choice, f"name={name}", f"output.root={ROOT}/models", *overrides)
     for name, (model, choice) in DECODED.items():
         (folder,) = (Path(ROOT) / "models").glob(f"{model}-????????????")
-        common = [SEARCH, "model=folder", f"model.path={folder}/model", *choice, "policy=waitk", K, "dataset=multi30k"]
+        common = ["model=folder", f"model.path={folder}/model", *choice, "policy=waitk", K, "dataset=multi30k"]
         common += ["tracker=none", f"+study='{name}'", *overrides]
         launch("run.py", "-m", *common, SENTENCES, f"output.root={ROOT}")
         launch("run.py", "-m", *common, "batch_size=1", f"output.root={ROOT}/cost", "dataset.limit=50")

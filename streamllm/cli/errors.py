@@ -163,6 +163,9 @@ def _missing_value(key: str) -> str:
 
 # --- errors of a command line
 
+SWEPT = re.compile(r"Ambiguous value for argument '(.*)'\n|Sweep parameters '(.*)' requires --multirun")
+"""What Hydra says of a sweep without -m."""
+
 
 def refusal(error: BaseException, config: str, words: list[str]) -> str:
     """What Hydra says about the overrides ``words``, in one line that says what is accepted."""
@@ -172,9 +175,7 @@ def refusal(error: BaseException, config: str, words: list[str]) -> str:
         return _no_such_choice(error.missing_cfg_file, error.options or ())
     if isinstance(error, OverrideParseException):
         return _not_readable(error.override, str(error))
-    if found := re.match(
-        r"Ambiguous value for argument '(.*)'\n|Sweep parameters '(.*)' requires --multirun", str(error)
-    ):
+    if found := SWEPT.match(str(error)):
         return _sweep_without_m(found[1] or found[2])
     if isinstance(error, OSError) and error.filename:  # Hydra's notes of a sweep
         return f"cannot write {error.filename} ({error.strerror}): give output.root=FOLDER, where you may write"
@@ -196,7 +197,9 @@ def _not_readable(word: str, what: str) -> str:
 
 def _sweep_without_m(word: str) -> str:
     hint = f"; one text is {quoted}" if (quoted := _quoted(word)) else ""
-    return f"{word} is several values: add -m to run one after the other, as in {_program()} -m {word}{hint}"
+    return (
+        f"{word} is several values: add -m to run one after the other, as in {_program()} -m {shlex.quote(word)}{hint}"
+    )
 
 
 def _quoted(word: str) -> str | None:

@@ -1,4 +1,4 @@
-"""The other project that is called ``streamllm`` on PyPI: its files lie in the folder of ours where both are installed."""
+"""The other project that is called ``streamllm`` on PyPI: where both are installed, its files lie among ours."""
 
 import contextlib
 import sys

@@ -194,10 +194,16 @@ def _load(folder: Path, adapter_path: str | None) -> tuple[Any, Any]:
     if not any(any(folder.glob(pattern)) for pattern in TOKENIZER_FILES):
         raise ModelError(f"{folder} is not a whole model: it has no tokenizer ({', '.join(TOKENIZER_FILES)})")
     try:
-        model, tokenizer = load(str(folder))[:2]
+        # Else transformers asks on the terminal whether code of the folder may run.
+        model, tokenizer = load(str(folder), tokenizer_config={"trust_remote_code": False})[:2]
     except FileNotFoundError as error:
         raise ModelError(f"{folder} is not a whole model: {_first_line(error)}") from error
     except (ValueError, RuntimeError, OSError, KeyError, TypeError) as error:
+        if "trust_remote_code" in str(error):
+            raise ModelError(
+                f"{folder} brings code of its own, and needs it (trust_remote_code); streamllm runs no code of a model "
+                "folder: take a version in the format of mlx-lm or transformers"
+            ) from error
         raise ModelError(
             f"cannot load {folder}: {_first_line(error)}. If its weights were cut off while copying or "
             "downloading, fetch them again"

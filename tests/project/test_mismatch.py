@@ -6,12 +6,8 @@ import mlx.core as mx
 import numpy as np
 import pytest
 import tiny
-from conftest import ROOT
-from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
 
 from experiments.mismatch.paradigm import Mismatched
-from experiments.mismatch.run import SEARCH
 from streamllm.engine.paradigms.group import Group
 from streamllm.engine.paradigms.interleaved import Interleaved
 from streamllm.engine.paradigms.memory import Paradigm
@@ -79,12 +75,3 @@ def test_a_sliding_window_is_refused(model: Any) -> None:
     memory: Any = Mismatched().open(model)
     with pytest.raises(ValueError, match="choose paradigm=group"):
         memory._sources[0].make_mask(5, window_size=4)
-
-
-def test_the_study_brings_its_own_configurations(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)  # where the study launches its commands
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        made = instantiate(compose("run", [SEARCH, "paradigm=mismatched", "paradigm.source_sees_target=true"]).paradigm)
-        trained = compose("train", [SEARCH, "experiment=mismatch", "paradigm=interleaved"])
-    assert made == Mismatched(source_sees_target=True)
-    assert trained.fresh.architecture.num_attention_heads == 4
