@@ -3,6 +3,7 @@
 The folder gets a policy, a metric, a data set, a sweep and a README that says how to run them.
 """
 
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -32,11 +33,12 @@ def command() -> None:
         return
     if len(words) != 1 or words[0].startswith("-"):
         sys.exit("error: give one folder, as in streamllm init my-study")
+    folder = Path(words[0])
     try:
-        written = write_example(Path(words[0]))
+        written = write_example(folder)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
-    print("\n".join(f"{words[0]}/{path.as_posix()}" for path in written))
-    first = next(line.partition(" #")[0].strip() for line in (EXAMPLE / "README.md").read_text("utf-8").splitlines()
-                 if line.startswith("    streamllm "))  # fmt: skip
-    print(f"next: cd {words[0]}, then {first}")
+    print("\n".join((folder / path).as_posix() for path in written))
+    lines = (EXAMPLE / "README.md").read_text("utf-8").splitlines()
+    first = next(line.partition(" #")[0].strip() for line in lines if line.startswith("    streamllm "))
+    print(f"next: cd {shlex.quote(words[0])}, then {first}")
