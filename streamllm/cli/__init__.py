@@ -1,12 +1,10 @@
 """The command: its subcommands, its errors, sweeps and plug-ins. The only room that imports Hydra; it may import
 all others."""
 
-from typing import TYPE_CHECKING
 
-from streamllm.faces import face
+def main() -> None:
+    """`streamllm.cli.main.main`. The script of the other ``streamllm`` on PyPI calls this name: where it has replaced
+    ours, ours can say so."""
+    from streamllm.cli.main import main as command
 
-if TYPE_CHECKING:
-    from streamllm.cli.main import main as main
-
-# Also for the script of the other streamllm on PyPI, which calls this name: so that ours can say what is wrong.
-__getattr__, __dir__, __all__ = face(__name__, {"main": "streamllm.cli.main"})
+    command()

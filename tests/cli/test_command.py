@@ -50,8 +50,7 @@ def test_an_unknown_command_is_one_line(tmp_path: Path, words: list[str], messag
 
 
 def test_a_run_keeps_what_was_typed_and_hydra_knows_the_command(tmp_path: Path) -> None:
-    typed = ["run", "policy=waitk", "k=2", "tracker=none", "dataset.limit=1", "name=two words"]
-    typed[-1] = "name=mine"
+    typed = ["run", "policy=waitk", "k=2", "tracker=none", "dataset.limit=1"]
     assert streamllm(tmp_path, *typed).returncode == 0
     (environment,) = (tmp_path / "outputs").glob("*/env.json")
     assert json.loads(environment.read_text())["command"] == " ".join(["streamllm", *typed])
@@ -64,28 +63,27 @@ def test_a_run_keeps_what_was_typed_and_hydra_knows_the_command(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("word", "message"),
     [
-        ("model.path=runs/epoch=3", """error: cannot read model.path=runs/epoch=3 (mismatched input '=' expecting """
-         """<EOF>): if the value is a text, quote it: 'model.path="runs/epoch=3"'"""),
-        ("model.path=a#b", """error: cannot read model.path=a#b: if the value is a text, quote it: 'model.path="a#b"'"""),
-        ("k=1,3", """error: k=1,3 is several values: add -m to run one after the other, as in streamllm run -m k=1,3; """
-         """one text is 'k="1,3"'"""),
-        ("k=range(1,3)", "error: k=range(1,3) is several values: add -m to run one after the other, as in streamllm run "
-         "-m 'k=range(1,3)';"),
-        ("waitk", "error: cannot read waitk: an override is KEY=VALUE"),
+        ("model.path=runs/epoch=3", "cannot read model.path=runs/epoch=3 (mismatched input '=' expecting <EOF>): if the "
+         """value is a text, quote it: 'model.path="runs/epoch=3"'"""),
+        ("model.path=a#b", """cannot read model.path=a#b: if the value is a text, quote it: 'model.path="a#b"'"""),
+        ("k=1,3", "k=1,3 is several values: add -m to run one after the other, as in streamllm run -m k=1,3; one text "
+         """is 'k="1,3"'"""),
+        ("k=range(1,3)", "k=range(1,3) is several values: add -m to run one after the other, as in streamllm run -m "
+         "'k=range(1,3)';"),
+        ("waitk", "cannot read waitk: an override is KEY=VALUE"),
     ],
 )  # fmt: skip
 def test_a_word_that_hydra_cannot_read_says_what_to_quote(tmp_path: Path, word: str, message: str) -> None:
     done = streamllm(tmp_path, "run", word)
     assert done.returncode == 1
-    assert done.stderr.startswith(message)
+    assert done.stderr.startswith(f"error: {message}")
     assert len(done.stderr.splitlines()) == 1
 
 
 def test_what_is_said_to_be_quoted_is_read_as_it_stands(tmp_path: Path) -> None:
     done = streamllm(tmp_path, "run", 'model.path="runs/epoch=3"')
-    assert done.stderr.startswith("error: model.path is 'runs/epoch=3', and there is no such folder") or (
-        "'runs/epoch=3'" in done.stderr
-    )
+    assert done.stderr.startswith("error: ")
+    assert "'runs/epoch=3'" in done.stderr
 
 
 def test_a_wrong_environment_is_one_line(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ class Greetings(Dataset):
 
     def load(self) -> list[Example]:
         pairs = [
-            ("Good morning , everybody .", "Guten Morgen allerseits ."),
-            ("A dog is barking .", "Ein Hund bellt ."),
+            ("Good morning everybody .", "Guten Morgen allerseits ."),
+            ("A dog barks .", "Ein Hund bellt ."),
         ]
         return self._select([Example(f"greeting-{number}", *pair) for number, pair in enumerate(pairs)])
