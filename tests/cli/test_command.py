@@ -63,8 +63,8 @@ def test_a_run_keeps_what_was_typed_and_hydra_knows_the_command(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("word", "message"),
     [
-        ("model.path=runs/epoch=3", "cannot read model.path=runs/epoch=3 (mismatched input '=' expecting <EOF>): if the "
-         """value is a text, quote it: 'model.path="runs/epoch=3"'"""),
+        ("model.path=runs/epoch=3", "cannot read model.path=runs/epoch=3 (mismatched input '=' expecting <EOF>): if "
+         """the value is a text, quote it: 'model.path="runs/epoch=3"'"""),
         ("model.path=a#b", """cannot read model.path=a#b: if the value is a text, quote it: 'model.path="a#b"'"""),
         ("k=1,3", "k=1,3 is several values: add -m to run one after the other, as in streamllm run -m k=1,3; one text "
          """is 'k="1,3"'"""),

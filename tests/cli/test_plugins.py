@@ -117,8 +117,8 @@ def test_the_working_folder_wins_over_a_plugin(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("code", "conf", "message"),
     [
-        ("import no_such_module", {}, "the plug-in 'one' (one) cannot be imported (ModuleNotFoundError: No module named "
-         "'no_such_module'): mend it, or pip uninstall one"),
+        ("import no_such_module", {}, "the plug-in 'one' (one) cannot be imported (ModuleNotFoundError: No module "
+         "named 'no_such_module'): mend it, or pip uninstall one"),
         ("", {}, "the plug-in 'one' (one) names one_package, which is no package with a folder conf/"),
         ("", {"policy/waitk.yaml": "k: 1\n"}, "streamllm and the plug-in 'one' both have conf/policy/waitk.yaml"),
     ],
