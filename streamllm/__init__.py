@@ -40,9 +40,9 @@ if TYPE_CHECKING:
     from streamllm.runs.load import load_runs as load_runs
     from streamllm.runs.load import load_traces as load_traces
 
-BLAS = blas.load()
+BLAS = blas.load_first()
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __getattr__, __dir__, __all__ = face(
     __name__,

@@ -7,20 +7,30 @@ import gc
 import itertools
 import os
 import re
+import shlex
 import sys
 import traceback
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, TypeVar
 
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import CompactHydraException, InstantiationException, MissingConfigException
+from hydra.errors import (
+    CompactHydraException,
+    HydraException,
+    InstantiationException,
+    MissingConfigException,
+    OverrideParseException,
+)
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from streamllm.cli.conf import CONF
+from streamllm.cli.plugins import prepare, searched
+from streamllm.extras import install
 from streamllm.runs.folder import RunInUse
 
 USER_ERRORS = (ValueError, OSError, ImportError, RunInUse)
@@ -78,6 +88,7 @@ def launch(main: Callable[[], Any], config: str = "run") -> None:
     whole = "debug=true" in sys.argv or os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print in its own words
     try:
+        prepare()
         main()
     except KeyboardInterrupt:
         print("interrupted: the same command goes on from here", file=sys.stderr)
@@ -85,7 +96,7 @@ def launch(main: Callable[[], Any], config: str = "run") -> None:
     except (*USER_ERRORS, CompactHydraException, OmegaConfBaseException) as error:
         if whole:
             raise
-        words = [word for word in sys.argv[1:] if not word.startswith("-")]
+        words = [word for word in sys.argv[1:] if word.startswith("~") or ("=" in word and not word.startswith("-"))]
         sys.exit(f"error: {refusal(error, config, words)} {DEBUG}")
 
 
@@ -143,13 +154,17 @@ def _one_line(error: BaseException) -> str:
 def _missing_value(key: str) -> str:
     """What to add for a ``???``, with the command in the head of its file as the example."""
     group = key.partition(".")[0]
-    path = CONF / group / f"{HydraConfig.get().runtime.choices.get(group)}.yaml"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    file = Path(group, f"{HydraConfig.get().runtime.choices.get(group)}.yaml")
+    path = next((folder / file for folder in searched() if (folder / file).exists()), None)
+    lines = path.read_text(encoding="utf-8").splitlines() if path else []
     examples = [line.lstrip("# ") for line in lines if line.startswith("#") and f"{key}=" in line]
     return f"{key} is missing: add {key}=…" + (f", as in {examples[0]}" if examples else "")
 
 
 # --- errors of a command line
+
+SWEPT = re.compile(r"Ambiguous value for argument '(.*)'\n|Sweep parameters '(.*)' requires --multirun")
+"""What Hydra says of a sweep without -m."""
 
 
 def refusal(error: BaseException, config: str, words: list[str]) -> str:
@@ -158,6 +173,10 @@ def refusal(error: BaseException, config: str, words: list[str]) -> str:
         return str(error)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         return _no_such_choice(error.missing_cfg_file, error.options or ())
+    if isinstance(error, OverrideParseException):
+        return _not_readable(error.override, str(error))
+    if found := SWEPT.match(str(error)):
+        return _sweep_without_m(found[1] or found[2])
     if isinstance(error, OSError) and error.filename:  # Hydra's notes of a sweep
         return f"cannot write {error.filename} ({error.strerror}): give output.root=FOLDER, where you may write"
     if found := re.match(r"(?:In '.*': )?Could not override '(.+?)'", str(error)):
@@ -165,10 +184,44 @@ def refusal(error: BaseException, config: str, words: list[str]) -> str:
     return _one_line(error.__cause__ if error.__cause__ and not str(error) else error)  # of OmegaConf, wrapped
 
 
+def _not_readable(word: str, what: str) -> str:
+    """Hydra's grammar of values gives a meaning to signs such as = # , { and quotes."""
+    if "=" not in word:
+        return f"cannot read {word}: an override is KEY=VALUE"
+    lines = [line for line in what.splitlines() if line.strip("^ ") and not line.startswith(("See ", "Error parsing"))]
+    why = lines[0].removeprefix(f"LexerNoViableAltException: {word}") if lines else ""
+    quoted = _quoted(word)
+    hint = f": if the value is a text, quote it: {quoted}" if quoted else ""
+    return f"cannot read {word}" + (f" ({why})" if why else "") + hint
+
+
+def _sweep_without_m(word: str) -> str:
+    hint = f"; one text is {quoted}" if (quoted := _quoted(word)) else ""
+    return (
+        f"{word} is several values: add -m to run one after the other, as in {_program()} -m {shlex.quote(word)}{hint}"
+    )
+
+
+def _quoted(word: str) -> str | None:
+    """An override with its value as a text, for Hydra and for the shell; None if its key is wrong."""
+    key, _, value = word.partition("=")
+    quoted = f'{key}="{value.strip().replace(chr(34), chr(92) + chr(34))}"'
+    try:
+        OverridesParser.create().parse_override(quoted)
+    except HydraException:
+        return None
+    return shlex.quote(quoted)
+
+
+def _program() -> str:
+    name = Path(sys.argv[0]).name
+    return name if name.startswith("streamllm ") else f"python {name}"
+
+
 def _no_such_choice(path: str, options: Iterable[str]) -> str:
     group, _, name = path.rpartition("/")
     if group in ("hydra/launcher", "hydra/sweeper") and name in EXTRAS:
-        return f"{group}={name} is not installed: pip install -e '.[{EXTRAS[name]}]'"
+        return f"{group}={name} is not installed: {install(EXTRAS[name])}"
     return f"{group}={name} does not exist; accepted are {', '.join(_close_first(name, options))}"
 
 

@@ -11,24 +11,45 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from streamllm.cpu.enabled import enabled
 
 log = logging.getLogger(__name__)
 
 
+def load_first() -> str | None:
+    """As `load`, for the first import of the package: a wrong environment that nobody catches is one line, because
+    no command could say it later."""
+    try:
+        return load()
+    except ValueError as wrong:
+        error, usual = wrong, sys.excepthook
+
+        def in_one_line(kind: type[BaseException], value: BaseException, *rest: Any) -> None:
+            if value is error:
+                print(f"error: {value}", file=sys.stderr)
+            else:
+                usual(kind, value, *rest)
+
+        sys.excepthook = in_one_line
+        raise
+
+
 def load(threads: int | None = None) -> str | None:
     """Load MKL, else OpenBLAS, globally; return the name of the library, or None if there is none.
+
+    Raises: ValueError: ``$STREAMLLM_THREADS`` or ``$STREAMLLM_CPU`` is wrong.
 
     ``threads`` defaults to ``$STREAMLLM_THREADS``, else 1: a step waits for its slowest thread, so two
     threads on a machine with one busy core are ten times slower than one; set it where cores are idle.
     """
-    if sys.platform != "linux" or not enabled():
+    threads = threads or _threads()
+    if not enabled() or sys.platform != "linux":
         return None
     if "mlx.core" in sys.modules:
         log.warning("mlx was imported before streamllm and computes with its slow BLAS: import streamllm first")
         return None
-    threads = threads or _threads()
     os.environ.setdefault("MKL_THREADING_LAYER", "SEQUENTIAL" if threads == 1 else "INTEL")
     for variable in ("MKL_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(variable, str(threads))
@@ -43,9 +64,21 @@ def load(threads: int | None = None) -> str | None:
 
 
 def _candidates() -> Iterator[str]:
-    yield from map(str, sorted(Path(sys.prefix, "lib").glob("libmkl_rt.so*")))
+    yield from sorted(map(str, Path(sys.prefix, "lib").glob("libmkl_rt.so*"))) or _of_the_distribution()
     if name := ctypes.util.find_library("openblas"):  # slow: asks other programs
         yield name
+
+
+def _of_the_distribution() -> list[str]:
+    """MKL where pip has put it outside of ``sys.prefix``: of a user, or of the interpreter that an environment is
+    made from."""
+    import importlib.metadata  # takes a third of the import of the package
+
+    try:
+        files = importlib.metadata.files("mkl") or []
+    except importlib.metadata.PackageNotFoundError:
+        return []
+    return sorted(str(Path(str(file.locate())).resolve()) for file in files if file.name.startswith("libmkl_rt.so"))
 
 
 def _threads() -> int:

@@ -193,8 +193,10 @@ def _load(folder: Path, adapter_path: str | None) -> tuple[Any, Any]:
         )
     if not any(any(folder.glob(pattern)) for pattern in TOKENIZER_FILES):
         raise ModelError(f"{folder} is not a whole model: it has no tokenizer ({', '.join(TOKENIZER_FILES)})")
+    _refuse_own_code(folder)
     try:
-        model, tokenizer = load(str(folder))[:2]
+        # Else transformers asks on the terminal whether code of the folder may run.
+        model, tokenizer = load(str(folder), tokenizer_config={"trust_remote_code": False})[:2]
     except FileNotFoundError as error:
         raise ModelError(f"{folder} is not a whole model: {_first_line(error)}") from error
     except (ValueError, RuntimeError, OSError, KeyError, TypeError) as error:
@@ -212,6 +214,22 @@ def _load(folder: Path, adapter_path: str | None) -> tuple[Any, Any]:
             ) from error
         model.eval()
     return model, tokenizer
+
+
+def _refuse_own_code(folder: Path) -> None:
+    """Raises: ModelError: what mlx-lm and transformers have cannot load it, only code that lies in the folder."""
+    from transformers.models.auto.tokenization_auto import tokenizer_class_from_name
+
+    path = folder / "tokenizer_config.json"
+    tokenizer = _read_json(path) if path.exists() else {}
+    own, name = tokenizer.get("auto_map"), str(tokenizer.get("tokenizer_class")).removesuffix("Fast")
+    wants = own.get("AutoTokenizer") if isinstance(own, dict) else own
+    known = any(tokenizer_class_from_name(name + ending) for ending in ("", "Fast"))
+    if (wants and not known) or "model_file" in _read_json(folder / "config.json"):
+        raise ModelError(
+            f"{folder} needs code of its own (trust_remote_code), and streamllm runs no code of a model folder: take a "
+            "version of the model whose tokenizer and architecture transformers and mlx-lm have"
+        )
 
 
 def _unpacked(model: Any, quantized: bool | None) -> Any:

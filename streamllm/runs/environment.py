@@ -31,9 +31,14 @@ def environment() -> dict[str, Any]:
         "device_name": str(details.get("device_name") or platform.processor() or platform.machine()),
         "platform": platform.platform(),
         "blas": streamllm.BLAS,
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": command(),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def command() -> str:
+    """What was typed: ``run.py k=3``, or ``streamllm run k=3``."""
+    return shlex.join([*Path(sys.argv[0]).name.split(), *sys.argv[1:]])
 
 
 def code() -> dict[str, Any]:

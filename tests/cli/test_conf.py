@@ -214,7 +214,7 @@ def test_interrupted_command_goes_on_and_ends_with_the_same_bytes(desk: Path):
         (["polcy=waitk"], "error: there is no key 'polcy'; there are policy, arrival, "),
         (["policy.dept=1"], "error: policy=waitk has no key 'policy.dept'; there are policy.catchup, policy.k"),
         (["k.a=1"], "error: there is no key 'k.a': k has no keys"),
-        (["k=[1"], "error: no viable alternative at input '[1'"),
+        (["k=[1"], "error: cannot read k=[1 (no viable alternative at input '[1')"),
         (["seed=abc"], "error: seed is 'abc'; it is a whole number"),
         (["seed=true"], "error: seed is True; it is a whole number"),
         (["output.root=/dev/null/x"], "error: cannot make the run folder /dev/null/x/"),

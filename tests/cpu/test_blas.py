@@ -40,6 +40,7 @@ def test_products_are_several_times_faster() -> None:
 @linux
 def test_one_line_says_what_to_install() -> None:
     code = "import sys; sys.prefix = '/nowhere'\nimport ctypes.util\nctypes.util.find_library = lambda name: None\n"
+    code += "import importlib.metadata\nimportlib.metadata.files = lambda name: None\n"
     done = python(code + "import streamllm; print(streamllm.BLAS)")
     assert done.stdout == "None\n"
     assert len(done.stderr.splitlines()) == 1
@@ -62,3 +63,32 @@ def test_one_thread_unless_asked_for_more() -> None:
 @linux
 def test_a_wrong_number_of_threads_is_named() -> None:
     assert "STREAMLLM_THREADS is 'many'" in python("import streamllm", STREAMLLM_THREADS="many").stderr
+
+
+@linux
+def test_mkl_is_found_where_pip_has_put_it() -> None:
+    import streamllm
+
+    if streamllm.BLAS is None or "mkl" not in streamllm.BLAS:
+        pytest.skip("MKL is not installed")
+    assert "mkl" in python("import sys; sys.prefix = '/nowhere'\nimport streamllm; print(streamllm.BLAS)").stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("STREAMLLM_THREADS", "error: STREAMLLM_THREADS is 'x'; it is a number of threads, at least 1\n"),
+        (
+            "STREAMLLM_CPU",
+            "error: STREAMLLM_CPU is 'x'; accepted are fast and plain (plain: correct, only slower)\n",
+        ),
+    ],
+)
+def test_a_wrong_environment_that_nobody_catches_is_one_line(name: str, message: str) -> None:
+    done = python("import streamllm", **{name: "x"})
+    assert (done.returncode, done.stderr) == (1, message)
+
+
+def test_a_wrong_environment_can_be_caught_and_other_errors_show_their_stack() -> None:
+    code = "try:\n import streamllm\nexcept ValueError:\n pass\nraise KeyError('another')"
+    assert "Traceback" in python(code, STREAMLLM_THREADS="x").stderr

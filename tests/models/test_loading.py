@@ -126,6 +126,30 @@ def test_a_family_that_cannot_stream(folder: Path, model_type: str) -> None:
     assert "cut off" not in message  # nothing is wrong with the weights
 
 
+def test_a_model_that_brings_its_own_module_is_refused(folder: Path) -> None:
+    edit_config(folder, model_file="own.py")
+    refused(folder, str(folder), "needs code of its own (trust_remote_code)")
+
+
+OWN_TOKENIZER = {"tokenizer_class": "OwnTokenizer", "auto_map": {"AutoTokenizer": ["own.OwnTokenizer", None]}}
+
+
+@pytest.mark.parametrize("own", [OWN_TOKENIZER, OWN_TOKENIZER | {"auto_map": ["own.OwnTokenizer", None]}])
+def test_a_tokenizer_that_brings_its_own_module_is_refused(folder: Path, own: dict[str, Any]) -> None:
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | own))
+    refused(folder, str(folder), "needs code of its own (trust_remote_code)")
+
+
+def test_a_folder_whose_code_is_not_needed_is_loaded_without_it(folder: Path) -> None:
+    path = folder / "tokenizer_config.json"
+    known = OWN_TOKENIZER | {"tokenizer_class": "PreTrainedTokenizerFast"}
+    path.write_text(json.dumps(json.loads(path.read_text()) | known))
+    (folder / "own.py").write_text("raise SystemExit('this code ran')\n")
+    edit_config(folder, auto_map={"AutoConfig": "own.Config"})
+    ModelConfig(str(folder)).load()
+
+
 def test_a_config_that_lacks_a_size(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     del config["hidden_size"]

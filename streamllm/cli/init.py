@@ -1,0 +1,44 @@
+"""Write a small study of one's own, which works: streamllm init my-study
+
+The folder gets a policy, a metric, a data set, a sweep and a README that says how to run them.
+"""
+
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+EXAMPLE = Path(__file__).parent / "example"
+
+
+def write_example(folder: Path) -> list[Path]:
+    """Copy the example into ``folder``, which is made where it is absent; returns the files that it wrote.
+
+    Raises:
+        ValueError: there is something in the folder, or it is a file.
+        OSError: it cannot be written.
+    """
+    if folder.is_file():
+        raise ValueError(f"{folder} is a file: give a folder that does not exist yet, as in streamllm init my-study")
+    if folder.is_dir() and any(folder.iterdir()):
+        raise ValueError(f"{folder} is not empty: give a folder that is, or one that does not exist yet")
+    shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
+    return sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+
+
+def command() -> None:
+    words = sys.argv[1:]
+    if words in (["--help"], ["-h"]):
+        print(__doc__)
+        return
+    if len(words) != 1 or words[0].startswith("-"):
+        sys.exit("error: give one folder, as in streamllm init my-study")
+    folder = Path(words[0])
+    try:
+        written = write_example(folder)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+    print("\n".join((folder / path).as_posix() for path in written))
+    lines = (EXAMPLE / "README.md").read_text("utf-8").splitlines()
+    first = next(line.partition(" #")[0].strip() for line in lines if line.startswith("    streamllm "))
+    print(f"next: cd {shlex.quote(words[0])}, then {first}")
