@@ -16,22 +16,18 @@ import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers as optim
 
-from streamllm.batching.coroutines import Clock
 from streamllm.batching.scheduler import translate_many
 from streamllm.check import whole_number
-from streamllm.engine.limits import Limits
-from streamllm.engine.loop import translate
 from streamllm.engine.paradigms.group import Group
 from streamllm.engine.paradigms.interleaved import Interleaved
 from streamllm.engine.paradigms.memory import Paradigm
-from streamllm.engine.session import Session
 from streamllm.files import write_atomically
 from streamllm.metrics.summary import summarise
 from streamllm.models.loading import TOKENIZER_FILES, ModelConfig, find_model
 from streamllm.models.model import StreamingModel
 from streamllm.policies import Full, WaitK
 from streamllm.prompt import Prompt, PromptTokens
-from streamllm.records import Example, Policy, Trace
+from streamllm.records import Example, Policy
 from streamllm.runs.environment import environment
 from streamllm.runs.folder import CONFIG, ENVIRONMENT, METRICS, RunFolder
 from streamllm.tracking.tracker import Guarded, NullTracker, RunInfo, Tracker
@@ -293,12 +289,9 @@ def _score(
     order = [example.id for example in examples]
     each: dict[int | str, dict[str, float]] = {}
     for k in validation.ks:
-        policy = Full() if k == FULL else WaitK(int(k))
-
-        def one(session: Session, example: Example, clock: Clock, policy: Policy = policy) -> Trace:
-            return translate(session, example, policy, Limits(), corpus.source_unit, corpus.target_unit, clock)
-
-        traces = {trace.id: trace for trace in translate_many(streaming, examples, one, validation.batch_size)}
+        policy: Policy = Full() if k == FULL else WaitK(int(k))
+        found = translate_many(streaming, examples, policy, batch_size=validation.batch_size)
+        traces = {trace.id: trace for trace in found}
         summary = summarise([traces[id] for id in order], corpus.target_language, corpus.target_unit)
         each[k] = {name: float(summary[name]) for name in ("bleu", "al")}  # type: ignore[arg-type]
     scores = {name: sum(one[name] for one in each.values()) / len(each) for name in ("bleu", "al")}
