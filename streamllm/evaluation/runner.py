@@ -155,7 +155,7 @@ def evaluate(
                     store_all(translate_pending(pending), folder, done, len(examples), running, guarded)
                 traces = [done[example.id] for example in examples]
                 metrics: dict[str, Any] = dict(summarise(traces, target_language, target_unit, arrival, at_limit))
-                folder.finish(metrics, [example.id for example in examples])
+                folder.finish(metrics, traces)
                 conclude(guarded, folder, traces, metrics, target_language, target_unit)
                 log.debug("finished: %s", metrics)
             except KeyboardInterrupt:

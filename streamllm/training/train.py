@@ -29,7 +29,7 @@ from streamllm.policies import Full, WaitK
 from streamllm.prompt import Prompt, PromptTokens
 from streamllm.records import Example, Policy
 from streamllm.runs.environment import environment
-from streamllm.runs.folder import CONFIG, ENVIRONMENT, METRICS, RunFolder
+from streamllm.runs.folder import METRICS, RunFolder
 from streamllm.tracking.tracker import Guarded, NullTracker, RunInfo, Tracker
 from streamllm.training.adapters import AdapterConfig, save_adapter
 from streamllm.training.bpe import BPEDropout
@@ -144,8 +144,10 @@ def train(
     guarded = Guarded(tracker if group.rank() == 0 else NullTracker())
     with run if group.rank() == 0 else nullcontext(), guarded.finishing():
         if group.rank() == 0:
-            _begin(run, config)
-            _prepare(run.path / START, model, pairs)
+            run.begin(config, environment(), traces=False)
+            if isinstance(model, FreshModel) and not (run.path / START).exists():
+                texts = (text for example in pairs() for text in (example.source, example.reference))
+                model.create(run.path / START, texts)
         mx.eval(mx.distributed.all_sum(mx.array(1), group=group))  # the others wait for the folder
         if isinstance(model, FreshModel):
             model = ModelConfig(str(run.path / START))
@@ -223,24 +225,6 @@ def _check_languages(corpus: Corpus, validation: Corpus) -> None:
         )
 
 
-def _begin(run: RunFolder, config: Mapping[str, Any]) -> None:
-    import yaml
-
-    if not (run.path / CONFIG).exists():
-        write_atomically(run.path / CONFIG, yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
-        write_atomically(run.path / ENVIRONMENT, json.dumps(environment(), indent=2) + "\n")
-
-
-def _prepare(folder: Path, model: ModelConfig | FreshModel, pairs: Callable[[], Iterable[Example]]) -> None:
-    """Make the folder of a fresh model; whole or not at all."""
-    if not isinstance(model, FreshModel) or folder.exists():
-        return
-    part = folder.with_name("part-start")
-    shutil.rmtree(part, ignore_errors=True)
-    model.create(part, (text for example in pairs() for text in (example.source, example.reference)))
-    part.rename(folder)
-
-
 def _source(
     corpus: Corpus,
     pairs: Callable[[], Iterable[Example]],
@@ -313,5 +297,5 @@ def _export(streaming: StreamingModel, start: Path, folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     for key in ("quantization", "quantization_config"):  # the weights are whole now
         config.pop(key, None)
-    (folder / "config.json").write_text(json.dumps(config | {"torch_dtype": "float16"}, indent=2) + "\n")
+    write_atomically(folder / "config.json", json.dumps(config | {"torch_dtype": "float16"}, indent=2) + "\n")
     streaming.save(folder, mx.float16)

@@ -161,7 +161,7 @@ def write_run(folder: RunFolder, names: list[str], order: list[str] | None = Non
         for name in names:
             folder.append(trace(name))
         if order is not None:
-            folder.finish({"bleu": 30.5, "al": 2.5}, order)
+            folder.finish({"bleu": 30.5, "al": 2.5}, [trace(name) for name in order])
 
 
 def test_finished_run_holds_every_file(tmp_path: Path):
