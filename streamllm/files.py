@@ -2,6 +2,7 @@
 
 Invariant: a reader sees the old file or the whole new one, and a line counts once its line end is there."""
 
+import errno
 import json
 import os
 import shutil
@@ -91,6 +92,10 @@ def holding(path: Path) -> Iterator[None]:
         except Timeout as error:
             with suppress(FileNotFoundError):  # given back in the meantime
                 raise Held(path, path.read_text(errors="replace").strip() or "unknown") from error
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise OSError(f"{path} is a symbolic link, which is not followed: remove it") from error
+            raise
     try:
         yield
     finally:

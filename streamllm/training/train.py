@@ -36,6 +36,8 @@ from streamllm.training.bpe import BPEDropout
 from streamllm.training.data import FULL, DataConfig, TrainingData, values_of_k
 from streamllm.training.fresh import FreshModel
 from streamllm.training.loop import Trainer, TrainingConfig
+from streamllm.training.objectives.cross_entropy import CrossEntropy
+from streamllm.training.objectives.objective import Objective
 from streamllm.training.sources import Buffered, Source, TokenFiles, Whole, token_files
 from streamllm.units import Unit
 
@@ -100,6 +102,7 @@ def train(
     prompt: Prompt | None = None,
     adapter: AdapterConfig | None = None,
     optimizer: optim.Optimizer | None = None,
+    objective: Objective = CrossEntropy(),
 ) -> dict[str, Any]:
     """Train, or resume, and return the scores; a finished training only returns them.
 
@@ -179,6 +182,7 @@ def train(
             target_start=streaming.target_start,
             paradigm=paradigm.trained_as,
             optimizer=optimizer,
+            objective=objective,
         )
         size = "a stream of" if data.buffer else len(examples)
         log.info("%s sentence pairs, %d for validation; %s", size, len(validation_examples), run.path)
