@@ -10,7 +10,7 @@ delays are compared with those of the first, and sentences in which they differ 
 import argparse
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,9 @@ import streamllm  # noqa: F401  (loads the BLAS before mlx)
 import mlx.core as mx  # isort: skip
 
 from streamllm import policies
-from streamllm.batching.coroutines import Clock
 from streamllm.batching.scheduler import translate_many
 from streamllm.data.hub import HubDataset
 from streamllm.data.sample import Sample
-from streamllm.engine.loop import translate
-from streamllm.engine.session import Session
 from streamllm.models.loading import ModelConfig
 from streamllm.models.model import StreamingModel
 from streamllm.records import Example, Policy, Trace
@@ -66,13 +63,6 @@ def load_dataset(data_dir: Path | None, limit: int, split: str = "test_2016_flic
     )
 
 
-def traces(model: StreamingModel, examples: Sequence[Example], policy: Policy, batch_size: int) -> Iterator[Trace]:
-    def translate_one(session: Session, example: Example, clock: Clock) -> Trace:
-        return translate(session, example, policy, clock=clock)
-
-    return translate_many(model, examples, translate_one, batch_size)
-
-
 def outcome(trace: Trace) -> Any:
     """What must not depend on the batch size: all but times."""
     stats = {name: value for name, value in trace.stats.items() if name != "seconds"}
@@ -91,7 +81,7 @@ def compare(
             mx.clear_cache()
             mx.reset_peak_memory()
             started, used = time.perf_counter(), time.process_time()
-            found = list(traces(model, examples, policy, size))
+            found = list(translate_many(model, examples, policy, batch_size=size))
             wall[size].append(time.perf_counter() - started)
             cpu[size].append(time.process_time() - used)
             outcomes[size] = {trace.id: outcome(trace) for trace in found} | {"peak": mx.get_peak_memory()}
@@ -130,7 +120,7 @@ def main() -> None:
     dataset = load_dataset(args.data_dir, args.limit)
     examples = dataset.load()
     model = ModelConfig(args.model).load(source_unit=dataset.source_unit, target_unit=dataset.target_unit)
-    list(traces(model, examples[:2], POLICIES["waitk"], 2))  # warm
+    list(translate_many(model, examples[:2], POLICIES["waitk"], batch_size=2))  # warm
     rows: list[dict[str, Any]] = []
     for name in args.policies:
         found = compare(model, examples, POLICIES[name], args.batch_sizes, args.rounds)

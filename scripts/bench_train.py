@@ -46,7 +46,7 @@ from streamllm.cpu import exponentials
 from streamllm.models.loading import ModelConfig
 from streamllm.models.model import SETTINGS, StreamingModel
 from streamllm.prompt import Prompt
-from streamllm.training import loss as objective
+from streamllm.training import loss
 from streamllm.training.adapters import AdapterConfig
 from streamllm.training.data import Batch, DataConfig, TrainingData, pad
 from streamllm.training.distributed import Barrier
@@ -141,7 +141,7 @@ def patched(owner: Any, name: str, value: Any) -> Iterator[None]:
 
 
 def mlx_cross_entropy(logits: mx.array, labels: mx.array, smoothing: float, lazy: bool = False) -> mx.array:
-    """As `objective.cross_entropy`, by mlx.nn."""
+    """As `loss.cross_entropy`, by mlx.nn."""
     each = nn.losses.cross_entropy(logits, mx.maximum(labels, 0), label_smoothing=smoothing)
     return mx.where(labels >= 0, each, 0).sum()
 
@@ -154,7 +154,7 @@ def by_mlx() -> Any:
 @contextmanager
 def plain() -> Iterator[None]:
     """Nor does the cross-entropy keep its exponentials."""
-    with by_mlx(), patched(objective, "cross_entropy", mlx_cross_entropy):
+    with by_mlx(), patched(loss, "cross_entropy", mlx_cross_entropy):
         yield
 
 
@@ -163,8 +163,8 @@ def compiled(trainer: Trainer) -> Callable[..., Any]:
     model, config = trainer.model, trainer.config
 
     def call(arrays: list[mx.array]) -> Any:
-        rest = config.label_smoothing, trainer.target_start, trainer.paradigm
-        return nn.value_and_grad(model, objective.loss)(model, Batch(*arrays), *rest)  # type: ignore[arg-type]
+        rest = trainer.target_start, trainer.paradigm, config.label_smoothing
+        return nn.value_and_grad(model, trainer.objective)(model, Batch(*arrays), *rest)  # type: ignore[arg-type]
 
     state = [model.state, mx.random.state]
     function: Any = mx.compile(call, inputs=state, outputs=state)

@@ -1,17 +1,31 @@
-"""A file replaced whole, lines of JSON appended and read back, a folder held against other processes.
+"""A file replaced whole, a folder made whole, lines of JSON appended and read back, a lock against other processes.
 
 Invariant: a reader sees the old file or the whole new one, and a line counts once its line end is there."""
 
+import errno
 import json
 import os
+import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
 
 class RunError(ValueError):
     """A run folder that cannot be read or continued; the message says why and what to do."""
+
+
+class Held(RuntimeError):
+    """Another process holds a lock.
+
+    Attributes:
+        holder: the id of that process, or "unknown".
+    """
+
+    def __init__(self, path: Path, holder: str):
+        super().__init__(f"{path} is held by another process (id {holder})")
+        self.holder = holder
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -25,11 +39,71 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     """A file to write that takes the place of ``path`` in the end: at any moment, readers see the old file or the whole
     new one."""
     part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
+    try:
+        with part.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """An empty folder to fill, which takes the name ``path`` in the end: that folder is there whole or not at all.
+
+    Raises:
+        OSError: in the end, there is a folder with files at ``path``.
+    """
+    part = path.with_name(path.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)  # of a process that was killed
+    part.mkdir(parents=True)
+    try:
+        yield part
+        part.rename(path)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+
+
+@contextmanager
+def holding(path: Path) -> Iterator[None]:
+    """Hold the lock file ``path`` against other processes, with the id of this one in it. Afterwards it is removed, and
+    its folder too if nothing else is in it. A symbolic link is not followed.
+
+    Raises:
+        Held: another process holds it.
+        OSError: the file cannot be written, or is a symbolic link.
+    """
+    from filelock import FileLock, Timeout
+
+    def sign(descriptor: int) -> None:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+
+    lock = FileLock(path, timeout=0, thread_local=False, on_acquired=sign)
+    while not lock.is_locked:
+        try:
+            lock.acquire()
+        except FileNotFoundError:
+            continue  # whoever held it has just removed the empty folder; filelock makes it again
+        except Timeout as error:
+            with suppress(FileNotFoundError):  # given back in the meantime
+                raise Held(path, path.read_text(errors="replace").strip() or "unknown") from error
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise OSError(f"{path} is a symbolic link, which is not followed: remove it") from error
+            raise
+    try:
+        yield
+    finally:
+        # Removed while still held: whoever waits for the name finds a new file.
+        path.unlink(missing_ok=True)
+        with suppress(OSError):
+            path.parent.rmdir()  # only if it is empty
+        lock.release()
 
 
 def open_for_append(path: Path) -> IO[bytes]:

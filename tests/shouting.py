@@ -4,6 +4,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from streamllm.engine.loop import translate
@@ -49,6 +50,7 @@ class ShoutingModel:
 
     def load(self, prompt: Any, source_unit: str, target_unit: str, paradigm: Any = None) -> Any:
         self.loaded = True
+        self.prompt = SimpleNamespace(source_unit=source_unit, target_unit=target_unit)
         return self
 
     def session(self, seed: int, name: str) -> Shouting:

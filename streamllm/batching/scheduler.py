@@ -12,37 +12,58 @@ from streamllm.batching.pool import Pool
 from streamllm.batching.sizes import batch_size_of, threads_for
 from streamllm.batching.threads import Shared, Team, in_threads
 from streamllm.batching.trial import batching
+from streamllm.engine.limits import Limits
+from streamllm.engine.loop import translate
 from streamllm.engine.session import Session
 from streamllm.models.model import StreamingModel
-from streamllm.records import Example, Trace
+from streamllm.records import Example, Policy, Trace
 
 log = logging.getLogger(__name__)
 TranslateOne = Callable[[Session, Example, Clock], Trace]
+"""Translates an example with a session; the clock is that of the sentence."""
 
 
 def translate_many(
+    model: StreamingModel,
+    examples: Sequence[Example],
+    policy: Policy,
+    limits: Limits = Limits(),
+    batch_size: int | None = 1,
+    seed: int = 0,
+) -> Iterator[Trace]:
+    """Translate examples by a policy, ``batch_size`` at a time, yielding each trace as soon as its sentence has ended.
+
+    In a batch, long sentences go first, so that those beside each other are alike; where one ends, the next begins.
+    On a CPU several threads share the batch, see `threads_for`. What cannot be batched is translated one by one, in
+    order, and logged as such. Times are those of the sentence: in a batch, its share of its thread's time, so that the
+    times of all sentences add up to that of the run.
+
+    Args:
+        model: its prompt says what a source unit and a target unit are.
+        examples: their ids differ.
+        policy: ``start`` is called in the thread that translates the example.
+        batch_size: of all threads together. None is `default_batch_size`.
+        seed: of sampling.
+
+    Raises:
+        ValueError: batch_size is not positive.
+    """
+    units = model.prompt.source_unit, model.prompt.target_unit
+
+    def translate_one(session: Session, example: Example, clock: Clock) -> Trace:
+        return translate(session, example, policy, limits, *units, clock)
+
+    return in_sessions(model, examples, translate_one, batch_size, seed)
+
+
+def in_sessions(
     model: StreamingModel,
     examples: Sequence[Example],
     translate_one: TranslateOne,
     batch_size: int | None = 1,
     seed: int = 0,
 ) -> Iterator[Trace]:
-    """Translate examples, ``batch_size`` at a time, yielding each trace as soon as its sentence has ended.
-
-    In a batch, long sentences go first, so that those beside each other are alike; where one ends, the next begins.
-    On a CPU several threads share the batch, see `threads_for`; ``translate_one`` is called in each. What cannot be
-    batched is translated one sentence at a time, in order, and the log says so.
-
-    Args:
-        examples: their ids differ.
-        batch_size: of all threads together. None is `default_batch_size`.
-        translate_one: translates an example with a session. The clock is that of the sentence: in a batch it shows its
-            share of its thread's time, so that the times of all sentences add up to that of the run.
-        seed: of sampling.
-
-    Raises:
-        ValueError: batch_size is not positive.
-    """
+    """As `translate_many`, each example by a call of ``translate_one`` with a session of its own."""
     asked = "" if batch_size is None else f"batch_size is {batch_size}, but "
     batch_size = batch_size_of(batch_size)
     if batch_size > 1 and len(examples) > 1:

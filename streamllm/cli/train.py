@@ -14,7 +14,8 @@ from streamllm.cli.errors import explained, launch, resolved
 from streamllm.training.train import train
 
 PARTS = {"dataset": "corpus", "validation": "validation_corpus", "score": "validation"}
-PARTS |= {name: name for name in ("data", "training", "optimizer", "tracker", "paradigm", "prompt", "adapter")}
+PARTS |= {name: name for name in ("data", "training", "objective", "optimizer", "tracker")}
+PARTS |= {name: name for name in ("paradigm", "prompt", "adapter")}
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")

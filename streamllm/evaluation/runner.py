@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from streamllm import check
 from streamllm.engine.limits import Limits
-from streamllm.engine.loop import translate
 from streamllm.evaluation.tables import summary_text
 from streamllm.metrics.arrival import ArrivalClock
 from streamllm.metrics.summary import summarise
@@ -20,9 +19,7 @@ from streamllm.tracking.tracker import Guarded, NullTracker, RunInfo, Tracker
 from streamllm.units import Unit
 
 if TYPE_CHECKING:
-    from streamllm.batching.coroutines import Clock
     from streamllm.engine.paradigms.memory import Paradigm
-    from streamllm.engine.session import Session
     from streamllm.models.loading import ModelConfig
     from streamllm.prompt import Prompt
 from streamllm.evaluation.progress import RunningScores, logging_to, store_all
@@ -110,10 +107,7 @@ def run_experiment(
         loaded = model.load(prompt, dataset.source_unit, dataset.target_unit, paradigm)
         from streamllm.batching.scheduler import translate_many  # after it: a model that is not there is said at once
 
-        def translate_one(session: "Session", example: Example, clock: "Clock") -> Trace:
-            return translate(session, example, policy, limits, dataset.source_unit, dataset.target_unit, clock)
-
-        return lambda examples: translate_many(loaded, examples, translate_one, batch_size, seed)
+        return lambda examples: translate_many(loaded, examples, policy, limits, batch_size, seed)
 
     return evaluate(
         folder,
@@ -161,7 +155,7 @@ def evaluate(
                     store_all(translate_pending(pending), folder, done, len(examples), running, guarded)
                 traces = [done[example.id] for example in examples]
                 metrics: dict[str, Any] = dict(summarise(traces, target_language, target_unit, arrival, at_limit))
-                folder.finish(metrics, [example.id for example in examples])
+                folder.finish(metrics, traces)
                 conclude(guarded, folder, traces, metrics, target_language, target_unit)
                 log.debug("finished: %s", metrics)
             except KeyboardInterrupt:

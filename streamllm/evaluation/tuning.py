@@ -50,5 +50,5 @@ class Tuning:
         value = metrics.get(key)
         if isinstance(value, bool) or not isinstance(value, int | float):
             numbers = ", ".join(name for name, other in metrics.items() if isinstance(other, int | float))
-            raise ValueError(f"the run has {value!r} as {key!r}, so it has no objective; what it has: {numbers}")
+            raise ValueError(f"the run has {value!r} as {key!r}, so it cannot be tuned; what it has: {numbers}")
         return float(value)

@@ -1,7 +1,6 @@
 """A streaming model: a decoder of mlx-lm, its tokenizer and its prompt, and the sessions opened on them."""
 
 import json
-import os
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -17,6 +16,7 @@ from streamllm.engine.ahead import Sampler
 from streamllm.engine.paradigms.group import Group
 from streamllm.engine.paradigms.memory import Memory, Paradigm, TargetStart
 from streamllm.engine.session import Session
+from streamllm.files import replacing, write_atomically
 from streamllm.prompt import PromptTokens
 
 SETTINGS = "streamllm.json"  # in a folder trained to stream: prompt, target_start, paradigm, alignment_heads
@@ -88,9 +88,8 @@ class StreamingModel:
         weights = dict(tree_flatten(self.model.parameters()))
         if dtype is not None:
             weights = {name: value.astype(dtype) for name, value in weights.items()}
-        part = folder / "part-model.safetensors"
-        mx.save_safetensors(str(part), weights, {"format": "mlx"})
-        os.replace(part, folder / "model.safetensors")
+        with replacing(folder / "model.safetensors") as file:
+            mx.save_safetensors(file, weights, {"format": "mlx"})
         self.save_settings(folder)
 
     def save_settings(self, folder: Path) -> None:
@@ -102,4 +101,4 @@ class StreamingModel:
         }
         if self.alignment_heads is not None:
             settings["alignment_heads"] = [list(head) for head in self.alignment_heads]
-        (folder / SETTINGS).write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
+        write_atomically(folder / SETTINGS, json.dumps(settings, indent=2, ensure_ascii=False) + "\n")

@@ -1,27 +1,21 @@
 """Reading runs back: their table, their sentences, their delays."""
 
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from streamllm.records import Trace
-
-if TYPE_CHECKING:
-    import pandas
-from typing import TYPE_CHECKING
-
 from streamllm.files import RunError
-from streamllm.runs.folder import CONFIG, PREDICTIONS, RunFolder, log
+from streamllm.records import Trace
+from streamllm.runs.stored import CONFIG, PREDICTIONS, StoredRun
 
 if TYPE_CHECKING:
     import pandas
 
+log = logging.getLogger(__name__)
 
 LAG_BOUNDS = ("min_lag", "max_lag")  # keys at the top that bound any policy
-
-
-# --- reading runs back
 
 
 def load_traces(run: str | os.PathLike[str]) -> list[Trace]:
@@ -30,7 +24,7 @@ def load_traces(run: str | os.PathLike[str]) -> list[Trace]:
     Raises:
         FileNotFoundError: there is no run in this folder.
     """
-    folder = RunFolder(run)
+    folder = StoredRun(run)
     if not (folder.path / PREDICTIONS).exists():
         raise FileNotFoundError(f"{run} has no {PREDICTIONS}: give the folder of one run (outputs/<name>-<digest>)")
     return folder.traces()
@@ -68,7 +62,7 @@ def load_runs(root: str | os.PathLike[str] = "outputs") -> "pandas.DataFrame":
         raise FileNotFoundError(f"{root} is not a folder: give the folder that holds the runs (output.root)")
     rows = []
     for path in sorted(Path(root).iterdir()):
-        folder = RunFolder(path)
+        folder = StoredRun(path)
         if path.name.startswith(".") or not folder.finished:
             continue
         try:

@@ -8,15 +8,20 @@ from typing import Any
 # Top-level keys that say where and how a run is made and recorded, not what comes out of it.
 NOT_IN_DIGEST = frozenset({"hydra", "tracker", "output", "experiment", "name", "debug", "tuning", "batch_size"})
 
+# Top-level keys that came later, with the value that means "as before" (as `_plain` gives it): there they do not count,
+# so that runs which are older than the key keep their names.
+AS_BEFORE = {"objective": {"_target_": "CrossEntropy"}}
+
 
 def digest(config: Mapping[str, Any]) -> str:
     """Twelve hexadecimal digits that name the resolved ``config``, whatever the order of its keys.
 
-    Keys of `NOT_IN_DIGEST` do not count, and 0 is the same as 0.0. A ``_target_`` of ours counts by its
-    class name alone, so that no move of a file gives a run another name; a foreign one counts whole.
+    Keys of `NOT_IN_DIGEST` do not count, nor values of `AS_BEFORE`, and 0 is the same as 0.0. A ``_target_`` of
+    ours counts by its class name alone, so that no move of a file gives a run another name; a foreign one counts whole.
     """
-    counted = {key: value for key, value in config.items() if key not in NOT_IN_DIGEST}
-    text = json.dumps(_plain(counted), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    plain = {key: _plain(value) for key, value in config.items() if key not in NOT_IN_DIGEST}
+    counted = {key: value for key, value in plain.items() if key not in AS_BEFORE or value != AS_BEFORE[key]}
+    text = json.dumps(counted, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

@@ -9,17 +9,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from streamllm.batching.coroutines import Clock
 from streamllm.batching.scheduler import translate_many
 from streamllm.batching.sizes import batch_size_of
 from streamllm.data.dataset import Dataset
 from streamllm.engine.limits import Limits
-from streamllm.engine.loop import translate
-from streamllm.engine.session import Session
 from streamllm.files import open_for_append, read_json_lines, write_atomically
 from streamllm.models.model import StreamingModel
 from streamllm.policies import Full
-from streamllm.records import Example, Trace
 from streamllm.runs.naming import digest
 
 log = logging.getLogger(__name__)
@@ -65,16 +61,12 @@ def distill(
     corpus_again = corpus.stream if stream else partial(iter, corpus.load())
     done: dict[str, str] = {}  # lines by id
     empty: set[str] = set()
-
-    def one(session: Session, example: Example, clock: Clock) -> Trace:
-        return translate(session, example, Full(), limits, corpus.source_unit, corpus.target_unit, clock)
-
     with open_for_append(to) as file:
         done |= {row["id"]: json.dumps(row, ensure_ascii=False) for row in read_json_lines(to, strict=True)}
         pairs = corpus_again()
         while block := list(islice(pairs, BLOCK * batch_size)):
             todo = [pair for pair in block if pair.id not in done]
-            for trace in translate_many(model, todo, one, batch_size, seed):
+            for trace in translate_many(model, todo, Full(), limits, batch_size, seed):
                 if not trace.prediction.strip():
                     empty.add(trace.id)
                     continue

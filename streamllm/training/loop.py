@@ -25,7 +25,8 @@ from streamllm.training.checkpoint import Checkpoint
 from streamllm.training.data import Batch, TrainingData
 from streamllm.training.distributed import Barrier
 from streamllm.training.dropout import add_dropout
-from streamllm.training.loss import loss
+from streamllm.training.objectives.cross_entropy import CrossEntropy
+from streamllm.training.objectives.objective import Objective
 from streamllm.training.recompute import recompute_blocks
 from streamllm.training.schedules import SCHEDULES, factor
 
@@ -98,6 +99,7 @@ class Trainer:
         folder: checkpoints and ``train.jsonl`` go here; a training found here is resumed.
         optimizer: its learning rate is set at every step. None is AdamW.
         paradigm: whose mask is trained, "group" or "interleaved" (`streamllm.training.loss.forward`).
+        objective: what is made small; validation also goes by it.
         score: computes {"bleu": …} for a model, slower than a loss; decides about early stopping.
         track: also gets every logged line (a tracker).
         group: of a distributed training; the gradient is that of all processes' rows together.
@@ -119,6 +121,7 @@ class Trainer:
         target_start: int = 0,
         paradigm: str = "group",
         optimizer: optim.Optimizer | None = None,
+        objective: Objective = CrossEntropy(),
     ):
         if data.count is None and not config.steps:
             raise ValueError(
@@ -130,7 +133,7 @@ class Trainer:
         self.score, self.track = score, track
         self.group = group or mx.distributed.init()
         self.rank, self.world = self.group.rank(), self.group.size()
-        self.target_start, self.paradigm = target_start, paradigm
+        self.target_start, self.paradigm, self.objective = target_start, paradigm, objective
         self.optimizer = optimizer or optim.AdamW(config.learning_rate, betas=[0.9, 0.98], eps=1e-9)
         self.optimizer.init(model.trainable_parameters())
         self.step = self.epoch = self.block = self.batch = 0  # steps made, and what comes next in the data
@@ -143,7 +146,7 @@ class Trainer:
         add_dropout(model, config.dropout)
         if config.gradient_checkpointing:
             recompute_blocks(model)
-        self._grad = nn.value_and_grad(model, loss)
+        self._grad = nn.value_and_grad(model, objective)
 
     # One step
 
@@ -160,7 +163,7 @@ class Trainer:
         grads: Any = None
         sums = [0.0, 0]
         for batch, _ in batches:
-            total, now = self._grad(self.model, batch, self.config.label_smoothing, self.target_start, self.paradigm)
+            total, now = self._grad(self.model, batch, self.target_start, self.paradigm, self.config.label_smoothing)
             now = _map(lambda g: g * scale, now)
             grads = now if grads is None else tree_map(mx.add, grads, now)
             mx.eval(total, grads)
@@ -261,11 +264,11 @@ class Trainer:
         self._started += time.perf_counter() - started
 
     def validation_loss(self) -> float:
-        """Mean cross-entropy of a validation label in nats, without label smoothing or dropout."""
+        """Mean of the objective over the validation labels in nats, without label smoothing or dropout."""
         self.model.eval()
         sums = [0.0, 0.0]
         for batch in self.validation[self.rank :: self.world]:
-            sums[0] += _float(loss(self.model, batch, 0.0, self.target_start, self.paradigm))
+            sums[0] += _float(self.objective(self.model, batch, self.target_start, self.paradigm, 0.0))
             sums[1] += float((batch.labels >= 0).sum())
         self.barrier.wait()
         total = mx.distributed.all_sum(mx.array(sums), group=self.group)

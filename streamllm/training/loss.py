@@ -1,5 +1,5 @@
-"""The training objective: read the whole source, write the whole target, each position of the target
-seeing what it would have seen when streamed with wait-k; cross-entropy on the target."""
+"""The forward of training: read the whole source, write the whole target, each position of the target seeing what it
+would have seen when streamed with wait-k; and cross-entropy on the target."""
 
 from typing import Any
 
@@ -17,8 +17,13 @@ def forward(model: Any, batch: Batch, target_start: int = 0, paradigm: str = "gr
     """Logits (B, T, V) of the target positions.
 
     "group": one read and one write through the streaming cache. "interleaved": one ordinary forward over both
-    streams in the order of arrival (see `paradigms.Interleaved`).
+    streams in the order of arrival (see `paradigms.Interleaved`). Exponentials come from numpy on a CPU.
     """
+    with exponentials.numpy_exponentials(model):
+        return _forward(model, batch, target_start, paradigm)
+
+
+def _forward(model: Any, batch: Batch, target_start: int, paradigm: str) -> mx.array:
     logits: mx.array
     if paradigm == "interleaved":
         order, places = arrival_order(batch)
@@ -36,8 +41,7 @@ def forward(model: Any, batch: Batch, target_start: int = 0, paradigm: str = "gr
 
 def loss(model: Any, batch: Batch, label_smoothing: float, target_start: int = 0, paradigm: str = "group") -> mx.array:
     """Sum over the labels of the batch of the label-smoothed cross-entropy, in nats."""
-    with exponentials.numpy_exponentials(model):
-        logits = forward(model, batch, target_start, paradigm)
+    logits = forward(model, batch, target_start, paradigm)
     labels = mx.array(batch.labels.reshape(-1))
     logits = logits.reshape(-1, logits.shape[-1])
     return cross_entropy(logits, labels, label_smoothing, lazy=exponentials.lazy(model))

@@ -1,12 +1,10 @@
 """Where the sentence pairs of a training come from: memory, a stream, or tokens on disk. Each gives an epoch in blocks,
 of which one is held at a time; which pairs a block has follows from (seed, epoch, block)."""
 
-import fcntl
 import hashlib
 import json
 import logging
 import random
-import shutil
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -18,6 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from streamllm.files import new_folder
 from streamllm.records import Example
 
 log = logging.getLogger(__name__)
@@ -154,24 +153,27 @@ def token_files(
     if folder.exists():  # it may not be ours to write
         log.info("tokens are in %s already", folder)
         return folder
+    from filelock import FileLock
+
     root.mkdir(parents=True, exist_ok=True)
-    with folder.with_suffix(".lock").open("a") as lock:  # others wait, and find what the first has made
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with FileLock(folder.with_suffix(".lock")):  # others wait, and find what the first has made
         if not folder.exists():
-            _write_tokens(folder, text, pairs, tokenize)
+            with new_folder(folder) as part:
+                count = _write_tokens(part, text, pairs, tokenize)
+            log.info("tokens of %d sentence pairs are in %s", count, folder)
     return folder
 
 
 def _write_tokens(
     folder: Path, key: str, pairs: Callable[[], Iterable[Example]], tokenize: Callable[[Example], Tokenized]
-) -> None:
-    part = folder.with_name(f"part-{folder.name}")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    (part / "key.json").write_text(key + "\n", encoding="utf-8")
+) -> int:
+    """Fill the folder of `TokenFiles`; returns the number of pairs."""
+    (folder / "key.json").write_text(key + "\n", encoding="utf-8")
     count = at = unit = 0
     with ExitStack() as stack:
-        tokens, lengths, places = (stack.enter_context((part / f"{name}.bin").open("wb")) for name in TokenFiles.FILES)
+        tokens, lengths, places = (
+            stack.enter_context((folder / f"{name}.bin").open("wb")) for name in TokenFiles.FILES
+        )
         for pair in map(tokenize, pairs()):
             units = [*pair.source, *pair.target]
             flat = [token for one in units for token in one]
@@ -181,5 +183,4 @@ def _write_tokens(
             at, unit, count = at + len(flat), unit + len(units), count + 1
     if not count:
         raise ValueError("the data set has no sentence pairs")
-    part.rename(folder)
-    log.info("tokens of %d sentence pairs are in %s", count, folder)
+    return count

@@ -16,30 +16,28 @@ import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers as optim
 
-from streamllm.batching.coroutines import Clock
 from streamllm.batching.scheduler import translate_many
 from streamllm.check import whole_number
-from streamllm.engine.limits import Limits
-from streamllm.engine.loop import translate
 from streamllm.engine.paradigms.group import Group
 from streamllm.engine.paradigms.interleaved import Interleaved
 from streamllm.engine.paradigms.memory import Paradigm
-from streamllm.engine.session import Session
 from streamllm.files import write_atomically
 from streamllm.metrics.summary import summarise
 from streamllm.models.loading import TOKENIZER_FILES, ModelConfig, find_model
 from streamllm.models.model import StreamingModel
 from streamllm.policies import Full, WaitK
 from streamllm.prompt import Prompt, PromptTokens
-from streamllm.records import Example, Policy, Trace
+from streamllm.records import Example, Policy
 from streamllm.runs.environment import environment
-from streamllm.runs.folder import CONFIG, ENVIRONMENT, METRICS, RunFolder
+from streamllm.runs.folder import METRICS, RunFolder
 from streamllm.tracking.tracker import Guarded, NullTracker, RunInfo, Tracker
 from streamllm.training.adapters import AdapterConfig, save_adapter
 from streamllm.training.bpe import BPEDropout
 from streamllm.training.data import FULL, DataConfig, TrainingData, values_of_k
 from streamllm.training.fresh import FreshModel
 from streamllm.training.loop import Trainer, TrainingConfig
+from streamllm.training.objectives.cross_entropy import CrossEntropy
+from streamllm.training.objectives.objective import Objective
 from streamllm.training.sources import Buffered, Source, TokenFiles, Whole, token_files
 from streamllm.units import Unit
 
@@ -104,6 +102,7 @@ def train(
     prompt: Prompt | None = None,
     adapter: AdapterConfig | None = None,
     optimizer: optim.Optimizer | None = None,
+    objective: Objective = CrossEntropy(),
 ) -> dict[str, Any]:
     """Train, or resume, and return the scores; a finished training only returns them.
 
@@ -148,8 +147,10 @@ def train(
     guarded = Guarded(tracker if group.rank() == 0 else NullTracker())
     with run if group.rank() == 0 else nullcontext(), guarded.finishing():
         if group.rank() == 0:
-            _begin(run, config)
-            _prepare(run.path / START, model, pairs)
+            run.begin(config, environment(), traces=False)
+            if isinstance(model, FreshModel) and not (run.path / START).exists():
+                texts = (text for example in pairs() for text in (example.source, example.reference))
+                model.create(run.path / START, texts)
         mx.eval(mx.distributed.all_sum(mx.array(1), group=group))  # the others wait for the folder
         if isinstance(model, FreshModel):
             model = ModelConfig(str(run.path / START))
@@ -181,6 +182,7 @@ def train(
             target_start=streaming.target_start,
             paradigm=paradigm.trained_as,
             optimizer=optimizer,
+            objective=objective,
         )
         size = "a stream of" if data.buffer else len(examples)
         log.info("%s sentence pairs, %d for validation; %s", size, len(validation_examples), run.path)
@@ -225,24 +227,6 @@ def _check_languages(corpus: Corpus, validation: Corpus) -> None:
             f"dataset is {' to '.join(trained)}, and validation is {' to '.join(judged)}: give the same languages, as "
             f"validation.source_language={trained[0]} validation.target_language={trained[1]}"
         )
-
-
-def _begin(run: RunFolder, config: Mapping[str, Any]) -> None:
-    import yaml
-
-    if not (run.path / CONFIG).exists():
-        write_atomically(run.path / CONFIG, yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
-        write_atomically(run.path / ENVIRONMENT, json.dumps(environment(), indent=2) + "\n")
-
-
-def _prepare(folder: Path, model: ModelConfig | FreshModel, pairs: Callable[[], Iterable[Example]]) -> None:
-    """Make the folder of a fresh model; whole or not at all."""
-    if not isinstance(model, FreshModel) or folder.exists():
-        return
-    part = folder.with_name("part-start")
-    shutil.rmtree(part, ignore_errors=True)
-    model.create(part, (text for example in pairs() for text in (example.source, example.reference)))
-    part.rename(folder)
 
 
 def _source(
@@ -293,12 +277,9 @@ def _score(
     order = [example.id for example in examples]
     each: dict[int | str, dict[str, float]] = {}
     for k in validation.ks:
-        policy = Full() if k == FULL else WaitK(int(k))
-
-        def one(session: Session, example: Example, clock: Clock, policy: Policy = policy) -> Trace:
-            return translate(session, example, policy, Limits(), corpus.source_unit, corpus.target_unit, clock)
-
-        traces = {trace.id: trace for trace in translate_many(streaming, examples, one, validation.batch_size)}
+        policy: Policy = Full() if k == FULL else WaitK(int(k))
+        found = translate_many(streaming, examples, policy, batch_size=validation.batch_size)
+        traces = {trace.id: trace for trace in found}
         summary = summarise([traces[id] for id in order], corpus.target_language, corpus.target_unit)
         each[k] = {name: float(summary[name]) for name in ("bleu", "al")}  # type: ignore[arg-type]
     scores = {name: sum(one[name] for one in each.values()) / len(each) for name in ("bleu", "al")}
@@ -320,5 +301,5 @@ def _export(streaming: StreamingModel, start: Path, folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     for key in ("quantization", "quantization_config"):  # the weights are whole now
         config.pop(key, None)
-    (folder / "config.json").write_text(json.dumps(config | {"torch_dtype": "float16"}, indent=2) + "\n")
+    write_atomically(folder / "config.json", json.dumps(config | {"torch_dtype": "float16"}, indent=2) + "\n")
     streaming.save(folder, mx.float16)

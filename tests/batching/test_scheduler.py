@@ -26,7 +26,7 @@ from reference import build
 from streamllm import policies
 from streamllm.batching.coroutines import Clock, run_all
 from streamllm.batching.pool import Pool
-from streamllm.batching.scheduler import translate_many
+from streamllm.batching.scheduler import in_sessions, translate_many
 from streamllm.batching.sizes import threads_for
 from streamllm.batching.trial import batching
 from streamllm.data.sample import Sample
@@ -120,10 +120,7 @@ def streaming(tokenizer: Any, seed: int = 2, end: float = 4.0, unit: Any = "word
 def run(
     model: StreamingModel, examples: Sequence[Example], policy: Policy, batch_size: int | None, limits: Limits = LIMITS
 ) -> Iterator[Trace]:
-    def translate_one(session: Session, example: Example, clock: Clock) -> Trace:
-        return translate(session, example, policy, limits, target_unit=model.prompt.target_unit, clock=clock)
-
-    return translate_many(model, examples, translate_one, batch_size)
+    return translate_many(model, examples, policy, limits, batch_size)
 
 
 def without_times(trace: Trace) -> Trace:
@@ -459,7 +456,7 @@ def many_endless(model: StreamingModel, stop: Any) -> Iterator[Trace]:
         limits = LIMITS if int(example.id) < 3 else ENDLESS
         return translate(session, example, Writes(), limits, clock=clock)
 
-    return translate_many(model, examples_of(["the dog"] * 30), translate_one, 9)
+    return in_sessions(model, examples_of(["the dog"] * 30), translate_one, 9)
 
 
 def test_what_fails_in_a_thread_is_raised_without_waiting_for_sentences(three_threads: None, tokenizer: Any) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import ROOT
 from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException
@@ -74,6 +75,29 @@ def test_an_adapter_is_trained_and_can_be_run(folder: Path) -> None:
     assert "BLEU" in ran.stdout
 
 
+def test_an_objective_of_ones_own_is_one_file_and_one_yaml(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one of docs/training.md, as printed."""
+    page = (ROOT / "docs" / "training.md").read_text(encoding="utf-8").split("## An objective of your own")[1]
+    code, configuration = (page.split(f"```{language}\n")[1].split("```")[0] for language in ("python", "yaml"))
+    (folder / "focal.py").write_text(code)
+    (folder / "conf" / "objective").mkdir(parents=True)
+    (folder / "conf" / "objective" / "focal.yaml").write_text(configuration)
+    monkeypatch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
+    steps = ["training.steps=2", "training.log_every=1", "score.sentences=0"]
+    focal = [f"hydra.searchpath=[file://{folder / 'conf'}]", "objective=focal"]
+    for objective in ([], [*focal, "objective.gamma=0"], focal):
+        done = train(folder, *steps, *objective)
+        assert done.returncode == 0, done.stderr
+    losses: dict[float | None, list[float]] = {}
+    for run in (folder / "outputs").glob("small-*"):
+        gamma = yaml.safe_load((run / "run.yaml").read_text())["objective"].get("gamma")
+        lines = [json.loads(line) for line in (run / "train.jsonl").read_text().splitlines()]
+        losses[gamma] = [line["loss"] for line in lines if "loss" in line]
+    assert {gamma: len(each) for gamma, each in losses.items()} == {None: 2, 0: 2, 2: 2}
+    assert losses[0] == pytest.approx(losses[None], rel=1e-3)
+    assert losses[2][0] < losses[0][0]
+
+
 @pytest.mark.parametrize(
     ("overrides", "says"),
     [
@@ -103,7 +127,8 @@ def test_every_training_preset_composes_and_makes_what_it_names(name: str) -> No
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = compose("train", [f"experiment={name}", *GIVEN.get(name, [])])
     assert (cfg.get("model") is None) != (cfg.get("fresh") is None)
-    parts = ("model", "fresh", "adapter", "prompt", "dataset", "validation", "data", "training", "optimizer", "score")
+    parts = ["model", "fresh", "adapter", "prompt", "dataset", "validation", "data", "training", "objective"]
+    parts += ["optimizer", "score"]
     for key in (key for key in parts if cfg.get(key) is not None):
         assert isinstance(instantiate(cfg[key], _convert_="all"), get_class(cfg[key]._target_))
 
@@ -120,7 +145,7 @@ def test_validation_follows_the_data_or_is_what_it_is_said_to_be(experiment: str
     assert (own.target, own.target_language) == ("b.fr", "fr")
 
 
-PARTS = [f"{path.parent.name}={path.stem}" for group in ("adapter", "optimizer")
+PARTS = [f"{path.parent.name}={path.stem}" for group in ("adapter", "objective", "optimizer")
          for path in sorted((ROOT / "conf" / group).glob("*.yaml"))]  # fmt: skip
 
 

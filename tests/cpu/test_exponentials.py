@@ -10,7 +10,7 @@ import pytest
 from mlx_lm.models.activations import swiglu as mlx_swiglu
 
 from streamllm.cpu import exponentials
-from streamllm.training import loss as objective
+from streamllm.training import loss
 
 pytestmark = pytest.mark.skipif(mx.default_device() != mx.cpu, reason="numpy takes over on a CPU only")
 
@@ -83,12 +83,12 @@ def test_cross_entropy_agrees_with_the_one_of_other_devices(smoothing: float):
     labels = mx.random.randint(-1, 11, (rows,))
 
     def theirs(x: mx.array) -> mx.array:
-        return objective._cross_entropy(x, labels, mx.array(smoothing))[0]  # type: ignore[index]
+        return loss._cross_entropy(x, labels, mx.array(smoothing))[0]  # type: ignore[index]
 
-    agree(lambda x: objective.cross_entropy(x, labels, smoothing), theirs, logits)
+    agree(lambda x: loss.cross_entropy(x, labels, smoothing), theirs, logits)
 
 
 def test_other_types_are_left_to_mlx():
     half = mx.random.normal((2, 3)).astype(mx.float16)
     assert not exponentials.on_cpu(half)
-    assert objective.cross_entropy(half, mx.array([0, -1]), 0.0).dtype == mx.float32
+    assert loss.cross_entropy(half, mx.array([0, -1]), 0.0).dtype == mx.float32

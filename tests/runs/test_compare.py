@@ -60,7 +60,7 @@ def make_run(folder: Path, traces: Sequence[Trace], config: Mapping[str, Any] = 
         run.begin(config, {})
         for one in traces:
             run.append(one)
-        run.finish(summarise(traces, "de", unit), [one.id for one in traces])
+        run.finish(summarise(traces, "de", unit), traces)
     return folder
 
 

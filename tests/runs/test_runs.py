@@ -66,6 +66,12 @@ def test_digest_takes_zero_typed_as_integer_and_as_float_for_the_same():
     assert digest({"temperature": 0}) == digest({"temperature": 0.0}) != digest({"temperature": 0.5})
 
 
+def test_digest_leaves_out_a_later_key_where_it_means_as_before():
+    usual, own = ({"_target_": name} for name in ("streamllm.training.objectives.cross_entropy.CrossEntropy", "my.Own"))
+    assert digest({**CONFIG, "objective": usual}) == digest(CONFIG)
+    assert len({digest({**CONFIG, "objective": value}) for value in (usual, own, {**usual, "weight": 2})}) == 3
+
+
 def test_digest_never_changes_between_versions():
     """Finished runs would not be found again."""
     assert digest({"policy": {"k": 3}, "names": ["é", 1.5, None, True]}) == "9bdc6ace8d83"
@@ -161,7 +167,7 @@ def write_run(folder: RunFolder, names: list[str], order: list[str] | None = Non
         for name in names:
             folder.append(trace(name))
         if order is not None:
-            folder.finish({"bleu": 30.5, "al": 2.5}, order)
+            folder.finish({"bleu": 30.5, "al": 2.5}, [trace(name) for name in order])
 
 
 def test_finished_run_holds_every_file(tmp_path: Path):
@@ -219,6 +225,15 @@ def test_trace_whose_time_was_lost_still_loads(tmp_path: Path):
     first, second = folder.traces()
     assert first == trace("1")
     assert (second.prediction, second.elapsed) == ("a dog", (0.0, 0.0))
+
+
+def test_time_whose_trace_was_lost_is_gone_when_the_run_has_ended(tmp_path: Path):
+    folder = RunFolder(tmp_path / "run-1")
+    write_run(folder, ["1", "2"])
+    lines = (folder.path / PREDICTIONS).read_bytes().splitlines(keepends=True)
+    (folder.path / PREDICTIONS).write_bytes(lines[0])
+    write_run(folder, ["2"], order=["1", "2"])
+    assert [json.loads(line)["id"] for line in (folder.path / TIMINGS).read_text().splitlines()] == ["1", "2"]
 
 
 def test_damaged_line_in_the_middle_is_named(tmp_path: Path):
@@ -279,6 +294,23 @@ def test_killed_writer_leaves_the_folder_free(tmp_path: Path):
     assert killed.returncode == -signal.SIGKILL
     assert (tmp_path / "run-1" / ".lock").exists()
     write_run(RunFolder(tmp_path / "run-1"), ["1"], order=["1"])
+
+
+def test_lock_that_is_a_symbolic_link_is_not_followed(tmp_path: Path):
+    precious, folder = tmp_path / "precious", tmp_path / "run-1"
+    precious.write_text("mine")
+    folder.mkdir()
+    (folder / ".lock").symlink_to(precious)
+    with pytest.raises(OSError, match="symbolic link"), RunFolder(folder):
+        pass
+    assert precious.read_text() == "mine"
+
+
+def test_run_without_traces_has_no_files_for_them(tmp_path: Path):
+    folder = RunFolder(tmp_path / "run-1")
+    with folder:
+        folder.begin(CONFIG, {}, traces=False)
+    assert sorted(path.name for path in folder.path.iterdir()) == ["env.json", "run.yaml"]
 
 
 def test_writing_without_holding_the_folder_is_an_error(tmp_path: Path):

@@ -281,13 +281,13 @@ config = TrainingConfig(epochs=6, dropout=0.1, warmup_steps=5, log_every=1, chec
 """
 EVERYTHING = """
 from streamllm.training.adapters import AdapterConfig
-from streamllm.training.sources import Stream
+from streamllm.training.sources import Buffered
 AdapterConfig(rank=2, dropout=0.2).apply(model.model, seed=1)
 config = TrainingConfig(
     steps=16, validate_every=5, accumulate=2, gradient_checkpointing=True, dropout=0.1, warmup_steps=5, log_every=3,
     checkpoint_every=2, average=2,
 )
-data = TrainingData(Stream(lambda: iter(PAIRS), 4, 5), model.prompt, DataConfig(batch_tokens=50, source_mask=0.1), 5)
+data = TrainingData(Buffered(lambda: iter(PAIRS), 4, 5), model.prompt, DataConfig(batch_tokens=50, source_mask=0.1), 5)
 """
 
 

@@ -16,7 +16,7 @@ WRITER = """
 import sys, time
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-from streamllm.environment import environment
+from streamllm.runs.environment import environment
 from streamllm.runs import RunInUse
 from shouting import run, shout
 

@@ -1,0 +1,63 @@
+"""Reading a run folder: its digest, its metrics, what began it, its traces. It needs no lock: at any moment a reader
+sees whole lines and whole files."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from streamllm.files import RunError, read_json_lines
+from streamllm.records import Trace
+from streamllm.runs.lines import from_lines, matching
+
+CONFIG, ENVIRONMENT, METRICS = "run.yaml", "env.json", "metrics.json"
+PREDICTIONS, TIMINGS, INSTANCES, LOG = "predictions.jsonl", "timings.jsonl", "instances.log", "run.log"
+
+
+class StoredRun:
+    """What the folder of a run holds, finished or not."""
+
+    def __init__(self, path: str | os.PathLike[str]):
+        self.path = Path(path)
+
+    @property
+    def digest(self) -> str:
+        return self.path.name.rpartition("-")[2]
+
+    @property
+    def finished(self) -> bool:
+        return (self.path / METRICS).exists()
+
+    def metrics(self) -> dict[str, Any]:
+        """The flat metrics of a finished run.
+
+        Raises:
+            RunError: the run has not finished, or the file is damaged.
+        """
+        if not self.finished:
+            raise RunError(f"{self.path} has no {METRICS}: the run has not finished; start its command again")
+        path = self.path / METRICS
+        try:
+            return dict(json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
+            raise RunError(
+                f"{path} is damaged ({error}): delete that file, and the same command finishes the run again"
+            ) from error
+
+    def environment(self) -> dict[str, Any]:
+        """What the run was begun with (`streamllm.environment`); empty before that."""
+        path = self.path / ENVIRONMENT
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        return found
+
+    def traces(self) -> list[Trace]:
+        """What has been translated so far, in the order of the file; a half-written last line is left out.
+
+        Raises:
+            RunError: a line before the last is damaged.
+        """
+        timings = {line["id"]: line for line in read_json_lines(self.path / TIMINGS, strict=False)}
+        return [
+            from_lines(line, matching(line, timings.get(line["id"])))
+            for line in read_json_lines(self.path / PREDICTIONS, strict=True)
+        ]
