@@ -148,7 +148,9 @@ def _point(config: DictConfig, job_return: JobReturn, skipped: bool) -> Point:
     folder = _folder(job_return.cfg)
     own, found = own_of(folder.path), folder.metrics()
     metrics = {score.key: found.get(score.key) for score in shown_on(SWEEP, own)}
-    return Point(**known, folder=str(folder.path), metrics=metrics, own=[described(score) for score in own], skipped=skipped)
+    return Point(
+        **known, folder=str(folder.path), metrics=metrics, own=[described(score) for score in own], skipped=skipped
+    )
 
 
 def _one_line(error: Any) -> str:
