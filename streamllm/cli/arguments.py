@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import sys
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from streamllm.runs.folder import RunInUse
 
@@ -53,3 +53,20 @@ def composed(words: Sequence[str], config: str = "run") -> "DictConfig":
         return OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
     except (CompactHydraException, OmegaConfBaseException) as error:
         raise ValueError(refusal(error, config, list(words))) from error
+
+
+def made(node: Any) -> Any:
+    """What a part of a configuration names, with all that it holds.
+
+    Raises: ValueError: it cannot be made; what its constructor or Hydra says, in one line.
+    """
+    from hydra.errors import CompactHydraException
+    from hydra.utils import instantiate
+    from omegaconf.errors import OmegaConfBaseException
+
+    from streamllm.cli.errors import refusal, user_error
+
+    try:
+        return instantiate(node, _convert_="all")
+    except (CompactHydraException, OmegaConfBaseException) as error:
+        raise ValueError(refusal(user_error(error), "run", [])) from error

@@ -7,7 +7,7 @@ Model and prompt are those of `streamllm run`, with the same keys."""
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from streamllm.cli.arguments import Parser, composed, one_line_errors
+from streamllm.cli.arguments import Parser, composed, made, one_line_errors
 from streamllm.prompt import PromptTokens
 from streamllm.units import split
 
@@ -66,8 +66,6 @@ def command() -> None:
     parser.add_argument("--show", default=EXAMPLE, metavar="SENTENCE", help="the sentence to read (%(default)s)")
     given = parser.parse_intermixed_args()
     with one_line_errors():
-        from hydra.utils import instantiate
-
         cfg = composed(given.overrides)
-        model, prompt, dataset = (instantiate(cfg[key], _convert_="all") for key in ("model", "prompt", "dataset"))
+        model, prompt, dataset = (made(cfg[key]) for key in ("model", "prompt", "dataset"))
         print(shown(model.load(prompt, dataset.source_unit, dataset.target_unit), given.show))

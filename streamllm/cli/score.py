@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from streamllm.cli.arguments import Parser, composed, one_line_errors
+from streamllm.cli.arguments import Parser, composed, made, one_line_errors
 from streamllm.files import write_atomically
 from streamllm.metrics.own import Metric, own_scores, own_values
 from streamllm.metrics.summary import summarise
@@ -25,13 +25,11 @@ def score_run(run: Path, words: Sequence[str] = ()) -> tuple[str, dict[str, Any]
     Returns: the summary as it is printed, and the metrics.
     Raises: as `streamllm.evaluation.rescore.rescore`; ValueError: overrides that are not accepted.
     """
-    from hydra.utils import instantiate
-
     from streamllm.evaluation.rescore import rescore
     from streamllm.evaluation.tables import figures_text
 
     config = read_config(run)
-    arrival, limits = (instantiate(config[key]) if config.get(key) else None for key in ("arrival", "limits"))
+    arrival, limits = (made(config[key]) if config.get(key) else None for key in ("arrival", "limits"))
     metrics = _own(config, words)
     found = rescore(run, metrics, arrival, limits.reached if limits is not None else None)
     return f"{run}: {figures_text(found, own_of(run))}", found
@@ -62,7 +60,6 @@ def score_log(path: Path, language: str | None, words: Sequence[str] = ()) -> tu
 
 def _own(config: dict[str, Any], words: Sequence[str]) -> list[Metric]:
     """The own metrics that are asked for, which may refer to the configuration of the run."""
-    from hydra.utils import instantiate
     from omegaconf import OmegaConf
 
     chosen: Any = config.get("metrics") or {}
@@ -72,7 +69,7 @@ def _own(config: dict[str, Any], words: Sequence[str]) -> list[Metric]:
             raise ValueError(f"{others[0]} changes nothing of a run that is over: give metric=[NAME] and no other keys")
         chosen = OmegaConf.to_container(composed(words).metrics)
     whole = OmegaConf.create({**config, "metrics": chosen})
-    return list(instantiate(whole.metrics, _convert_="all").values())
+    return list(made(whole.metrics).values())
 
 
 def command() -> None:

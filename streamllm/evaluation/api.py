@@ -99,8 +99,8 @@ def evaluate(
     """Translate a data set with a policy into a run folder, or show what is there: a finished run is returned, and one
     that was stopped goes on.
 
-    All that is given but ``root``, ``name``, ``batch_size``, ``tracker`` and ``metrics`` names the folder, so that another policy,
-    or another parameter of it, is another run.
+    All that is given but ``root``, ``name``, ``batch_size``, ``tracker`` and ``metrics`` names the folder, so that
+    another policy, or another parameter of it, is another run.
 
     Args:
         model: a configuration, or the ``path`` of one.

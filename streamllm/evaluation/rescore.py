@@ -20,14 +20,14 @@ def with_own(folder: RunFolder, metrics: Sequence[Metric]) -> tuple[dict[str, An
     """The metrics of a finished run, own ones that it lacks computed from its traces and added to its folder.
 
     Returns: all metrics, and the labels of those that were added.
-    Raises: RunError, RunInUse: the folder cannot be read or written. MetricError: an own metric failed; the folder
-        stays as it is.
+    Raises: FileNotFoundError: its traces are gone. RunError, RunInUse: the folder cannot be read or written.
+        MetricError: an own metric failed; the folder stays as it is.
     """
     found = folder.metrics()
     missing = [metric for metric in metrics if metric.key not in found]
     if not missing:
         return found, []
-    found |= own_values(missing, folder.traces())
+    found |= own_values(missing, load_traces(folder.path))
     rewrite(folder, found, own_scores(missing))
     return found, [metric.label for metric in missing]
 
