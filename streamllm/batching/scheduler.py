@@ -34,9 +34,9 @@ def translate_many(
     """Translate examples by a policy, ``batch_size`` at a time, yielding each trace as soon as its sentence has ended.
 
     In a batch, long sentences go first, so that those beside each other are alike; where one ends, the next begins.
-    On a CPU several threads share the batch, see `threads_for`. What cannot be batched is translated one by one, in
-    order, and logged as such. Times are those of the sentence: in a batch, its share of its thread's time, so that the
-    times of all sentences add up to that of the run.
+    On a CPU several threads share the batch, see `threads_for`. What cannot be batched is translated one sentence
+    at a time, in order, and the log says so. Times are those of the sentence: in a batch, its share of its thread's
+    time, so that the times of all sentences add up to that of the run.
 
     Args:
         model: its prompt says what a source unit and a target unit are.

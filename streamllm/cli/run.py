@@ -1,5 +1,8 @@
 """Translate a data set while reading it: streamllm run policy=waitk k=3 (all keys: streamllm run --cfg job)."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import hydra
 from omegaconf import DictConfig
 
@@ -8,7 +11,7 @@ from streamllm.cli.errors import explained, launch, resolved
 from streamllm.cli.loaded_once import LoadedOnce
 from streamllm.evaluation.runner import run_experiment
 
-PARTS = ("model", "prompt", "policy", "paradigm", "dataset", "tracker", "limits", "arrival", "tuning")
+PARTS = ("model", "prompt", "policy", "paradigm", "dataset", "tracker", "limits", "arrival", "tuning", "metrics")
 PLAIN = ("name", "seed", "batch_size", "min_lag", "max_lag")
 
 
@@ -17,10 +20,21 @@ PLAIN = ("name", "seed", "batch_size", "min_lag", "max_lag")
 def main(cfg: DictConfig) -> float:
     """Run one configuration; returns what sweepers maximise (`tuning`): BLEU, unless told otherwise."""
     config = resolved(cfg)
+    check_metric_package(config)
     parts = {key: hydra.utils.instantiate(cfg[key], _convert_="all") for key in PARTS}
     rest = {key: cfg[key] for key in PLAIN}
     tuning, parts["model"] = parts.pop("tuning"), LoadedOnce(parts["model"])
+    parts["metrics"] = list((parts["metrics"] or {}).values())
     return float(tuning(run_experiment(config=config, root=cfg.output.root, **rest, **parts)))
+
+
+def check_metric_package(config: Mapping[str, Any]) -> None:
+    """Raises: ValueError: a file of conf/metric does not say where it belongs, and so would be ignored."""
+    if "metric" in config:
+        raise ValueError(
+            f"a file of conf/metric put {config['metric']!r:.60} at `metric`: its first line must be "
+            "'# @package metrics.NAME', with a NAME of its own"
+        )
 
 
 def command() -> None:

@@ -25,7 +25,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from streamllm.cli.errors import resolved
 from streamllm.files import write_atomically
+from streamllm.metrics.scores import SWEEP, described, own_score, shown_on
 from streamllm.runs.folder import RunFolder
+from streamllm.runs.scores import own_of
 
 # --- the group
 
@@ -60,19 +62,17 @@ def group_name(words: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class Point:
-    """One point of a sweep, as its process left it: metrics of a finished run, else the error in one line.
-    ``skipped`` is a run that had finished before the sweep came to it."""
+    """One point of a sweep, as its process left it: metrics of a finished run, and what its ``own`` ones are called, or
+    else the error in one line. ``skipped`` is a run that had finished before the sweep came to it."""
 
     number: int
     policy: str
     overrides: Mapping[str, str]
     folder: str | None = None
     metrics: Mapping[str, float | None] | None = None
+    own: Sequence[Mapping[str, Any]] = ()
     error: str | None = None
     skipped: bool = False
-
-
-SCORES = ("bleu", "laal", "al")
 
 
 class SweepTable(Callback):
@@ -146,8 +146,11 @@ def _point(config: DictConfig, job_return: JobReturn, skipped: bool) -> Point:
         return Point(**known, error=_one_line(job_return._return_value))  # return_value would raise it
     assert job_return.cfg is not None
     folder = _folder(job_return.cfg)
-    metrics = {key: folder.metrics().get(key) for key in SCORES}
-    return Point(**known, folder=str(folder.path), metrics=metrics, skipped=skipped)
+    own, found = own_of(folder.path), folder.metrics()
+    metrics = {score.key: found.get(score.key) for score in shown_on(SWEEP, own)}
+    return Point(
+        **known, folder=str(folder.path), metrics=metrics, own=[described(score) for score in own], skipped=skipped
+    )
 
 
 def _one_line(error: Any) -> str:
@@ -160,10 +163,12 @@ def table(points: Sequence[Point]) -> str:
     """The points of a sweep under each other: policy, what differs between them, scores and folder."""
     keys = list(dict.fromkeys(key for point in points for key in point.overrides))
     swept = [key for key in keys if key != "policy" and len({point.overrides.get(key) for point in points}) > 1]
-    rows = [["policy", *swept, *(score.upper() for score in SCORES), "folder"]]
+    own = {words["key"]: own_score(**words) for point in points for words in point.own}
+    columns = shown_on(SWEEP, own.values())
+    rows = [["policy", *swept, *(score.label for score in columns), "folder"]]
     for point in points:
-        scores = [_figure(point.metrics.get(score)) for score in SCORES] if point.metrics else ["-"] * len(SCORES)
-        rows.append([point.policy, *(point.overrides.get(key, "") for key in swept), *scores, _outcome(point)])
+        figures = [score.text((point.metrics or {}).get(score.key)) for score in columns]
+        rows.append([point.policy, *(point.overrides.get(key, "") for key in swept), *figures, _outcome(point)])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
         "  ".join(
@@ -185,7 +190,3 @@ def _outcome(point: Point) -> str:
     if point.error is not None:
         return f"failed: {point.error}"
     return f"{point.folder} (finished before)" if point.skipped else str(point.folder)
-
-
-def _figure(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"

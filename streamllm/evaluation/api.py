@@ -15,6 +15,7 @@ from streamllm.engine.paradigms.memory import Paradigm
 from streamllm.evaluation.describe import describe
 from streamllm.evaluation.runner import run_experiment
 from streamllm.metrics.arrival import ArrivalClock
+from streamllm.metrics.own import Metric
 from streamllm.models.loading import ModelConfig
 from streamllm.models.model import StreamingModel
 from streamllm.prompt import Prompt
@@ -93,12 +94,13 @@ def evaluate(
     batch_size: int | None = None,
     arrival: ArrivalClock | None = None,
     tracker: Tracker | None = None,
+    metrics: Sequence[Metric] = (),
 ) -> Evaluation:
     """Translate a data set with a policy into a run folder, or show what is there: a finished run is returned, and one
     that was stopped goes on.
 
-    All that is given but ``root``, ``name``, ``batch_size`` and ``tracker`` names the folder, so that another policy,
-    or another parameter of it, is another run.
+    All that is given but ``root``, ``name``, ``batch_size``, ``tracker`` and ``metrics`` names the folder, so that
+    another policy, or another parameter of it, is another run.
 
     Args:
         model: a configuration, or the ``path`` of one.
@@ -106,6 +108,7 @@ def evaluate(
         name: begins the folder's name; None takes the data set's name and the policy's.
         batch_size: sentences at a time; None is a number that suits the device. Results do not depend on it, but for
             times and near-ties.
+        metrics: own ones, besides ours (`streamllm.metrics.own.Metric`); a finished run computes what it lacks.
 
     Raises:
         ValueError: something given cannot say what it is (see `describe`); or as `run_experiment` raises.
@@ -129,7 +132,7 @@ def evaluate(
         }.items()
     }
     name = name or f"{dataset.name}-{type(policy).__name__.lower()}"
-    metrics = run_experiment(
+    found = run_experiment(
         config=config,
         name=name,
         model=model,
@@ -145,5 +148,6 @@ def evaluate(
         min_lag=min_lag,
         max_lag=max_lag,
         arrival=arrival,
+        metrics=metrics,
     )
-    return Evaluation(Path(root) / f"{name}-{digest(config)}", metrics)
+    return Evaluation(Path(root) / f"{name}-{digest(config)}", found)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from streamllm.metrics.latency import latency
 from streamllm.metrics.quality import RunningBLEU
+from streamllm.metrics.scores import scores
 from streamllm.records import Trace
 from streamllm.runs.folder import RunFolder
 from streamllm.tracking.tracker import Guarded
@@ -25,6 +26,7 @@ def store_all(
     """Store each trace as it comes, adding it to ``done``, with a progress bar of running scores."""
     from tqdm import tqdm
 
+    labels = {key: score.label for key, score in scores().items()}
     patience = 0.1 if sys.stderr.isatty() else 30.0  # seconds between two pictures of the bar; few lines in a log file
     with tqdm(total=total, initial=len(done), unit="sentence", mininterval=patience, dynamic_ncols=True) as bar:
         for trace in traces:
@@ -32,7 +34,7 @@ def store_all(
             done[trace.id] = trace
             running.add(trace)
             figures = running.figures()
-            bar.set_postfix({key.upper(): f"{value:.2f}" for key, value in figures.items()}, refresh=False)
+            bar.set_postfix({labels[key]: f"{value:.2f}" for key, value in figures.items()}, refresh=False)
             bar.update()
             tracker.log({f"running/{key}": value for key, value in figures.items()}, step=len(done))
 

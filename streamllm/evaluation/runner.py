@@ -10,11 +10,13 @@ from streamllm import check
 from streamllm.engine.limits import Limits
 from streamllm.evaluation.tables import summary_text
 from streamllm.metrics.arrival import ArrivalClock
+from streamllm.metrics.own import Metric, own_scores, own_values
 from streamllm.metrics.summary import summarise
 from streamllm.policies.bounded import bounded
 from streamllm.records import Example, Policy, State, Trace
 from streamllm.runs.environment import environment
 from streamllm.runs.folder import LOG, RunFolder
+from streamllm.runs.scores import describe
 from streamllm.tracking.tracker import Guarded, NullTracker, RunInfo, Tracker
 from streamllm.units import Unit
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from streamllm.models.loading import ModelConfig
     from streamllm.prompt import Prompt
 from streamllm.evaluation.progress import RunningScores, logging_to, store_all
+from streamllm.evaluation.rescore import with_own
 from streamllm.evaluation.tables import conclude, other_code
 
 log = logging.getLogger(__name__)
@@ -66,6 +69,7 @@ def run_experiment(
     min_lag: int | None = None,
     max_lag: int | None = None,
     arrival: ArrivalClock | None = None,
+    metrics: Sequence[Metric] = (),
 ) -> dict[str, Any]:
     """Translate a data set with a policy, and return the metrics (those of `streamllm.metrics.summarise`).
 
@@ -80,9 +84,11 @@ def run_experiment(
         paradigm: how the two streams lie in memory; None is `paradigms.Group`.
         min_lag, max_lag: bounds on what the policy may decide (`policies.Bounded`), in units.
         arrival: the clock by which source units arrive, for latency in seconds.
+        metrics: own ones, besides ours. A finished run computes one that it lacks from its traces.
 
     Raises:
         ValueError, OSError, ImportError: the data or the model cannot be loaded, or do not fit each other.
+        MetricError: an own metric cannot be used, or failed, when everything translated has been stored.
         RunInUse: another process is writing the folder.
         KeyboardInterrupt: after everything translated so far has been stored.
     """
@@ -90,17 +96,19 @@ def run_experiment(
     policy = bounded(policy, min_lag, max_lag)
     if arrival is not None and arrival.measured:
         batch_size = 1  # in a batch, a sentence's times are shares
+    own_scores(metrics, taken=config)
     folder = RunFolder.of(config, name, root)
     if folder.finished:
-        metrics = folder.metrics()
+        found, added = with_own(folder, metrics)
+        new = f"  {' and '.join(added)}: computed now, from what was translated then\n" if added else ""
         again = "to run it again, delete the folder"
-        print(f"{summary_text(folder, metrics)}\n  finished before{other_code(folder)}; {again}")
-        if tracker is not None and tracker.again:
+        print(f"{summary_text(folder, found)}\n{new}  finished before{other_code(folder)}; {again}")
+        if tracker is not None and (tracker.again or added):
             guarded = Guarded(tracker)
             with guarded.finishing():
                 guarded.start(RunInfo(folder.digest, folder.path.name, folder.path, config))
-                conclude(guarded, folder, folder.traces(), metrics, dataset.target_language, dataset.target_unit)
-        return metrics
+                conclude(guarded, folder, folder.traces(), found, dataset.target_language, dataset.target_unit)
+        return found
     examples = dataset.load()  # before the model: bad data costs nothing
 
     def make_translate() -> Translate:
@@ -119,6 +127,7 @@ def run_experiment(
         tracker=tracker,
         arrival=arrival,
         at_limit=limits.reached,
+        metrics=metrics,
     )
 
 
@@ -133,10 +142,12 @@ def evaluate(
     tracker: Tracker | None = None,
     arrival: ArrivalClock | None = None,
     at_limit: Callable[[State], bool] | None = None,
+    metrics: Sequence[Metric] = (),
 ) -> dict[str, Any]:
     """Translate what the folder does not hold yet, then write the metrics of all of it; raises as
     `run_experiment`. ``make_translate`` is called, and so the model loaded, only if something is missing."""
     _check_examples(examples)
+    own = own_scores(metrics, taken=config)
     guarded = Guarded(tracker or NullTracker())
     with folder:
         done = _check_done(folder, folder.traces(), examples)
@@ -154,10 +165,12 @@ def evaluate(
                     running = RunningScores(target_language, target_unit, done.values())
                     store_all(translate_pending(pending), folder, done, len(examples), running, guarded)
                 traces = [done[example.id] for example in examples]
-                metrics: dict[str, Any] = dict(summarise(traces, target_language, target_unit, arrival, at_limit))
-                folder.finish(metrics, traces)
-                conclude(guarded, folder, traces, metrics, target_language, target_unit)
-                log.debug("finished: %s", metrics)
+                found: dict[str, Any] = dict(summarise(traces, target_language, target_unit, arrival, at_limit))
+                found |= own_values(metrics, traces)
+                describe(folder.path, own)
+                folder.finish(found, traces)
+                conclude(guarded, folder, traces, found, target_language, target_unit)
+                log.debug("finished: %s", found)
             except KeyboardInterrupt:
                 stored = len(folder.traces())  # not of `done`, to which the last may not have been added yet
                 log.info(
@@ -168,8 +181,8 @@ def evaluate(
             except Exception:
                 log.debug("the run failed", exc_info=True)  # whole in run.log, one line on the screen
                 raise
-    print(summary_text(folder, metrics))
-    return metrics
+    print(summary_text(folder, found))
+    return found
 
 
 def _check_examples(examples: Sequence[Example]) -> None:

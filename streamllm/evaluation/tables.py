@@ -4,11 +4,13 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from streamllm.metrics.latency import latency
+from streamllm.metrics.latency import METRICS, latency
 from streamllm.metrics.quality import sentence_bleu
+from streamllm.metrics.scores import SCREEN, SENTENCES, Score, shown_on
 from streamllm.records import Trace
 from streamllm.runs.environment import code
 from streamllm.runs.folder import RunFolder
+from streamllm.runs.scores import own_of
 from streamllm.tracking.tracker import Guarded, Picture
 from streamllm.units import Unit
 
@@ -18,24 +20,19 @@ LETTERS = {"read": "R", "forced_read": "F", "write": "W"}
 
 def summary_text(folder: RunFolder, metrics: Mapping[str, Any]) -> str:
     """The results of a run, to be read by people."""
-    lines = {
-        "quality": {"bleu": "BLEU {:.2f}", "chrf": "chrF {:.2f}", "length_ratio": "length ratio {:.3f}"},
-        "latency": {"al": "AL {:.2f}", "laal": "LAAL {:.2f}", "ap": "AP {:.3f}", "dal": "DAL {:.2f}"},
-        "cost": {
-            "seconds_per_sentence": "{:.3f} s per sentence",
-            "target_tokens_per_second": "{:.1f} target tokens/s",
-            "forward_passes_per_target_token": "{:.2f} forward passes per target token",
-        },
-    }
-    figures = {
-        name: "   ".join(text.format(metrics[key]) for key, text in formats.items() if metrics.get(key) is not None)
-        for name, formats in lines.items()
-    }
+    return f"{folder.path}: {figures_text(metrics, own_of(folder.path))}"
+
+
+def figures_text(metrics: Mapping[str, Any], own: Sequence[Score] = ()) -> str:
+    """How many sentences there are, and below it their scores, a line for each group."""
+    lines: dict[str, list[str]] = {}
+    for score in shown_on(SCREEN, own):
+        if metrics.get(score.key) is not None:
+            lines.setdefault(score.group, []).append(score.said(metrics[score.key]))
     sentences = f"{metrics.get('sentences', '?')} sentences"
     if metrics.get("sentences_without_output"):
         sentences += f", {metrics['sentences_without_output']} of them without output"
-    body = [f"  {name:<9}{text}" for name, text in figures.items() if text]
-    return "\n".join([f"{folder.path}: {sentences}", *body])
+    return "\n".join([sentences, *(f"  {group:<9}{'   '.join(said)}" for group, said in lines.items())])
 
 
 def other_code(folder: RunFolder) -> str:
@@ -68,16 +65,17 @@ def _sentence_table(
     traces: Sequence[Trace], target_language: str, target_unit: Unit
 ) -> tuple[list[str], list[list[Any]]]:
     """One row a sentence, for trackers."""
-    columns = ["id", "source", "reference", "prediction", "delays", "actions", "path", "bleu", "al"]
+    lags = [score.key for score in shown_on(SENTENCES) if score.key in METRICS]
+    columns = ["id", "source", "reference", "prediction", "delays", "actions", "path", "bleu", *lags]
     rows: list[list[Any]] = []
     for trace in traces:
         bleu = sentence_bleu(trace.prediction, trace.reference, target_language)
-        lagging = latency(trace.delays, trace.source_units, trace.reference, target_unit)["al"]
+        latencies = latency(trace.delays, trace.source_units, trace.reference, target_unit)
         delays = " ".join(map(str, trace.delays))
         actions = "".join(LETTERS.get(event.kind, "") for event in trace.events)
         path = Picture(partial(_draw, trace))
         texts = (trace.id, trace.source, trace.reference, trace.prediction, delays, actions)
-        rows.append([*texts, path, bleu, lagging])
+        rows.append([*texts, path, bleu, *(latencies[key] for key in lags)])
     return columns, rows
 
 

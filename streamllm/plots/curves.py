@@ -14,7 +14,6 @@ from streamllm.plots.look import (
     FAINT,
     HALO,
     INK,
-    NAMES,
     SMALL,
     TEXT,
     Look,
@@ -22,6 +21,7 @@ from streamllm.plots.look import (
     line_names,
     looks,
     make_axes,
+    score_of,
     short,
 )
 from streamllm.runs.load import LAG_BOUNDS
@@ -76,7 +76,7 @@ def quality_latency(
         ax.plot(front[x], front[y], color=HALO, linewidth=6, marker="o", markersize=19, zorder=1, label="_pareto")
     for name, look in look_of.items():
         _draw(ax, lines[name], look, name, 2.6 if name == reference else 1.8, band=band is not None)
-    finish(ax, NAMES.get(x, x), NAMES.get(y, y), grid="both")
+    finish(ax, score_of(x, runs).axis, score_of(y, runs).axis, grid="both")
     ax.margins(0.08, 0.09)
     wanted = []
     in_sight = {name: [point for point in line if _contains(ax, point.at)] for name, line in lines.items()}
@@ -137,15 +137,18 @@ def quality_latency_panels(
         unused.set_axis_off()
     if reference in lines and reference not in shown:
         place_labels(panels[0], [Label(reference, lines[reference][0].at, INK, SMALL)])
-    figure.supxlabel(NAMES.get(x, x), fontsize=TEXT, color=INK)
-    figure.supylabel(NAMES.get(y, y), fontsize=TEXT, color=INK)
+    figure.supxlabel(score_of(x, runs).axis, fontsize=TEXT, color=INK)
+    figure.supylabel(score_of(y, runs).axis, fontsize=TEXT, color=INK)
     return panels[: len(shown)]
 
 
 def pareto_front(runs: "pandas.DataFrame", x: str = "laal", y: str = "bleu") -> "pandas.DataFrame":
-    """The runs that no other beats, from early to late: each is better than all that are no later."""
-    ordered = runs.dropna(subset=[x, y]).sort_values([x, y], ascending=[True, False])
-    return ordered[ordered[y] > ordered[y].cummax().shift(fill_value=-np.inf)]
+    """The runs that no other beats, from early to late: each is better than all that are no later. Of ``y``, lower is
+    better if its score says so."""
+    lower = score_of(y, runs).higher_is_better is False
+    ordered = runs.dropna(subset=[x, y]).sort_values([x, y], ascending=[True, lower])
+    good = -ordered[y] if lower else ordered[y]
+    return ordered[good > good.cummax().shift(fill_value=-np.inf)]
 
 
 def settings_of_policy(runs: "pandas.DataFrame") -> list[str]:

@@ -12,7 +12,9 @@ from matplotlib.colors import to_rgb
 
 if TYPE_CHECKING:
     import pandas
+from streamllm.metrics.scores import Score, scores
 from streamllm.runs.load import policy_name
+from streamllm.runs.scores import own_of_runs
 
 Dashes = str | tuple[float, tuple[float, ...]]
 
@@ -21,18 +23,6 @@ BLUE, ORANGE, GREEN, VERMILLION, SKY, PURPLE = "#0072B2", "#E69F00", "#009E73", 
 """Okabe and Ito's palette for all kinds of colour vision, without its yellow, which is hard to see on white."""
 
 TEXT, SMALL = 11, 9  # points
-
-NAMES = {
-    "bleu": "BLEU",
-    "chrf": "chrF",
-    "al": "AL (source units)",
-    "laal": "LAAL (source units)",
-    "dal": "DAL (source units)",
-    "ap": "AP",
-    "yaal": "YAAL (source units)",
-    "atd": "ATD (source units)",
-}
-"""How metrics are called on axes; others go by their column."""
 
 WIDE_FONTS = (
     *("Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans JP", "Noto Sans SC", "Source Han Sans"),
@@ -84,6 +74,15 @@ def line_names(runs: "pandas.DataFrame", by: str) -> "pandas.Series[str]":
     if by not in runs:
         raise ValueError(f"runs has no column {by!r}; it has {', '.join(map(str, runs.columns))}")
     return runs[by].map(short)
+
+
+def score_of(column: str, runs: "pandas.DataFrame | None" = None) -> Score:
+    """The score in a column of `load_runs`. Own metrics are found by the folders of ``runs``; what is no score goes by
+    the name of its column."""
+    known = scores()
+    if column not in known and runs is not None and "folder" in runs:
+        known |= {score.key: score for score in own_of_runs(runs["folder"])}
+    return known.get(column) or Score(column, column, higher_is_better=None)
 
 
 def short(value: Any) -> str:

@@ -21,7 +21,6 @@ from streamllm.plots.look import (
     FAINT,
     GREY,
     INK,
-    NAMES,
     SKY,
     SMALL,
     TEXT,
@@ -30,6 +29,7 @@ from streamllm.plots.look import (
     finish,
     line_names,
     make_axes,
+    score_of,
     word_fonts,
 )
 from streamllm.records import Trace
@@ -269,8 +269,9 @@ def sentence_comparison(
         chosen = (later == x_sign) & (better == y_sign)
         color = _judged(x_sign, y_sign)
         ax.scatter(rows[x][chosen], rows[y][chosen], s=22, color=color, alpha=0.45, linewidth=0, zorder=3)
-    name, _, unit = NAMES.get(latency, latency).partition(" ")
-    finish(ax, f"{name} of {b} − {name} of {a} {unit}".strip(), f"BLEU of {b} − BLEU of {a}", grid="both")
+    score = score_of(latency)
+    measure = f" ({score.measure})" if score.measure else ""
+    finish(ax, f"{score.label} of {b} − {score.label} of {a}{measure}", f"BLEU of {b} − BLEU of {a}", grid="both")
     same = int(np.sum(better == 0))
     title = f"{b} against {a} in {len(rows)} sentences; in {same} of them BLEU is the same"
     ax.set_title(title, fontsize=SMALL, color=GREY, loc="left")

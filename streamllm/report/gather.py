@@ -11,17 +11,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from streamllm.files import RunError
+from streamllm.metrics.scores import SENTENCES, Score, shown_on
 from streamllm.records import Trace
 from streamllm.runs.compare import intervals, sentence_table
 from streamllm.runs.folder import CONFIG, ENVIRONMENT, RunFolder
 from streamllm.runs.load import LAG_BOUNDS, flatten, load_runs, load_traces, read_config
 from streamllm.runs.naming import NOT_IN_DIGEST
+from streamllm.runs.scores import own_of
 from streamllm.units import split
 
 if TYPE_CHECKING:
     import pandas
 
-SCORES = ("bleu", "al", "laal")  # of a sentence
 LONGEST = 40  # characters of a setting; a long path would fill the page
 
 
@@ -55,7 +56,8 @@ class Result:
 @dataclass(frozen=True)
 class Run:
     """A finished run. ``title`` tells it from the others; ``setting`` is what its policy was set to, ``varied`` other
-    keys that differ between runs, ``interval`` that of BLEU, and ``results`` go by the number of the sentence."""
+    keys that differ between runs, ``interval`` that of BLEU, and ``own`` what its own metrics are called.
+    ``results`` go by the number of the sentence."""
 
     title: str
     policy: str
@@ -66,6 +68,7 @@ class Run:
     environment: dict[str, Any]
     metrics: dict[str, Any]
     interval: tuple[float, float] | None
+    own: list[Score]
     results: dict[int, Result]
 
 
@@ -109,6 +112,7 @@ def gather(paths: Sequence[str | os.PathLike[str]], samples: int = 1000) -> Repo
             environment=_environment(folder),
             metrics=RunFolder(folder).metrics(),
             interval=interval if math.isfinite(interval[0]) else None,
+            own=own_of(folder),
             results=dict(_results(folder, numbers)),
         )
         for place, (folder, interval) in enumerate(zip(folders, zip(lows, highs, strict=True), strict=True))
@@ -222,12 +226,13 @@ def _cut(text: str) -> str:
 def _results(folder: Path, numbers: dict[Sentence, int]) -> Iterable[tuple[int, Result]]:
     """The results of a run by the numbers of their sentences; new sentences are given the next ones."""
     # A run against itself: one table of the scores of its sentences, in its own order.
-    table = sentence_table(folder, folder, [name for name in SCORES if name != "bleu"])
-    columns = [table[f"{name}_a"] for name in SCORES]
+    names = [score.key for score in shown_on(SENTENCES)]
+    table = sentence_table(folder, folder, [name for name in names if name != "bleu"])
+    columns = [table[f"{name}_a"] for name in names]
     for trace, *scores in zip(load_traces(folder), *columns, strict=True):
         units = _source_units(trace)
         number = numbers.setdefault(Sentence(trace.id, trace.source, trace.reference, units), len(numbers))
-        defined = {name: float(s) if math.isfinite(s) else None for name, s in zip(SCORES, scores, strict=True)}
+        defined = {name: float(s) if math.isfinite(s) else None for name, s in zip(names, scores, strict=True)}
         yield number, _result(trace, defined)
 
 

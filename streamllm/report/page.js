@@ -4,6 +4,7 @@
 
 const DATA = JSON.parse(document.getElementById("data").textContent);
 const { runs, sentences } = DATA;
+const latencies = Object.entries(DATA.latencies); // key and label of those of sentences
 const count = sentences.id.length;
 const place = new Intl.Collator(undefined, { numeric: true }).compare;
 const LANGUAGE = { source: 0, target: 1 };
@@ -16,7 +17,7 @@ for (const run of runs) {
 
 const state = {
   chosen: DATA.shown, // runs side by side; a and b are two of them, b is null if there is but one
-  a: null, b: null, latency: "al", sort: { key: "number", descending: false }, page: 0, size: 25, open: null,
+  a: null, b: null, latency: latencies[0][0], sort: { key: "number", descending: false }, page: 0, size: 25, open: null,
 };
 
 // --- helpers
@@ -169,7 +170,7 @@ const unitsOf = (sentence) => sentences.units[sentence] || sentences.source[sent
 /** What sentences are filtered by; `lag` stands for the latency that is shown. */
 function valuesOfSentences() {
   const values = { number: (sentence) => sentence, words: (sentence) => unitsOf(sentence).length };
-  for (const [name, key] of [["bleu", "bleu"], ["al", "al"], ["laal", "laal"], ["lag", state.latency]]) {
+  for (const [name, key] of [["bleu", "bleu"], ...latencies.map(([key]) => [key, key]), ["lag", state.latency]]) {
     values[name] = (sentence) => score(state.a, key, sentence);
     values[`b.${name}`] = (sentence) => score(state.b, key, sentence);
     values[`d.${name}`] = difference(key);
@@ -181,7 +182,7 @@ function valuesOfSentences() {
 
 function columns() {
   const two = state.b !== null;
-  const lag = state.latency.toUpperCase();
+  const lag = DATA.latencies[state.latency];
   return [
     { key: "number", name: "#", show: (value) => String(value + 1) },
     { key: "words", name: "Words", show: String },
@@ -301,8 +302,9 @@ function details(sentence) {
 
 function staircaseFigure(sentence, run) {
   const index = runs[run].at[sentence];
-  const notes = [`BLEU ${number(runs[run].bleu[index], 1)}`, `AL ${number(runs[run].al[index], 2)}`,
-    `LAAL ${number(runs[run].laal[index], 2)}`, runs[run].stop[index]].filter(Boolean).join(" · ");
+  const notes = [`BLEU ${number(runs[run].bleu[index], 1)}`,
+    ...latencies.map(([key, label]) => `${label} ${number(runs[run][key][index], 2)}`),
+    runs[run].stop[index]].filter(Boolean).join(" · ");
   return html("figure", { style: `--mark: ${colorOf(run)}`, "data-run": run },
     html("figcaption", {}, html("b", {}, `${letterOf(run)} ${runs[run].title}`.trim()), ` ${notes}`), staircase(sentence, run));
 }

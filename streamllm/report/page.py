@@ -8,35 +8,12 @@ import html
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
+from streamllm.metrics.scores import REPORT, SENTENCES, Score, shown_on
 from streamllm.report.curve import Figure, figures
 from streamllm.report.gather import Report, Result, Run
-
-
-@dataclass(frozen=True)
-class Column:
-    """A metric in the table: its key in metrics.json, what it is called, decimals, and what it means."""
-
-    key: str
-    name: str
-    decimals: int
-    meaning: str
-
-
-COLUMNS = (
-    Column("bleu", "BLEU", 2, "sacrebleu, corpus; below it the 95 % interval of a bootstrap over sentences"),
-    Column("chrf", "chrF", 2, "sacrebleu, corpus"),
-    Column("al", "AL", 2, "Average Lagging, source units"),
-    Column("laal", "LAAL", 2, "Length-Adaptive Average Lagging, source units"),
-    Column("ap", "AP", 3, "Average Proportion"),
-    Column("dal", "DAL", 2, "Differentiable Average Lagging, source units"),
-    Column("forward_passes_per_target_token", "passes / token", 2, "cost: forward passes of the model a target token"),
-    Column("seconds_per_sentence", "s / sentence", 3, "cost: seconds a sentence on the machine of the run"),
-)
-HIGH_IS_GOOD = ("bleu", "chrf")
 
 
 def render(report: Report) -> str:
@@ -51,6 +28,8 @@ def render(report: Report) -> str:
         "facts": _facts(report),
         "curves": "\n".join(_curve(figure, len(drawn) > 1) for figure in drawn)
         or "<p>No run has both BLEU and LAAL.</p>",
+        "latencies": "".join(f'<option value="{_escaped(s.key)}">{_escaped(s.label)}</option>' for s in _latencies()),
+        "latency-codes": ", ".join(f"<code>{_escaped(score.key)}</code>" for score in _latencies()),
         "runs": _run_table(report),
         "provenance": _provenance(report),
         "data": _embedded_json(_data(report, drawn)),
@@ -62,6 +41,10 @@ def render(report: Report) -> str:
 
 def _escaped(text: object) -> str:
     return html.escape(str(text))
+
+
+def _latencies() -> list[Score]:
+    return [score for score in shown_on(SENTENCES) if score.group == "latency"]
 
 
 def _embedded_json(values: Any) -> str:
@@ -108,12 +91,14 @@ def _curve(figure: Figure, several: bool) -> str:
 
 def _run_table(report: Report) -> str:
     keys = list(report.runs[0].varied)
-    columns = [column for column in COLUMNS if any(run.metrics.get(column.key) is not None for run in report.runs)]
+    own = {score.key: score for run in reversed(report.runs) for score in run.own}  # as the first run calls it
+    scores = shown_on(REPORT, own.values())
+    columns = [score for score in scores if any(run.metrics.get(score.key) is not None for run in report.runs)]
     heads = [
         _head("run", "Policy", "the read/write policy; choose runs to compare with the boxes"),
         _head("setting", "Setting", "what the policy was set to"),
         *(_head(key, _name(key, keys), key) for key in keys),
-        *(_head(column.key, column.name, column.meaning, number=True) for column in columns),
+        *(_head(score.key, score.label, _meaning(score), True, bool(score.higher_is_better)) for score in columns),
     ]
     rows = "\n".join(_row(number, run, keys, columns) for number, run in enumerate(report.runs))
     return f'<thead><tr><th class="box">Show</th>{"".join(heads)}</tr></thead>\n<tbody>\n{rows}\n</tbody>'
@@ -129,14 +114,18 @@ def _name(key: str, keys: Sequence[str]) -> str:
     return short(key) if sum(short(other) == short(key) for other in keys) == 1 else key
 
 
-def _head(key: str, name: str, meaning: str, number: bool = False) -> str:
+def _meaning(score: Score) -> str:
+    return f"{score.meaning}{'; below it the 95 % interval of a bootstrap over sentences' * (score.key == 'bleu')}"
+
+
+def _head(key: str, name: str, meaning: str, number: bool = False, descending: bool = False) -> str:
     kind = ' class="number"' if number else ""
-    first = "descending" if key in HIGH_IS_GOOD else "ascending"
+    first = "descending" if descending else "ascending"
     button = f'<button type="button" title="{_escaped(meaning)}">{_escaped(name)}</button>'
     return f'<th{kind} scope="col" data-key="{_escaped(key)}" data-first="{first}" aria-sort="none">{button}</th>'
 
 
-def _row(number: int, run: Run, keys: Sequence[str], columns: Sequence[Column]) -> str:
+def _row(number: int, run: Run, keys: Sequence[str], columns: Sequence[Score]) -> str:
     box = f'<input type="checkbox" value="{number}" aria-label="Show {_escaped(run.title)}">'
     texts = [_cell(run.setting), *(_cell(run.varied[key], key.endswith("_target_")) for key in keys)]
     cells = [_number(run, column) for column in columns]
@@ -150,15 +139,15 @@ def _cell(text: str, is_class: bool = False) -> str:
     return f'<td data-value="{_escaped(shown)}">{_escaped(shown)}</td>'
 
 
-def _number(run: Run, column: Column) -> str:
-    value = run.metrics.get(column.key)
+def _number(run: Run, score: Score) -> str:
+    value = run.metrics.get(score.key)
     if value is None:
         return '<td class="number" data-value="">–</td>'
     interval = ""
-    if column.key == "bleu" and run.interval:
+    if score.key == "bleu" and run.interval:
         low, high = run.interval
-        interval = f" <small>{low:.{column.decimals - 1}f}–{high:.{column.decimals - 1}f}</small>"
-    return f'<td class="number" data-value="{value!r}">{_minus(f"{value:.{column.decimals}f}")}{interval}</td>'
+        interval = f" <small>{low:.{score.digits - 1}f}–{high:.{score.digits - 1}f}</small>"
+    return f'<td class="number" data-value="{value!r}">{_minus(score.text(value))}{interval}</td>'
 
 
 def _minus(number: str) -> str:
@@ -197,6 +186,7 @@ def _data(report: Report, drawn: Iterable[Figure]) -> dict[str, Any]:
     sentences = report.sentences
     return {
         "shown": _shown_at_first(report.runs),
+        "latencies": {score.key: score.label for score in _latencies()},
         "curves": [
             [[number, round(x, 1), round(y, 1)] for number, (x, y) in figure.points.items()] for figure in drawn
         ],
@@ -228,7 +218,7 @@ def _run_data(run: Run) -> dict[str, Any]:
     results = list(run.results.values())
     scores = {
         name: [None if (value := result.scores[name]) is None else round(value, 3) for result in results]
-        for name in ("bleu", "al", "laal")
+        for name in [score.key for score in shown_on(SENTENCES)]
     }
     return {
         "title": run.title,

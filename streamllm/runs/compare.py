@@ -178,7 +178,7 @@ class _Scored:
     def of(cls, run: RunPath, names: Sequence[str]) -> "_Scored":
         traces, folder = load_traces(run), RunFolder(run)
         folder.metrics()  # raises for a run that has not finished
-        language, unit = _target(folder.path)
+        language, unit = target_of(folder.path)
         chosen = {name: METRICS[name] for name in names if name != BLEU_NAME}
         rows = [latency(t.delays, t.source_units, t.reference, unit, chosen) for t in traces]
         return cls(
@@ -220,8 +220,11 @@ class _Scored:
         return corpus_latency({name: value} for value in self.latencies[name].tolist()).means[name]
 
 
-def _target(run: Path) -> tuple[str, Unit]:
-    """Language and unit of the target, as the data set of the run had them."""
+def target_of(run: Path) -> tuple[str, Unit]:
+    """Language and unit of the target, as the data set of the run had them.
+
+    Raises: ValueError: its configuration does not tell the language.
+    """
     dataset = read_config(run).get("dataset") or {}
     language, unit = dataset.get("target_language"), dataset.get("target_unit")
     if language is None and "_target_" in dataset:  # the data set itself knows, e.g. by the names of its files

@@ -20,13 +20,16 @@ matplotlib.use("Agg")
 from conftest import ROOT
 from test_compare import make_run, sentences, trace
 
+from streamllm.cli.report import main
 from streamllm.files import RunError
+from streamllm.metrics.latency import METRICS as LATENCIES
 from streamllm.metrics.quality import sentence_bleu
+from streamllm.metrics.scores import own_score
 from streamllm.records import Event, Trace
 from streamllm.report import render, write_report
-from streamllm.report.__main__ import main
 from streamllm.report.gather import gather
 from streamllm.runs.folder import METRICS, RunFolder
+from streamllm.runs.scores import rewrite
 
 TARGETS = {"waitk": "streamllm.policies.waitk.WaitK", "full": "streamllm.policies.full.Full"}
 NASTY = """</script ></script><b>"fett"</b> & 'so' {{css}} &lt; <!--<script> \u2028"""
@@ -438,3 +441,24 @@ def _page_of(traces: Sequence[Trace]) -> str:
 
     with tempfile.TemporaryDirectory() as folder:
         return page(run(Path(folder), traces, config()))
+
+
+# --- own metrics
+
+
+def test_own_metric_has_a_column_under_its_own_name_and_sorts_the_better_way_first(tmp_path: Path):
+    with_one = run(tmp_path, sentences(5, 0.3, 2), config(k=1))
+    run(tmp_path, sentences(5, 0.3, 2), config(k=2))
+    folder = RunFolder(with_one)
+    rewrite(folder, {**folder.metrics(), "nice": 0.12345}, [own_score("nice", "Niceness", 3, True, "how nice")])
+    text = page(tmp_path)
+    assert [row["Niceness"] for row in rows(text)] == ["0.123", "–"]
+    assert 'title="how nice"' in text
+    assert 'data-key="nice" data-first="descending"' in text
+
+
+def test_latency_that_is_new_is_a_column_and_a_latency_of_sentences(outputs: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(LATENCIES, "first", lambda delays, x, y: float(delays[0]) if delays else math.nan)
+    data = Reader(page(outputs)).data
+    assert data["latencies"] == {"al": "AL", "laal": "LAAL", "first": "FIRST"}
+    assert data["runs"][0]["first"][0] == data["runs"][0]["delays"][0][0]

@@ -1,0 +1,72 @@
+"""What the commands with arguments of their own share: one line for what is wrong, and Hydra's overrides among words.
+
+Hydra is imported only where there are overrides."""
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from streamllm.runs.folder import RunInUse
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+class Parser(argparse.ArgumentParser):
+    """Says in one line what it does not accept."""
+
+    def error(self, message: str) -> NoReturn:
+        sys.exit(f"error: {message} ({self.prog} --help shows what is accepted)")
+
+
+@contextlib.contextmanager
+def one_line_errors() -> Iterator[None]:
+    """What wrong input raises ends the program with one line, Ctrl-C with none."""
+    try:
+        yield
+    except (ValueError, OSError, ImportError, RunInUse) as error:
+        sys.exit(f"error: {' '.join(str(error).split())}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def composed(words: Sequence[str], config: str = "run") -> "DictConfig":
+    """The configuration that ``streamllm run`` has with these overrides.
+
+    Raises: ValueError: Hydra refuses them; what it says, in one line.
+    """
+    from hydra import compose, initialize_config_dir
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.errors import CompactHydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    from streamllm.cli.conf import CONF
+    from streamllm.cli.errors import refusal
+
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            cfg = compose(config, list(words), return_hydra_config=True)
+        HydraConfig.instance().set_config(cfg)
+        return OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+    except (CompactHydraException, OmegaConfBaseException) as error:
+        raise ValueError(refusal(error, config, list(words))) from error
+
+
+def made(node: Any) -> Any:
+    """What a part of a configuration names, with all that it holds.
+
+    Raises: ValueError: it cannot be made; what its constructor or Hydra says, in one line.
+    """
+    from hydra.errors import CompactHydraException
+    from hydra.utils import instantiate
+    from omegaconf.errors import OmegaConfBaseException
+
+    from streamllm.cli.errors import refusal, user_error
+
+    try:
+        return instantiate(node, _convert_="all")
+    except (CompactHydraException, OmegaConfBaseException) as error:
+        raise ValueError(refusal(user_error(error), "run", [])) from error

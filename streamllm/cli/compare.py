@@ -1,0 +1,75 @@
+"""Two runs over the same sentences, score by score: streamllm compare outputs/A outputs/B
+
+The interval of a difference is that of a paired bootstrap over sentences; see `streamllm.runs.compare`."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from streamllm.cli.arguments import Parser, one_line_errors
+from streamllm.metrics.scores import REPORT, Score, scores
+from streamllm.runs.compare import SEED, Difference, paired_bootstrap
+from streamllm.runs.folder import RunFolder
+from streamllm.runs.scores import own_of_runs
+
+
+def comparison(a: Path, b: Path, samples: int = 1000, seed: int = SEED) -> str:
+    """A line for each score that both runs have: A, B, B - A and, where sentences can be drawn anew for it, the 95 %
+    interval and the p-value.
+
+    Raises: as `paired_bootstrap`.
+    """
+    differences = paired_bootstrap(a, b, samples, seed)
+    found = RunFolder(a).metrics(), RunFolder(b).metrics()
+    rows = []
+    for score in scores(own_of_runs([a, b])).values():
+        if score.key in differences:
+            rows.append(_drawn(score, differences[score.key]))
+        elif REPORT in score.shown:
+            rows.append(_plain(score, found))
+    lines = _aligned([row for row in rows if row])
+    head = [f"A  {a}", f"B  {b}", f"{found[0].get('sentences', '?')} sentences; B - A [95 % interval]"]
+    return "\n".join([*head, *lines])
+
+
+def _drawn(score: Score, found: Difference) -> list[str]:
+    if math.isnan(found.difference):
+        return []
+    values = [score.text(found.baseline), score.text(found.system), f"{found.difference:+.{score.digits}f}"]
+    interval = f"[{found.low:+.{score.digits}f}, {found.high:+.{score.digits}f}]"
+    return [score.label, *values, interval, f"p = {found.p_value:.3f}"]
+
+
+def _plain(score: Score, found: Sequence[Mapping[str, Any]]) -> list[str]:
+    a, b = (metrics.get(score.key) for metrics in found)
+    if a is None or b is None:
+        return []
+    return [score.label, score.text(a), score.text(b), f"{b - a:+.{score.digits}f}", "", ""]
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        name, a, b, *rest = (
+            cell.ljust(width) if place == 0 else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        lines.append("  ".join([name, f"A {a}", f"B {b}", *rest]).rstrip())
+    return lines
+
+
+def command() -> None:
+    parser = Parser(
+        prog="streamllm compare",
+        description="Two finished runs over the same sentences: scores, differences, and how sure these are (paired "
+        "bootstrap over sentences). A score without an interval is no sum over sentences.",
+    )
+    parser.add_argument("a", type=Path, metavar="A", help="a run folder, the baseline")
+    parser.add_argument("b", type=Path, metavar="B", help="another run folder")
+    parser.add_argument("--samples", type=int, default=1000, metavar="N", help="of the bootstrap (%(default)s)")
+    parser.add_argument("--seed", type=int, default=SEED, metavar="N", help="of the bootstrap (%(default)s)")
+    given = parser.parse_args()
+    with one_line_errors():
+        print(comparison(given.a, given.b, given.samples, given.seed))

@@ -1,0 +1,28 @@
+"""One self-contained page about finished runs: streamllm report outputs -o report.html"""
+
+import sys
+from collections.abc import Sequence
+
+from streamllm.cli.arguments import Parser, one_line_errors
+
+
+def main(arguments: Sequence[str] | None = None, prog: str = "streamllm report") -> None:
+    parser = Parser(prog=prog, description="One self-contained page about finished runs.")
+    parser.add_argument("paths", nargs="+", metavar="FOLDER", help="run folders, or folders that hold runs")
+    parser.add_argument("-o", "--output", default="report.html", metavar="FILE", help="default: %(default)s")
+    parser.add_argument(
+        "--samples", type=int, default=1000, metavar="N", help="of the bootstrap; 0 leaves intervals out (%(default)s)"
+    )
+    given = parser.parse_args(arguments)
+    with one_line_errors():
+        from streamllm.report.write import write_report
+
+        report = write_report(given.paths, given.output, given.samples)
+    for folder in report.unfinished:
+        print(f"left out: {folder} has not finished", file=sys.stderr)
+    runs, sentences = len(report.runs), len(report.sentences)
+    print(f"{given.output}: {runs} run{'s' * (runs != 1)}, {sentences} sentence{'s' * (sentences != 1)}")
+
+
+def command() -> None:
+    main()

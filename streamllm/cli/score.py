@@ -1,0 +1,100 @@
+"""Metrics of finished runs anew, without translating: streamllm score outputs/sample-waitk-0123 metric=[ter]
+
+Also those of SimulEval's instances.log, which are printed and written nowhere but to --output."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from streamllm.cli.arguments import Parser, composed, made, one_line_errors
+from streamllm.files import write_atomically
+from streamllm.metrics.own import Metric, own_scores, own_values
+from streamllm.metrics.summary import summarise
+from streamllm.runs.folder import CONFIG
+from streamllm.runs.instances import is_speech, read_instances
+from streamllm.runs.load import read_config
+from streamllm.runs.scores import own_of
+from streamllm.units import unit_of
+
+
+def score_run(run: Path, words: Sequence[str] = ()) -> tuple[str, dict[str, Any]]:
+    """Score a run of ours anew and write its metrics. Own metrics are those that the overrides ``words`` choose, else
+    those that the run was started with.
+
+    Returns: the summary as it is printed, and the metrics.
+    Raises: as `streamllm.evaluation.rescore.rescore`; ValueError: overrides that are not accepted.
+    """
+    from streamllm.evaluation.rescore import rescore
+    from streamllm.evaluation.tables import figures_text
+
+    config = read_config(run)
+    arrival, limits = (made(config[key]) if config.get(key) else None for key in ("arrival", "limits"))
+    metrics = _own(config, words)
+    found = rescore(run, metrics, arrival, limits.reached if limits is not None else None)
+    return f"{run}: {figures_text(found, own_of(run))}", found
+
+
+def score_log(path: Path, language: str | None, words: Sequence[str] = ()) -> tuple[str, dict[str, Any]]:
+    """Score an instances.log of SimulEval, or that of a folder.
+
+    Returns: as `score_run`.
+    Raises: ValueError: no language, a line that is not SimulEval's, or overrides that are not accepted.
+    """
+    from streamllm.evaluation.tables import figures_text
+
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist: give run folders, or instances.log of SimulEval")
+    if language is None:
+        raise ValueError(f"{path} is a log of SimulEval, which does not tell the target language: add --language de")
+    unit = unit_of(language)
+    traces = read_instances(path, unit)
+    metrics = _own({"dataset": {"target_language": language, "target_unit": unit}}, words)
+    own = own_scores(metrics)
+    found: dict[str, Any] = dict(summarise(traces, language, unit))
+    if is_speech(path):
+        found["atd"] = None  # its rule here is that for text
+    found |= own_values(metrics, traces)
+    return f"{path}: {figures_text(found, own)}", found
+
+
+def _own(config: dict[str, Any], words: Sequence[str]) -> list[Metric]:
+    """The own metrics that are asked for, which may refer to the configuration of the run."""
+    from omegaconf import OmegaConf
+
+    chosen: Any = config.get("metrics") or {}
+    if words:
+        others = [word for word in words if word.split("=")[0].lstrip("+~").split(".")[0] not in ("metric", "metrics")]
+        if others:
+            raise ValueError(f"{others[0]} changes nothing of a run that is over: give metric=[NAME] and no other keys")
+        chosen = OmegaConf.to_container(composed(words).metrics)
+    whole = OmegaConf.create({**config, "metrics": chosen})
+    return list(made(whole.metrics).values())
+
+
+def command() -> None:
+    parser = Parser(
+        prog="streamllm score",
+        description="Metrics of finished runs computed anew from what was translated, and written to metrics.json; or "
+        "those of SimulEval's instances.log, printed only. Nothing is translated.",
+        epilog="Own metrics: metric=[NAME] of conf/metric, as for streamllm run; none are given by metric=[].",
+    )
+    parser.add_argument(
+        "words", nargs="+", metavar="RUN", help="run folders; instances.log of SimulEval, or its folder"
+    )
+    parser.add_argument("--language", metavar="CODE", help="of the target, for SimulEval's logs: de, zh …")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the metrics there as JSON, too")
+    given = parser.parse_intermixed_args()
+    overrides = [word for word in given.words if "=" in word and not Path(word).exists()]
+    paths = [Path(word) for word in given.words if word not in overrides]
+    with one_line_errors():
+        if not paths:
+            raise ValueError("no run is given: name run folders, or instances.log of SimulEval")
+        found = {}
+        for path in paths:
+            ours = (path / CONFIG).exists()
+            text, found[str(path)] = score_run(path, overrides) if ours else score_log(path, given.language, overrides)
+            print(text)
+        if given.output:
+            content = found[str(paths[0])] if len(paths) == 1 else found
+            write_atomically(given.output, json.dumps(content, indent=2, ensure_ascii=False) + "\n")

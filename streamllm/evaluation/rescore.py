@@ -1,0 +1,57 @@
+"""Metrics of what was translated before. Nothing is translated, and no model is loaded.
+
+Invariant: metrics.json is replaced whole, and nothing else that the run made changes."""
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from streamllm.metrics.arrival import ArrivalClock
+from streamllm.metrics.own import Metric, own_scores, own_values
+from streamllm.metrics.summary import summarise
+from streamllm.records import State
+from streamllm.runs.compare import target_of
+from streamllm.runs.folder import RunFolder
+from streamllm.runs.load import load_traces, read_config
+from streamllm.runs.scores import rewrite
+
+
+def with_own(folder: RunFolder, metrics: Sequence[Metric]) -> tuple[dict[str, Any], list[str]]:
+    """The metrics of a finished run, own ones that it lacks computed from its traces and added to its folder.
+
+    Returns: all metrics, and the labels of those that were added.
+    Raises: FileNotFoundError: its traces are gone. RunError, RunInUse: the folder cannot be read or written.
+        MetricError: an own metric failed; the folder stays as it is.
+    """
+    found = folder.metrics()
+    missing = [metric for metric in metrics if metric.key not in found]
+    if not missing:
+        return found, []
+    found |= own_values(missing, load_traces(folder.path))
+    rewrite(folder, found, own_scores(missing))
+    return found, [metric.label for metric in missing]
+
+
+def rescore(
+    run: str | os.PathLike[str],
+    metrics: Sequence[Metric] = (),
+    arrival: ArrivalClock | None = None,
+    at_limit: Callable[[State], bool] | None = None,
+) -> dict[str, Any]:
+    """Compute all metrics of a finished run anew from its traces, and write them to its folder.
+
+    Args:
+        metrics: own ones. Values of others that the run has stay as they are.
+        arrival, at_limit: as for `streamllm.metrics.summary.summarise`.
+
+    Raises: FileNotFoundError: there is no run. RunError: it has not finished, or is damaged. RunInUse: another process
+        writes it. MetricError: as `with_own`.
+    """
+    traces, folder = load_traces(run), RunFolder(run)
+    before = folder.metrics()
+    own = own_scores(metrics, taken=read_config(run))
+    language, unit = target_of(folder.path)
+    ours = summarise(traces, language, unit, arrival, at_limit)
+    found = {**ours, **{key: value for key, value in before.items() if key not in ours}, **own_values(metrics, traces)}
+    rewrite(folder, found, own)
+    return found

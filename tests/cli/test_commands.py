@@ -1,0 +1,266 @@
+"""The commands that read runs, configurations and prompts: what they print, and that wrong input is one line."""
+
+import importlib
+import json
+import re
+from pathlib import Path
+
+import pytest
+from test_compare import make_run, sentences
+
+from streamllm.cli.arguments import composed
+from streamllm.cli.list import GROUPS, choices, first_sentence
+from streamllm.cli.sweep import Point, table
+from streamllm.metrics.latency import METRICS as LATENCIES
+from streamllm.metrics.scores import described, own_score
+from streamllm.runs.folder import INSTANCES, METRICS, RunFolder
+from streamllm.runs.instances import read_instances
+from streamllm.runs.load import load_traces
+
+CONFIG = {
+    "dataset": {"target_language": "de", "target_unit": None},
+    "limits": {"_target_": "streamllm.engine.limits.Limits"},
+}
+
+
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, *words: object) -> str:
+    """What ``streamllm NAME WORDS`` prints."""
+    monkeypatch.setattr("sys.argv", [f"streamllm {name}", *map(str, words)])
+    importlib.import_module(f"streamllm.cli.{name}").command()
+    return capsys.readouterr().out
+
+
+def refused(monkeypatch: pytest.MonkeyPatch, name: str, *words: object) -> str:
+    """The one line of an error."""
+    monkeypatch.setattr("sys.argv", [f"streamllm {name}", *map(str, words)])
+    with pytest.raises(SystemExit) as caught:
+        importlib.import_module(f"streamllm.cli.{name}").command()
+    message = str(caught.value.code)
+    assert message.startswith("error: ")
+    assert "\n" not in message
+    return message
+
+
+@pytest.fixture
+def better(tmp_path: Path) -> Path:
+    return make_run(tmp_path / "better-1", sentences(30, 0.2, 3, seed=1), CONFIG)
+
+
+@pytest.fixture
+def worse(tmp_path: Path) -> Path:
+    return make_run(tmp_path / "worse-2", sentences(30, 0.7, 1, seed=2), CONFIG)
+
+
+@pytest.mark.parametrize("name", ["report", "compare", "score", "list", "prompt"])
+def test_every_command_has_a_help(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str):
+    with pytest.raises(SystemExit) as caught:
+        call(monkeypatch, capsys, name, "--help")
+    assert caught.value.code == 0
+    assert f"usage: streamllm {name}" in capsys.readouterr().out
+
+
+# --- compare
+
+
+def test_compare_shows_both_values_the_difference_and_how_sure_it_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], worse: Path, better: Path
+):
+    a, b = (RunFolder(run).metrics() for run in (worse, better))
+    lines = call(monkeypatch, capsys, "compare", worse, better, "--samples", 50).splitlines()
+    found = {line.split("  ")[0].strip(): line for line in lines}
+    number = r"[+-]\d+\.\d\d"
+    shown = (
+        rf"A +{a['bleu']:.2f}  B +{b['bleu']:.2f} +\{b['bleu'] - a['bleu']:+.2f} +\[{number}, {number}\]  p = 0\.\d+"
+    )
+    assert re.search(shown, found["BLEU"])
+    assert re.search(rf"A +{a['chrf']:.2f}  B +{b['chrf']:.2f} +\+\d+\.\d\d$", found["chrF"]), "no interval"
+    assert {"AL", "LAAL", "AP", "DAL"} <= found.keys()
+
+
+def test_compare_shows_a_latency_that_is_new(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], worse: Path, better: Path
+):
+    monkeypatch.setitem(LATENCIES, "first", lambda delays, x, y: float(delays[0]))
+    assert "\nFIRST " in call(monkeypatch, capsys, "compare", worse, better, "--samples", 10)
+
+
+def test_compare_refuses_what_is_no_run(monkeypatch: pytest.MonkeyPatch, worse: Path, tmp_path: Path):
+    assert "predictions.jsonl" in refused(monkeypatch, "compare", worse, tmp_path)
+
+
+# --- score
+
+
+def test_score_writes_an_own_metric_of_a_run_that_is_over(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], better: Path
+):
+    before = json.loads((better / METRICS).read_text())
+    printed = call(monkeypatch, capsys, "score", better, "metric=[ter]")
+    after = json.loads((better / METRICS).read_text())
+    assert after.pop("ter") > 0
+    assert after == {**before, "early_ends": 0}
+    assert re.search(r"own      TER \d", printed)
+
+
+def test_score_reads_simulevals_log_and_writes_nothing_beside_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], better: Path, tmp_path: Path
+):
+    folder = tmp_path / "simuleval"
+    folder.mkdir()
+    (folder / INSTANCES).write_bytes((better / INSTANCES).read_bytes())
+    output = tmp_path / "found.json"
+    call(monkeypatch, capsys, "score", folder, "--language", "de", "metric=ter", "--output", output)
+    found, ours = json.loads(output.read_text()), RunFolder(better).metrics()
+    assert [path.name for path in folder.iterdir()] == [INSTANCES]
+    for key in ("sentences", "bleu", "chrf", *LATENCIES):
+        assert found[key] == ours[key]
+    assert found["ter"] > 0
+
+
+def test_traces_of_simulevals_log_are_those_of_the_run(better: Path):
+    for read, stored in zip(read_instances(better, "word"), load_traces(better), strict=True):
+        assert (read.source, read.reference, read.prediction) == (stored.source, stored.reference, stored.prediction)
+        assert (read.units, read.delays, read.source_units) == (stored.units, stored.delays, stored.source_units)
+
+
+def test_score_of_speech_gives_no_atd_whose_rule_is_for_text(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+):
+    row = {"index": 0, "prediction": "ein Hund", "delays": [900, 1200], "elapsed": [950, 1300], "prediction_length": 2}
+    row |= {"reference": "ein Hund", "source": ["a.wav", "samplerate: 16000"], "source_length": 1500.0}
+    (tmp_path / INSTANCES).write_text(json.dumps(row) + "\n")
+    call(monkeypatch, capsys, "score", tmp_path, "--language", "de", "-o", tmp_path / "found.json")
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert (found["atd"], found["al"]) == (None, 675.0)  # (900 + 1200 - 750) / 2
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["k=3"], "no run is given"),
+        (["absent"], "absent does not exist"),
+        (["{log}"], "add --language de"),
+        (["{run}", "k=3"], "k=3 changes nothing"),
+        (["{run}", "metric=absent"], "accepted are ter"),
+        (["{broken}", "--language", "de"], "line 1 is not a line of SimulEval's"),
+        (["{run}", "--absent"], "--absent"),
+    ],
+)
+def test_score_refuses_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, better: Path, tmp_path: Path, words: list[str], message: str
+):
+    (tmp_path / "broken.log").write_text('{"index": 0}\n')
+    places = {"log": better / INSTANCES, "run": better, "broken": tmp_path / "broken.log"}
+    assert message in refused(monkeypatch, "score", *(word.format(**places) for word in words))
+
+
+# --- list
+
+
+@pytest.mark.parametrize("kind", GROUPS)
+def test_list_says_a_sentence_of_everything_that_can_be_chosen(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], kind: str
+):
+    listed = call(monkeypatch, capsys, "list", kind).splitlines()
+    names = {line.split()[0] for line in listed}
+    assert set(choices(GROUPS[kind])) <= names
+    assert all(len(line.split()) > 1 for line in listed)
+
+
+def test_list_names_the_paper(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    listed = call(monkeypatch, capsys, "list", "policies")
+    assert re.search(
+        r"^waitk +Wait for k source units, .* \(Ma et al\. 2019, arXiv 1810\.08398\)$", listed, re.MULTILINE
+    )
+
+
+def test_list_of_metrics_has_those_of_every_run_and_those_to_be_asked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    listed = call(monkeypatch, capsys, "list", "metrics")
+    assert re.search(r"^laal +LAAL \(source units\): Length-Adaptive", listed, re.MULTILINE)
+    assert re.search(r"^ter .*\[metric=ter\]$", listed, re.MULTILINE)
+
+
+def test_earlier_folders_count_before_later_ones(tmp_path: Path):
+    for folder, text in (("mine", "Mine"), ("ours", "Ours")):
+        (tmp_path / folder / "policy").mkdir(parents=True)
+        (tmp_path / folder / "policy" / "a.yaml").write_text(f"# {text}. More.\n_target_: a.B\n")
+    assert choices("policy", [tmp_path / "mine", tmp_path / "ours"]) == {"a": "Mine"}
+
+
+def test_file_without_a_comment_is_told_by_the_class_that_it_names(tmp_path: Path):
+    (tmp_path / "policy").mkdir()
+    (tmp_path / "policy" / "a.yaml").write_text("_target_: streamllm.policies.full.Full\n")
+    assert choices("policy", [tmp_path]) == {"a": "Read the whole source, then write"}
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("One thing. Another.", "One thing"),
+        (" Of Ma et al. 2019, at 2.5 words:\n   python run.py a=b", "Of Ma et al. 2019, at 2.5 words"),
+        ("A rule. Known (Ma et al. 2019, arXiv 1).", "A rule (Ma et al. 2019, arXiv 1)"),
+        ("Over\ntwo lines\n\nNext", "Over two lines"),
+        ("", ""),
+    ],
+)
+def test_first_sentence_ends_where_it_does(text: str, sentence: str):
+    assert first_sentence(text) == sentence
+
+
+# --- prompt
+
+
+def test_prompt_shows_the_text_and_each_token_of_each_part(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    whole, _, *lines = call(monkeypatch, capsys, "prompt", "--show", "a man rides").splitlines()
+    assert whole == "<|source|> a man rides<|end|><|target|>"
+    assert lines[0].split() == ["source", "header", "<|source|>/0"]
+    assert re.fullmatch(r"unit 2 +␣man/\d+", lines[2])
+    assert [line.split("  ")[0] for line in lines[4:6]] == ["source footer", "target header"]
+
+
+def test_prompt_takes_the_overrides_of_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    printed = call(monkeypatch, capsys, "prompt", "prompt=few-shot-en-de")
+    assert (
+        "German: Der Bäcker trägt frisches Brot in den Laden.\n\nEnglish: a man is riding a bicycle\nGerman:" in printed
+    )
+    assert "a token with '\\n'" in printed
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("model=absent", "model=absent does not exist; accepted are"),
+        ("model.path=absent", "there is no such folder"),
+        ("prompt=chat", "has no chat template"),
+        ("k=1,3", "k=1,3"),
+        ("dataset=files", "dataset.source is missing"),
+    ],
+)
+def test_prompt_refuses_in_one_line(monkeypatch: pytest.MonkeyPatch, word: str, message: str):
+    assert message in refused(monkeypatch, "prompt", word)
+
+
+# --- own metrics in the configuration and in a sweep
+
+
+@pytest.mark.parametrize("word", ["metric=ter", "metric=[ter]"])
+def test_metric_is_chosen_by_name_or_in_a_list(word: str):
+    cfg = composed([word])
+    assert cfg.metrics.ter.language == "de"
+    assert not composed([]).metrics
+
+
+def test_table_of_a_sweep_has_a_column_for_an_own_metric():
+    metrics = {"bleu": 13.6, "laal": 1.25, "al": 1.0, "mine": 0.125}
+    points = [
+        Point(0, "waitk", {}, "outputs/a", metrics, own=[described(own_score("mine", "Mine", 3, True))]),
+        Point(1, "full", {}, "outputs/b", {"bleu": 14.0, "laal": 9.0, "al": 9.0}),
+    ]
+    _, names, first, second = table(points).splitlines()
+    assert names.split() == ["policy", "BLEU", "LAAL", "AL", "Mine", "folder"]
+    assert first.split() == ["waitk", "13.60", "1.25", "1.00", "0.125", "outputs/a"]
+    assert second.split() == ["full", "14.00", "9.00", "9.00", "-", "outputs/b"]

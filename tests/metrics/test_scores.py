@@ -1,0 +1,81 @@
+"""The one list of scores: it has every number of a run, and a latency that is new is shown without a line here."""
+
+import make_metrics
+import pytest
+from test_summary import EARLY, FULL, KEYS
+
+from streamllm.metrics.latency import METRICS
+from streamllm.metrics.scores import (
+    REPORT,
+    SCREEN,
+    SENTENCES,
+    SWEEP,
+    TEXTS,
+    described,
+    own_score,
+    scores,
+    shown_on,
+)
+from streamllm.metrics.summary import summarise
+
+
+def first_delay(delays: object, source_length: float, target_length: float) -> float:
+    """Source read before the first target unit.
+
+    Of no paper.
+    """
+    return float(delays[0]) if delays else float("nan")  # type: ignore[index]
+
+
+@pytest.fixture
+def new_latency(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(METRICS, "first_delay", first_delay)
+
+
+def test_every_key_of_metrics_json_is_a_score_or_a_text_in_the_same_order() -> None:
+    assert [*scores(), *TEXTS] == KEYS
+
+
+def test_every_latency_function_is_a_score() -> None:
+    assert [score.key for score in scores().values() if score.group == "latency"] == list(METRICS)
+
+
+def test_latency_function_that_is_taken_out_is_no_score(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(METRICS, "ap")
+    assert "ap" not in scores()
+
+
+@pytest.mark.usefixtures("new_latency")
+def test_latency_function_that_is_new_is_a_score_that_is_shown_everywhere() -> None:
+    score = scores()["first_delay"]
+    assert (score.label, score.description) == ("FIRST DELAY", "Source read before the first target unit")
+    for place in (SCREEN, SWEEP, REPORT, SENTENCES):
+        assert score in shown_on(place)
+    assert list(scores()).index("first_delay") == list(summarise([FULL], "de", "word")).index("first_delay")
+
+
+def test_places_show_what_they_showed() -> None:
+    assert [score.key for score in shown_on(SWEEP)] == ["bleu", "laal", "al"]
+    assert [score.key for score in shown_on(SENTENCES)] == ["bleu", "al", "laal"]
+
+
+def test_values_have_the_digits_of_their_score() -> None:
+    metrics = summarise([FULL, EARLY], "de", "word")
+    assert scores()["ap"].said(metrics["ap"]) == "AP 0.688"  # type: ignore[arg-type]
+    assert scores()["seconds_per_sentence"].said(0.0314) == "0.031 s per sentence"
+    assert scores()["bleu"].text(None) == "-"
+
+
+def test_axis_tells_the_measure() -> None:
+    assert scores()["laal"].axis == "LAAL (source units)"
+    assert scores()["bleu"].axis == "BLEU"
+
+
+def test_own_score_is_the_same_after_it_was_stored() -> None:
+    score = own_score("mine", "Mine", 1, None, "what it is")
+    assert own_score(**described(score)) == score
+    assert shown_on(SCREEN, [score])[-1] == score
+
+
+def test_the_table_of_the_page_is_not_stale() -> None:
+    assert make_metrics.PAGE.read_text(encoding="utf-8") == make_metrics.page(), "run: python scripts/make_metrics.py"
