@@ -58,7 +58,7 @@ class _Source(SourceView):
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> KV:
         seen = self._cache.update_source(keys, values)
-        return self._cache._slice(0, self._cache.offset) if self._switches.source_sees_target else seen
+        return self._cache.target.keys_and_values() if self._switches.source_sees_target else seen
 
     def make_mask(self, N: int, return_array: bool = False, window_size: int | None = None) -> mx.array | str | None:
         source, target = self._cache.source_offset, self._cache.target_offset

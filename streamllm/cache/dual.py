@@ -344,6 +344,11 @@ class SourceView:
         self._cache = cache
 
     @property
+    def owner(self) -> DualStreamingCache:
+        """The cache that this is a face of."""
+        return self._cache
+
+    @property
     def offset(self) -> int:
         """Position of the next source token."""
         return self._cache.source_offset
@@ -378,6 +383,11 @@ class TargetView:
 
     def __init__(self, cache: DualStreamingCache):
         self._cache = cache
+
+    @property
+    def owner(self) -> DualStreamingCache:
+        """The cache that this is a face of."""
+        return self._cache
 
     @property
     def offset(self) -> int:

@@ -59,7 +59,7 @@ class _Recomputed:
             return super().__call__(*args, **kwargs)  # type: ignore[misc]
         called, arrays = _split((args, kwargs))
         views = [leaf for leaf in (*args, *kwargs.values()) if isinstance(leaf, SourceView | TargetView)]
-        cache = views[0]._cache if views else None
+        cache = views[0].owner if views else None
         seed = int(mx.random.randint(0, 2**31 - 1).item())  # type: ignore[arg-type]
         keys, values, *counts = cache.state if cache else (mx.zeros(0), mx.zeros(0))
         result: Any = None
