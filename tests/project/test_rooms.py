@@ -66,7 +66,7 @@ NO_MLX = {*GROUND, "policies", "metrics", "data", "runs", "tracking", "plots", "
 NO_MLX_LM = NO_MLX | {"cpu", "engine", "models", "live"}
 # Modules that may load more than their room: what they are for needs a model, and they are imported when it is there.
 MAY_LOAD = {
-    "mlx": {"cli.calibrate", "cli.configured", "cli.distill", "cli.live", "cli.serve", "cli.train"},
+    "mlx": {"evaluation.api", "cli.calibrate", "cli.configured", "cli.distill", "cli.live", "cli.serve", "cli.train"},
     "mlx_lm": {"engine.paradigms.windows", "models.alignment_heads"},
 }
 HEAVY = ("wandb", "datasets", "transformers", "sacrebleu", "pandas", "matplotlib", "mlx_lm", "mlx", "torch")
@@ -183,9 +183,8 @@ def test_a_room_imports_only_what_its_row_names(name: str) -> None:
     assert sorted(pair for pair in found if room(pair[1]) not in allowed | {name}) == []
 
 
-def test_evaluation_knows_data_by_its_protocol_and_plots_when_it_draws() -> None:
+def test_evaluation_loads_figures_only_when_it_draws() -> None:
     found = [one for module in in_room("evaluation") for one in of(module)]
-    assert [one for one in found if one.module.startswith("streamllm.data") and not one.typing] == []
     assert [one for one in found if one.module.startswith("streamllm.plots") and one.eager] == []
 
 
@@ -336,8 +335,8 @@ for name in sys.argv[1:]:
 
 def test_rooms_that_need_no_model_load_no_mlx() -> None:
     """Nor does the command, before it knows that the run is not there yet."""
-    modules = [module for module in MODULES if room(module) in NO_MLX or module in FACES]
-    modules += [module for module in in_room("cli") if module.removeprefix("streamllm.") not in MAY_LOAD["mlx"]]
+    modules = [module for module in MODULES if room(module) in {*NO_MLX, "cli"} or module in FACES]
+    modules = [module for module in modules if module.removeprefix("streamllm.") not in MAY_LOAD["mlx"]]
     assert loaded_by(modules, ("mlx", "mlx_lm", "transformers", "torch")) == []
 
 
