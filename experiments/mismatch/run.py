@@ -2,9 +2,10 @@
 
     python -m experiments.mismatch.run dataset.data_dir=FOLDER
 
-Trains three small models (`conf/experiment/mismatch.yaml`: group, interleaved, and group with φ = 256), decodes the
-test set with each mismatch put in or taken out, and writes table and plot beside this file. Takes some hours on two
-cores; a study that was stopped goes on by the same command. Without data_dir the data comes from the hub.
+Trains three small models (group, interleaved, and group with φ = 256, see `conf/experiment/mismatch.yaml` beside this
+file), decodes the test set with each mismatch put in or taken out, and writes table and plot beside this file. Takes
+some hours on two cores; a study that was stopped goes on by the same command. Without data_dir the data comes from the
+hub.
 
     python -m experiments.mismatch.run report   # table and plot again, from finished runs
     python -m experiments.mismatch.run plot     # the plot alone, from the numbers of the table
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     import pandas
 
 HERE = Path(__file__).parent
+OWN = ["--config-dir", "experiments/mismatch/conf"]  # searched after ours; `launch` works in the checkout
 ROOT = "outputs/mismatch"
 K = "k=1,3,5,7"
 SENTENCES = "dataset.limit=500"  # most paradigms are decoded one sentence at a time
@@ -67,10 +69,12 @@ PANELS = {
 
 def main(overrides: list[str]) -> None:
     for name, choice in MODELS.items():
-        launch("train.py", "experiment=mismatch", *choice, f"name={name}", f"output.root={ROOT}/models", *overrides)
+        launch(
+            "train.py", *OWN, "experiment=mismatch", *choice, f"name={name}", f"output.root={ROOT}/models", *overrides
+        )
     for name, (model, choice) in DECODED.items():
         (folder,) = (Path(ROOT) / "models").glob(f"{model}-????????????")
-        common = ["model=folder", f"model.path={folder}/model", *choice, "policy=waitk", K, "dataset=multi30k"]
+        common = [*OWN, "model=folder", f"model.path={folder}/model", *choice, "policy=waitk", K, "dataset=multi30k"]
         common += ["tracker=none", f"+study='{name}'", *overrides]
         launch("run.py", "-m", *common, SENTENCES, f"output.root={ROOT}")
         launch("run.py", "-m", *common, "batch_size=1", f"output.root={ROOT}/cost", "dataset.limit=50")

@@ -282,6 +282,11 @@ class SourceView:
         self.cache = cache
 
     @property
+    def owner(self) -> DualStreamingCache:
+        """The cache that this is a face of."""
+        return self._cache
+
+    @property
     def offset(self) -> int:
         """Position of the next source token."""
         return self.cache.source_offset
@@ -316,6 +321,11 @@ class TargetView:
 
     def __init__(self, cache: DualStreamingCache):
         self.cache = cache
+
+    @property
+    def owner(self) -> DualStreamingCache:
+        """The cache that this is a face of."""
+        return self._cache
 
     @property
     def offset(self) -> int:

@@ -201,9 +201,16 @@ def _check_done(folder: RunFolder, traces: Sequence[Trace], examples: Sequence[E
     for trace in traces:
         example = by_id.get(trace.id)
         if example is None or (example.source, example.reference) != (trace.source, trace.reference):
-            now = "not there" if example is None else repr(example.source)
             raise ValueError(
-                f"{folder.path} was begun on other data: its sentence {trace.id!r} ({trace.source!r}) is {now} now. "
+                f"{folder.path} was begun on other data: {_changed(trace, example)}. "
                 "Delete the folder, or restore the data"
             )
     return {trace.id: trace for trace in traces}
+
+
+def _changed(trace: Trace, example: Example | None) -> str:
+    if example is None:
+        return f"its sentence {trace.id!r} ({trace.source!r}) is not there now"
+    if example.source != trace.source:
+        return f"its sentence {trace.id!r} ({trace.source!r}) is {example.source!r} now"
+    return f"the reference {trace.reference!r} of its sentence {trace.id!r} is {example.reference!r} now"

@@ -275,6 +275,19 @@ def test_a_sentence_is_yielded_when_it_ends_and_the_next_one_begins(tokenizer: A
     assert seen[0][1] == 2  # none waited for others to end
 
 
+def test_long_sentences_go_first(tokenizer: Any) -> None:
+    begun: list[int] = []
+
+    class Noting(WaitK):
+        def start(self, example: Example) -> Decide:
+            begun.append(len(example.source))
+            return super().start(example)
+
+    sentences = ["the dog", "a", "the dog runs and runs", "the", "the dog runs"]
+    list(run(streaming(tokenizer), examples_of(sentences), Noting(1), 2))
+    assert begun == sorted(map(len, sentences), reverse=True)
+
+
 # What goes wrong
 
 

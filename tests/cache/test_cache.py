@@ -101,6 +101,17 @@ def test_merged_is_source_then_target() -> None:
     assert equal(cache.get_merged(), source, target)
 
 
+def test_after_a_reset_the_target_sees_all_that_is_read() -> None:
+    """What limited it was of the batch before."""
+    cache = DualStreamingCache()
+    cache.update_source(*tokens(3))
+    cache.target.visible = mx.zeros((1, 2, 3), mx.bool_)
+    cache.reset()
+    cache.update_source(*tokens(2))
+    assert cache.target.visible is None
+    assert cache.target.make_mask(2) == "causal"
+
+
 def test_merging_an_empty_cache_gives_none() -> None:
     cache = DualStreamingCache()
     cache.merge_source_target()

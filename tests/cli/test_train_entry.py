@@ -133,7 +133,7 @@ def test_every_training_preset_composes_and_makes_what_it_names(name: str) -> No
         assert isinstance(instantiate(cfg[key], _convert_="all"), get_class(cfg[key]._target_))
 
 
-@pytest.mark.parametrize("experiment", [None, "tiny_en_de", "lora_en_de", "mismatch"])
+@pytest.mark.parametrize("experiment", [None, "tiny_en_de", "lora_en_de"])
 def test_validation_follows_the_data_or_is_what_it_is_said_to_be(experiment: str | None) -> None:
     files = ["dataset@validation=files", "validation.source=b.en", "validation.target=b.fr"]
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):

@@ -19,7 +19,9 @@ print(5 * 2 * 512**3 / (time.process_time() - start) / 1e9)
 
 
 def python(code: str, **env: str) -> subprocess.CompletedProcess[str]:
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("MKL_", "OMP_", "OPENBLAS_"))}
+    inherited = {
+        k: v for k, v in os.environ.items() if not k.startswith(("MKL_", "OMP_", "OPENBLAS_", "STREAMLLM_CPU"))
+    }
     return subprocess.run([sys.executable, "-c", code], env=inherited | env, capture_output=True, text=True)
 
 

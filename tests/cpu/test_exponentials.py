@@ -10,9 +10,13 @@ import pytest
 from mlx_lm.models.activations import swiglu as mlx_swiglu
 
 from streamllm.cpu import exponentials
+from streamllm.cpu.enabled import enabled
 from streamllm.training import loss
 
-pytestmark = pytest.mark.skipif(mx.default_device() != mx.cpu, reason="numpy takes over on a CPU only")
+pytestmark = [
+    pytest.mark.skipif(mx.default_device() != mx.cpu, reason="numpy takes over on a CPU only"),
+    pytest.mark.skipif(not enabled(), reason="STREAMLLM_CPU=plain leaves this off"),
+]
 
 
 def agree(ours: Callable[..., Any], theirs: Callable[..., Any], *arguments: mx.array) -> None:

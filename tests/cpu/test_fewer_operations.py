@@ -8,9 +8,11 @@ import mlx.core as mx
 import pytest
 from tiny import random_model
 
+from streamllm.cpu.enabled import enabled
 from streamllm.cpu.fewer_operations import fewer_operations
 from streamllm.engine.paradigms.group import GroupMemory
 
+pytestmark = pytest.mark.skipif(not enabled(), reason="STREAMLLM_CPU=plain leaves this off")
 on_cpu = pytest.mark.skipif(mx.default_device() != mx.Device(mx.cpu), reason="a GPU has a kernel for each")
 
 

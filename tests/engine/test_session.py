@@ -771,6 +771,58 @@ def test_a_rewind_takes_back_the_text_before_a_stop(tokenizer: Any) -> None:
         session.rewind(mark)
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "extends"),
+    [
+        (" dog", ".\n", True),  # the full stop belongs to "dog"; the line break behind it is not yet written
+        (" the ", "cat", False),  # the space was written before the mark
+    ],
+)
+def test_a_rewind_remembers_whether_white_space_came_last(
+    tokenizer: Any, before: str, after: str, extends: bool
+) -> None:
+    session = scripted(
+        tokenizer,
+        lambda source, target: {"": before, before: after if "y" in source else "<end>"}.get(target, "<end>"),
+    )
+    session.read("x")
+    session.write()
+    session.read("y")
+    mark = session.mark()
+    for _ in range(3):
+        emission = session.write()
+        assert (emission.unit, emission.extends) == (after.strip(), extends)
+        session.rewind(mark)
+    assert session.draft(1)[0].extends is extends
+    assert session.write().extends is extends
+
+
+@pytest.mark.parametrize("look", [lambda session: session.prediction(), lambda session: session.draft(3)])
+def test_a_header_that_was_fed_to_look_ahead_alone_is_fed_again_as_a_whole(
+    tokenizer: Any, look: Callable[[Session], Any]
+) -> None:
+    """What the model sees then is that of a session which was asked nothing."""
+    prompt = replace(SCRIPTED, target_header="<mark> German:")
+    seen: list[tuple[str, str]] = []
+
+    def say(source: str, target: str) -> str:
+        seen.append((source, target))
+        return " dog" if target == " German:" else "<end>"
+
+    session = scripted(tokenizer, say, prompt)
+    session.read("x")
+    look(session)
+    session.read("y")
+    fed_before = session.fed_tokens
+    seen.clear()
+    assert session.write().unit == "dog"
+    assert seen[0] == ("<bos>x y", " German:")
+    header = len(session.prompt.target_header)
+    assert header > 1
+    assert session.fed_tokens - fed_before == header + 1  # and " dog", to find where the word ends
+    assert session.memory.caches[0].target_offset == header + 1
+
+
 def test_a_read_after_a_rewind_is_as_if_nothing_had_been_written(random_models: list[Any], tokenizer: Any) -> None:
     def write_on(session: Session) -> list[Any]:
         session.read("dog")

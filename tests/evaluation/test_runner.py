@@ -123,6 +123,29 @@ def test_traces_may_come_in_any_order(tmp_path: Path):
     assert one == two
 
 
+@pytest.mark.parametrize("stopped_after", [None, 2])
+def test_traces_in_any_order_are_kept_and_shown_in_that_of_the_data(tmp_path: Path, stopped_after: int | None):
+    """As those of a batch come: long sentences first. Also where the run was stopped in between."""
+
+    def backwards(examples: Sequence[Example]) -> Iterator[Trace]:
+        for number, trace in enumerate(shout(list(reversed(examples)))):
+            if number == stopped_after and len(examples) == len(EXAMPLES):
+                raise KeyboardInterrupt
+            yield trace
+
+    if stopped_after is not None:
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "run-1", lambda: backwards)
+        assert [trace.id for trace in load_traces(tmp_path / "run-1")] == ["5", "4"]
+    tracker = Recorder()
+    run(tmp_path / "run-1", lambda: backwards, tracker=tracker)
+    ids = [example.id for example in EXAMPLES]
+    assert [trace.id for trace in load_traces(tmp_path / "run-1")] == ids
+    assert [row["id"] for row in tracker.told["sentence_table"]] == ids
+    rows = [json.loads(line) for line in (tmp_path / "run-1" / "instances.log").read_text().splitlines()]
+    assert [(row["index"], row["source"]) for row in rows] == [(i, e.source) for i, e in enumerate(EXAMPLES)]
+
+
 # --- stopping and going on
 
 
@@ -254,6 +277,15 @@ def test_run_begun_on_other_data_is_refused(tmp_path: Path):
         run(tmp_path / "run-1", stopping_after(2, KeyboardInterrupt()))
     changed = [Example("0", "another sentence", "now"), *EXAMPLES[1:]]
     with pytest.raises(ValueError, match=r"begun on other data.*'another sentence'"):
+        run(tmp_path / "run-1", never, examples=changed)
+
+
+def test_run_begun_on_other_references_is_refused(tmp_path: Path):
+    """The scores would be of two reference texts at once."""
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "run-1", stopping_after(2, KeyboardInterrupt()))
+    changed = [Example("0", EXAMPLES[0].source, "another reference"), *EXAMPLES[1:]]
+    with pytest.raises(ValueError, match=r"begun on other data: .* 'ZERO ONE TWO' .* 'another reference'"):
         run(tmp_path / "run-1", never, examples=changed)
 
 

@@ -168,6 +168,22 @@ def test_average_lagging_sums_to_the_first_delay_that_reaches_the_source() -> No
     assert average_lagging([1, 2, 4, 4], 4, 4) == pytest.approx((1 + (2 - 1) + (4 - 2)) / 3)
 
 
+@pytest.mark.parametrize(
+    ("delays", "source_length", "target_length", "by_hand"),
+    [
+        ([2, 4, 6], 4, 2, 2),  # tau = 2, the first at 4; ((2 - 0) + (4 - 1 * 4/2)) / 2 = (2 + 2) / 2
+        ([4, 4], 4, 2, 4),  # tau = 1; (4 - 0) / 1
+        ([5, 5], 4, 0, 5),  # past the source, so that no share |x|/|y| is asked for
+        ([4, 4], 4, 0, math.nan),  # not past it, and 4/0 is no share
+        ([0, 0], 0, 2, math.nan),  # nor is there one of an empty source
+    ],
+)
+def test_only_a_first_delay_past_the_source_needs_no_share_of_the_source(
+    delays: list[int], source_length: int, target_length: int, by_hand: float
+) -> None:
+    assert average_lagging(delays, source_length, target_length) == pytest.approx(by_hand, nan_ok=True)
+
+
 def test_only_length_adaptive_lagging_knows_the_hypothesis_length() -> None:
     delays = [1, 1, 2, 2, 3, 3]
     assert average_lagging(delays, 4, 2) == pytest.approx((1 - 1 - 2 - 4 - 5 - 7) / 6)

@@ -1,13 +1,21 @@
-"""The mismatches one at a time: neither is group, both are interleaved, and each alone is neither."""
+"""The mismatches one at a time: neither is group, both are interleaved, and each alone is neither; and the study's own
+configurations, which are searched beside ours."""
 
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
 import pytest
 import tiny
+from conftest import ROOT
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
 
 from experiments.mismatch.paradigm import Mismatched
+from experiments.mismatch.run import DECODED, MODELS, OWN
 from streamllm.engine.paradigms.group import Group
 from streamllm.engine.paradigms.interleaved import Interleaved
 from streamllm.engine.paradigms.memory import Paradigm
@@ -75,3 +83,39 @@ def test_a_sliding_window_is_refused(model: Any) -> None:
     memory: Any = Mismatched().open(model)
     with pytest.raises(ValueError, match="choose paradigm=group"):
         memory._sources[0].make_mask(5, window_size=4)
+
+
+# The study's own configurations
+
+
+def composed(program: str, *overrides: str) -> Any:
+    path = f"hydra.searchpath=[file://{ROOT / OWN[1]}]"
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return compose(program, [path, *overrides])
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_each_model_of_the_study_is_made_anew_with_the_recipe_of_the_study(name: str) -> None:
+    cfg = composed("train", "experiment=mismatch", *MODELS[name])
+    assert cfg.get("model") is None
+    assert cfg.fresh.architecture.num_attention_heads == 4
+    for part in ("fresh", "data", "training", "optimizer", "score", "paradigm"):
+        instantiate(cfg[part], _convert_="all")
+
+
+@pytest.mark.parametrize("name", DECODED)
+def test_each_decoding_of_the_study_composes(name: str) -> None:
+    paradigm = instantiate(composed("run", *DECODED[name][1]).paradigm, _convert_="all")
+    assert isinstance(paradigm, Mismatched) == (name in ("source sees target", "positions by arrival"))
+
+
+def test_the_command_of_the_readme_runs_and_the_library_offers_no_such_paradigm(tmp_path: Path) -> None:
+    lines = (ROOT / "experiments/mismatch/README.md").read_text("utf-8").splitlines()
+    (command,) = [line.split()[1:] for line in lines if line.startswith("python run.py ")]
+    few = ["dataset.limit=1", "tracker=none", f"output.root={tmp_path}"]
+    done = subprocess.run([sys.executable, *command, *few], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "BLEU" in done.stdout
+    without = [word for word in command if word not in OWN]
+    refused = subprocess.run([sys.executable, *without, *few], cwd=ROOT, capture_output=True, text=True)
+    assert "paradigm=mismatched does not exist" in refused.stderr

@@ -236,6 +236,20 @@ def test_time_whose_trace_was_lost_is_gone_when_the_run_has_ended(tmp_path: Path
     assert [json.loads(line)["id"] for line in (folder.path / TIMINGS).read_text().splitlines()] == ["1", "2"]
 
 
+@pytest.mark.parametrize("part", ["elapsed", "events"])
+def test_times_of_another_number_of_units_or_events_are_left_out(tmp_path: Path, part: str):
+    """Somebody has edited the file."""
+    folder = RunFolder(tmp_path / "run-1")
+    write_run(folder, ["1", "2"])
+    lines = [json.loads(line) for line in (folder.path / TIMINGS).read_text().splitlines()]
+    lines[0][part].append(9.0)
+    (folder.path / TIMINGS).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    first, second = folder.traces()
+    assert first.elapsed == (0.0, 0.0)
+    assert [event.seconds for event in first.events] == [0.0] * 6
+    assert second == trace("2")
+
+
 def test_damaged_line_in_the_middle_is_named(tmp_path: Path):
     folder = RunFolder(tmp_path / "run-1")
     write_run(folder, ["1", "2"])
@@ -260,6 +274,27 @@ def test_each_trace_can_be_read_as_soon_as_it_is_appended(tmp_path: Path):
         folder.begin(CONFIG, {})
         folder.append(trace("1"))
         assert load_traces(folder.path) == [trace("1")]
+
+
+def test_a_trace_is_on_the_disk_when_it_is_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The file is synchronised with the whole line in it: a power cut loses no sentence that was counted."""
+    synchronised: list[tuple[int, int]] = []  # file and its size
+    fsync = os.fsync
+
+    def noting(descriptor: int) -> None:
+        status = os.fstat(descriptor)
+        synchronised.append((status.st_ino, status.st_size))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noting)
+    folder = RunFolder(tmp_path / "run-1")
+    with folder:
+        folder.begin(CONFIG, {})
+        for name in ("1", "2"):
+            folder.append(trace(name))
+            status = (folder.path / PREDICTIONS).stat()
+            assert (status.st_ino, status.st_size) in synchronised
+            assert len((folder.path / PREDICTIONS).read_text().splitlines()) == int(name)
 
 
 def test_load_traces_of_a_folder_without_a_run_says_what_to_give(tmp_path: Path):
