@@ -282,11 +282,6 @@ class SourceView:
         self.cache = cache
 
     @property
-    def owner(self) -> DualStreamingCache:
-        """The cache that this is a face of."""
-        return self._cache
-
-    @property
     def offset(self) -> int:
         """Position of the next source token."""
         return self.cache.source_offset
@@ -321,11 +316,6 @@ class TargetView:
 
     def __init__(self, cache: DualStreamingCache):
         self.cache = cache
-
-    @property
-    def owner(self) -> DualStreamingCache:
-        """The cache that this is a face of."""
-        return self._cache
 
     @property
     def offset(self) -> int:

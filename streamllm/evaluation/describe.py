@@ -42,7 +42,7 @@ def describe(value: Any, name: str) -> Any:
         return {"_target_": target, **own}
     raise ValueError(
         f"{name} is a {type(value).__name__}, which cannot say what it is, so that no run can be named by it: make its "
-        "class a frozen dataclass, or give it a method describe() that returns all that tells it from others of its kind"
+        "class a frozen dataclass, or give it a method describe() that returns all that tells it from its like"
     )
 
 
