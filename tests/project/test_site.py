@@ -1,4 +1,4 @@
-"""The documentation as a site: it builds without a warning, what is wrong fails, and it loads nothing from elsewhere."""
+"""The documentation as a site: it builds without a warning, mistakes fail, and it loads nothing from other hosts."""
 
 import importlib.util
 import shutil
