@@ -1,4 +1,4 @@
-"""The site: `pip install -e '.[docs]'`, then, at the top of the checkout, `sphinx-build -W --keep-going -c docs . site`.
+"""The site: `pip install -e '.[docs]'`, then, at the top of a checkout, `sphinx-build -W --keep-going -c docs . site`.
 
 The source folder is the checkout, so that one relative link works on the code host and in the site. -W: a link that
 leads nowhere fails. Invariant: a page loads nothing from another host; the build fails where one would."""
