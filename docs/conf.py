@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 
 project = "streamllm"
 author = copyright = "the authors of streamllm"
-release = re.search(r'^version = "(.+)"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)[1]  # type: ignore[index]
+release = re.search(r'^__version__ = "(.+)"', (ROOT / "streamllm/__init__.py").read_text(), re.MULTILINE)[1]  # type: ignore[index]
 
 extensions = ["myst_parser"]
 root_doc = "README"
