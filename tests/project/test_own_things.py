@@ -17,6 +17,7 @@ from streamllm.data.dataset import Dataset
 from streamllm.evaluation.runner import run_experiment
 from streamllm.models.loading import ModelConfig
 from streamllm.policies import WaitK
+from streamllm.records import Trace
 
 FILE = re.compile(r"`([\w./]+)`:\n\n```\w+\n(.*?)```", re.DOTALL)
 """A code block with its file's name before it."""
@@ -112,3 +113,17 @@ def test_the_page_about_sessions_prints_what_it_says(capsys: pytest.CaptureFixtu
     for block in re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL):
         exec(block, names)
     assert capsys.readouterr().out.split()[:7] == ["Ein", "Mann", "fährt", "Fahrrad.", "9", "5", "16"]
+
+
+def test_the_metric_counts_what_is_said_twice(own: Path) -> None:
+    written("own_metric.md", own)
+    metric = made("metric", "stutter")
+    traces = [trace("ein ein Hund"), trace("zwei Hunde"), trace("")]
+    assert metric(traces) == pytest.approx(100 / 3)
+    assert metric([trace("")]) is None
+
+
+def trace(prediction: str) -> Trace:
+    units = tuple(prediction.split())
+    delays, times = tuple(range(1, len(units) + 1)), (0.0,) * len(units)
+    return Trace("1", "a b c", "a b c", units, delays, times, (), 3, prediction)
