@@ -1,4 +1,4 @@
-"""Memory and time of one endless stream through `streamllm.live`, with windows on both streams.
+"""Memory and time of one endless stream through `streamllm.live.terminal`, with windows on both streams.
 
     python scripts/bench_long.py [--units 100000] [--max-source 256] [--max-target 256] [--json FILE]
     python scripts/bench_long.py --unbounded --units 5000                         # what it costs without windows

@@ -16,7 +16,7 @@ def markdown(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, tuple[str,
 
 
 def save(path: Path | None, about: Mapping[str, Any], **tables: Any) -> None:
-    """Write ``tables``, and what they were measured with (`streamllm.environment`), to ``path``, if there is one."""
+    """Write ``tables`` and what they were measured with (`streamllm.runs.environment`) to ``path`` if there is one."""
     if path is None:
         return
     from streamllm.runs.environment import environment

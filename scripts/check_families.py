@@ -29,8 +29,8 @@ largest logit; at most {tolerance:g} is accepted. *Mistake* is the smallest devi
 what the comparison would notice. *Window*: the configuration has sliding-window layers, shorter than the streams.
 Every type trains, in batches in which each row has a mask of its own: all weights, LoRA, DoRA and QLoRA, each tested.
 
-To add a type: put a tiny configuration in `tests/families.py`, its name in `streamllm/families.py`, run the command
-above and `pytest tests/test_conformance.py`.
+To add a type: put a tiny configuration in `tests/families.py`, its name in `streamllm/models/families.py`, run the
+command above and `pytest tests/models/test_conformance.py`.
 """
 
 

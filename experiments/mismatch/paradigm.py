@@ -15,7 +15,7 @@ from streamllm.engine.paradigms.memory import TargetStart
 
 @dataclass(frozen=True)
 class Mismatched:
-    """`paradigms.Group`, except for what is switched on.
+    """`engine.paradigms.group.Group`, except for what is switched on.
 
     Args:
         source_sees_target: a source token attends to the target tokens fed before it, too (input-attention
