@@ -10,9 +10,8 @@ from streamllm.metrics.arrival import ArrivalClock
 from streamllm.metrics.own import Metric, own_scores, own_values
 from streamllm.metrics.summary import summarise
 from streamllm.records import State
-from streamllm.runs.compare import target_of
 from streamllm.runs.folder import RunFolder
-from streamllm.runs.load import load_traces, read_config
+from streamllm.runs.load import load_traces, read_config, target_of
 from streamllm.runs.scores import rewrite
 
 

@@ -6,7 +6,6 @@ One resampling of whole sentences serves all metrics, so quality and latency are
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +17,7 @@ from streamllm.metrics.latency import METRICS, corpus_latency, latency
 from streamllm.metrics.quality import sentence_bleu, tokenizer
 from streamllm.records import Trace
 from streamllm.runs.folder import RunFolder
-from streamllm.runs.load import load_traces, read_config
-from streamllm.units import Unit, check_unit, unit_of
+from streamllm.runs.load import load_traces, target_of
 
 if TYPE_CHECKING:
     import pandas
@@ -218,24 +216,6 @@ class _Scored:
         if name == BLEU_NAME:
             return float(self.corpus(name, np.ones((1, len(self.traces))))[0])
         return corpus_latency({name: value} for value in self.latencies[name].tolist()).means[name]
-
-
-def target_of(run: Path) -> tuple[str, Unit]:
-    """Language and unit of the target, as the data set of the run had them.
-
-    Raises: ValueError: its configuration does not tell the language.
-    """
-    dataset = read_config(run).get("dataset") or {}
-    language, unit = dataset.get("target_language"), dataset.get("target_unit")
-    if language is None and "_target_" in dataset:  # the data set itself knows, e.g. by the names of its files
-        module, _, name = dataset["_target_"].rpartition(".")
-        made = getattr(import_module(module), name)(**{k: v for k, v in dataset.items() if k != "_target_"})
-        language, unit = made.target_language, made.target_unit
-    if language is None:
-        raise ValueError(f"{run / 'run.yaml'} does not tell the target language: add dataset.target_language to it")
-    unit = unit or unit_of(language)
-    check_unit(unit)
-    return language, unit
 
 
 def _scorer(language: str) -> "BLEU":

@@ -3,12 +3,14 @@
 import logging
 import os
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from streamllm.files import RunError
 from streamllm.records import Trace
 from streamllm.runs.stored import CONFIG, PREDICTIONS, StoredRun
+from streamllm.units import Unit, check_unit, unit_of
 
 if TYPE_CHECKING:
     import pandas
@@ -84,6 +86,24 @@ def read_config(run: str | os.PathLike[str]) -> dict[str, Any]:
     with (Path(run) / CONFIG).open("rb") as file:
         config: dict[str, Any] = yaml.load(file, loader)
     return config
+
+
+def target_of(run: str | os.PathLike[str]) -> tuple[str, Unit]:
+    """Language and unit of the target, as the data set of the run had them.
+
+    Raises: ValueError: its configuration does not tell the language.
+    """
+    dataset = read_config(run).get("dataset") or {}
+    language, unit = dataset.get("target_language"), dataset.get("target_unit")
+    if language is None and "_target_" in dataset:  # the data set itself knows, e.g. by the names of its files
+        module, _, name = dataset["_target_"].rpartition(".")
+        made = getattr(import_module(module), name)(**{k: v for k, v in dataset.items() if k != "_target_"})
+        language, unit = made.target_language, made.target_unit
+    if language is None:
+        raise ValueError(f"{Path(run) / CONFIG} does not tell the target language: add dataset.target_language to it")
+    unit = unit or unit_of(language)
+    check_unit(unit)
+    return language, unit
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
