@@ -29,6 +29,8 @@ exclude_patterns = ["outputs", "site", ".*", "**/node_modules"]
 myst_heading_anchors = 4  # the anchors that the code host gives headings
 suppress_warnings = ["myst.header"]  # levels of headings are the pages' own matter
 html_theme = "furo"
+html_static_path = ["static"]
+html_css_files = ["site.css"]
 html_title = f"streamllm {release}"
 html_copy_source = html_show_sourcelink = False
 html_show_sphinx = False

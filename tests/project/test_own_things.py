@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 
 from streamllm.data.dataset import Dataset
 from streamllm.evaluation.runner import run_experiment
+from streamllm.metrics.own import own_scores
 from streamllm.models.loading import ModelConfig
 from streamllm.policies import WaitK
 from streamllm.records import Trace
@@ -121,6 +122,8 @@ def test_the_metric_counts_what_is_said_twice(own: Path) -> None:
     traces = [trace("ein ein Hund"), trace("zwei Hunde"), trace("")]
     assert metric(traces) == pytest.approx(100 / 3)
     assert metric([trace("")]) is None
+    (score,) = own_scores([metric])
+    assert score.meaning == "The share of target units, in percent, that repeat the unit before them"
 
 
 def trace(prediction: str) -> Trace:
