@@ -11,7 +11,6 @@ from typing import Any
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
-from streamllm.files import new_folder
 from streamllm.models.model import SETTINGS
 from streamllm.prompt import Prompt
 from streamllm.training.bpe import train_tokenizer
@@ -37,15 +36,7 @@ class FreshModel:
     )
 
     def create(self, folder: Path, texts: Iterable[str]) -> None:
-        """Make ``folder``, whole or not at all: config, tokenizer, prompt and random float32 weights.
-
-        Raises:
-            OSError: the folder is there already, and not empty.
-        """
-        with new_folder(folder) as part:
-            self._fill(part, texts)
-
-    def _fill(self, folder: Path, texts: Iterable[str]) -> None:
+        """Write config, tokenizer, prompt and random float32 weights to ``folder``."""
         train_tokenizer(texts, self.vocab_size, self.special_tokens, folder)
         vocabulary = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
         end = vocabulary[self.special_tokens["end"]]

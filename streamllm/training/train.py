@@ -21,7 +21,7 @@ from streamllm.check import whole_number
 from streamllm.engine.paradigms.group import Group
 from streamllm.engine.paradigms.interleaved import Interleaved
 from streamllm.engine.paradigms.memory import Paradigm
-from streamllm.files import write_atomically
+from streamllm.files import new_folder, write_atomically
 from streamllm.metrics.summary import summarise
 from streamllm.models.loading import TOKENIZER_FILES, ModelConfig, find_model
 from streamllm.models.model import StreamingModel
@@ -150,7 +150,8 @@ def train(
             run.begin(config, environment(), traces=False)
             if isinstance(model, FreshModel) and not (run.path / START).exists():
                 texts = (text for example in pairs() for text in (example.source, example.reference))
-                model.create(run.path / START, texts)
+                with new_folder(run.path / START) as part:
+                    model.create(part, texts)
         mx.eval(mx.distributed.all_sum(mx.array(1), group=group))  # the others wait for the folder
         if isinstance(model, FreshModel):
             model = ModelConfig(str(run.path / START))
