@@ -60,7 +60,7 @@ ROOMS: dict[str, tuple[int, set[str]]] = {
 }
 ROOMS["cli"] = (6, set(ROOMS))
 FACES = {"streamllm", "streamllm.model", "streamllm.translate"}  # they name what rooms have, and import it when asked
-ABOVE_ALL = {*FACES, "streamllm.__main__"}
+ABOVE_ALL = {*FACES, "streamllm.__main__", "streamllm.report.__main__"}  # and programs
 
 NO_MLX = {*GROUND, "policies", "metrics", "data", "runs", "tracking", "plots", "report", "evaluation"}
 NO_MLX_LM = NO_MLX | {"cpu", "engine", "models", "live"}
