@@ -110,10 +110,14 @@ def command() -> None:
     parser.add_argument("kind", nargs="?", choices=list(GROUPS), help="everything, if left out")
     given = parser.parse_args()
     with one_line_errors():
+        from streamllm.cli.plugins import searched  # takes Hydra, which --help does not need
+
+        folders = searched()
         if given.kind:
-            print(listing(given.kind))
+            print(listing(given.kind, folders))
             return
-        print("\n\n".join(f"{kind} ({group}=…)\n{_indented(listing(kind))}" for kind, group in GROUPS.items()))
+        parts = [f"{kind} ({group}=…)\n{_indented(listing(kind, folders))}" for kind, group in GROUPS.items()]
+        print("\n\n".join(parts))
 
 
 def _indented(text: str) -> str:

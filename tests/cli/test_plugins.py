@@ -94,6 +94,13 @@ def test_another_hydra_program_knows_nothing_of_this(tmp_path: Path) -> None:
     assert "working folder" not in done.stdout
 
 
+def test_list_shows_what_the_working_folder_has(tmp_path: Path) -> None:
+    study(tmp_path)
+    (tmp_path / "mine.py").write_text('class Patient:\n    """Waits longer. Than others."""\n')
+    lines = streamllm(tmp_path, "list", "policies").stdout.splitlines()
+    assert [line.split(maxsplit=1) for line in lines if line.startswith("patient")] == [["patient", "Waits longer"]]
+
+
 # Installed packages
 
 
