@@ -22,12 +22,18 @@ class Emission:
     """What one write gave: a target unit, or None when the end token came instead.
 
     ``extends``: no unit of its own but the rest of the one before, such as a comma after it. That unit had ended
-    by a prediction from less source.
+    by a prediction from less source. ``space``: what stands before the unit where units are characters, " " or "".
     """
 
     unit: str | None
     tokens: tuple[int, ...] = ()
     extends: bool = False
+    space: str = ""
+
+    @property
+    def text(self) -> str:
+        """The unit with the space before it."""
+        return self.space + (self.unit or "")
 
 
 class Prediction(Protocol):

@@ -29,6 +29,7 @@ class Dataset(ABC):
         skip_empty: leave out pairs of which a side is empty, instead of raising.
         source_unit: "word" or "character"; None: as `unit_of` says. Never None once made.
         target_unit: as well, for the target.
+        bleu_tokenizer: of sacrebleu; None takes the one of the target language. Checked where BLEU is computed.
 
     Raises:
         ValueError: an argument is not as said.
@@ -43,6 +44,7 @@ class Dataset(ABC):
     skip_empty: bool = False
     source_unit: Unit = None  # type: ignore[assignment]
     target_unit: Unit = None  # type: ignore[assignment]
+    bleu_tokenizer: str | None = None
 
     def __post_init__(self) -> None:
         for side in ("source", "target"):

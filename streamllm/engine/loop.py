@@ -24,7 +24,7 @@ from streamllm.records import (
     Trace,
     Write,
 )
-from streamllm.units import Unit, join, split
+from streamllm.units import Unit, join, pieces
 
 
 class SessionLike(Protocol):
@@ -133,7 +133,7 @@ def stream(
             emission = session.write(action.tokens) if action.tokens else session.write()
             if emission.unit is not None:
                 written += not emission.extends
-                yield event("extend" if emission.extends else "write", emission.unit)
+                yield event("extend" if emission.extends else "write", emission.text)
             elif source_done:
                 yield event("stop", "end_token")
                 return
@@ -152,7 +152,7 @@ def _checked(action: Action) -> Action:
 
 def _text(hypothesis: Hypothesis, unit: Unit) -> str:
     """The units of a hypothesis; one that extends the unit before it is no unit of its own."""
-    return join([emission.unit or "" for emission in hypothesis if not emission.extends], unit)
+    return join([emission.text for emission in hypothesis if not emission.extends], unit)
 
 
 def translate(
@@ -165,18 +165,21 @@ def translate(
     clock: Callable[[], float] = time.perf_counter,
 ) -> Trace:
     """Translate one example and return its trace; delays are in source units, times in seconds of ``clock``."""
-    source = split(example.source, source_unit)
+    source = pieces(example.source, source_unit)
     events: list[Event] = []
     units: list[str] = []
+    shown: list[str] = []  # units with the space before them
     delays: list[int] = []
     elapsed: list[float] = []
     for happened, state in stream(session, source, policy.start(example), limits, target_unit, clock):
         events.append(happened)
         if happened.kind == "extend":  # the unit is whole only now
             units[-1] += happened.text
+            shown[-1] += happened.text
             delays[-1], elapsed[-1] = state.read, happened.seconds
         elif happened.kind == "write":
-            units.append(happened.text)
+            units.append(happened.text.lstrip())
+            shown.append(happened.text)
             delays.append(state.read)
             elapsed.append(happened.seconds)
     return Trace(
@@ -188,7 +191,7 @@ def translate(
         elapsed=tuple(elapsed),
         events=tuple(events),
         source_units=len(source),
-        prediction=join(units, target_unit),
+        prediction=join(shown, target_unit),
         stats={
             "seconds": events[-1].seconds,
             "forward_passes": session.forward_passes,

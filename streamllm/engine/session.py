@@ -30,7 +30,7 @@ from streamllm.engine.lookahead import NextToken, beam_search
 from streamllm.engine.paradigms.memory import Fork, Memory
 from streamllm.prompt import PromptTokens
 from streamllm.records import Emission, Hypothesis
-from streamllm.units import split
+from streamllm.units import pieces
 
 _END = -1  # stands for the end token where a hypothesis is cut into units
 
@@ -139,7 +139,7 @@ class Session:
         source has ended; until then the token is forgotten by the next read, like an end token.
         """
         if self._queue:
-            return Emission(self._queue.popleft())
+            return _emission(self._queue.popleft())
         if tokens:
             return self._force(tokens)
         written: list[int] = []
@@ -174,7 +174,9 @@ class Session:
         after_space = self._after_space
         if tokens:
             self._after_space = self.prompt.ends_unit(tokens[-1])
-        units = split(text, self.prompt.target_unit)
+        # A detokenizer may drop the space that the first token begins with.
+        spaced = after_space or bool(tokens and self.prompt.starts_unit(tokens[0]))
+        units = pieces(text, self.prompt.target_unit, self._before(spaced))
         if not units:
             return Emission(None)
         # A word that goes on after a read, against the earlier prediction, is still one word.
@@ -182,7 +184,11 @@ class Session:
         extends = inside and self.prompt.target_unit == "word"
         self._has_unit, self._boundary_is_stale = True, False
         self._queue.extend(units[1:])
-        return Emission(units[0], tuple(tokens), extends)
+        return _emission(units[0], tuple(tokens), extends)
+
+    def _before(self, spaced: bool) -> str:
+        """What `pieces` has to know of the target so far: whether there is any, and whether white space follows it."""
+        return "." + " " * spaced if self._has_unit else ""
 
     def _starts_unit(self, tokens: list[int]) -> bool:
         return bool(tokens) and (self.prompt.starts_unit(tokens[0]) or not self.prompt.decode(tokens[:1]))
@@ -339,3 +345,8 @@ class Session:
         first, end = self.memory.source_gap
         starts = np.array([self._source_start, *self._unit_ends[:-1]]) - (end - first)
         return np.add.reduceat(weights[:, : self._unit_ends[-1] - (end - first)], starts, axis=1)
+
+
+def _emission(piece: str, tokens: tuple[int, ...] = (), extends: bool = False) -> Emission:
+    unit = piece.lstrip()
+    return Emission(unit, tokens, extends, piece[: len(piece) - len(unit)])

@@ -22,7 +22,7 @@ from streamllm.prompt import Prompt
 from streamllm.records import Event, Example, Policy
 from streamllm.runs.naming import digest
 from streamllm.tracking.tracker import Tracker
-from streamllm.units import split
+from streamllm.units import pieces
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def stream(
     Args:
         source: a sentence, or its units as they arrive: READ waits for the next one.
     """
-    units = split(source, model.prompt.source_unit) if isinstance(source, str) else source
+    units = pieces(source, model.prompt.source_unit) if isinstance(source, str) else source
     example = Example("stream", source if isinstance(source, str) else "", "")
     session = model.session(seed, example.id)
     for event, _ in stream_session(session, units, policy.start(example), limits, model.prompt.target_unit):

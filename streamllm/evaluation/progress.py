@@ -42,8 +42,10 @@ def store_all(
 class RunningScores:
     """BLEU and AL of the sentences so far."""
 
-    def __init__(self, target_language: str, target_unit: Unit, traces: Iterable[Trace] = ()):
-        self._bleu, self._unit = RunningBLEU(target_language), target_unit
+    def __init__(
+        self, target_language: str, target_unit: Unit, traces: Iterable[Trace] = (), tokenizer: str | None = None
+    ):
+        self._bleu, self._unit = RunningBLEU(target_language, tokenizer), target_unit
         self._lagging, self._sentences = 0.0, 0
         for trace in traces:
             self.add(trace)

@@ -49,8 +49,8 @@ def rescore(
     traces, folder = load_traces(run), RunFolder(run)
     before = folder.metrics()
     own = own_scores(metrics, taken=read_config(run))
-    language, unit = target_of(folder.path)
-    ours = summarise(traces, language, unit, arrival, at_limit)
+    language, unit, tokenizer = target_of(folder.path)
+    ours = summarise(traces, language, unit, arrival, at_limit, tokenizer)
     found = {**ours, **{key: value for key, value in before.items() if key not in ours}, **own_values(metrics, traces)}
     rewrite(folder, found, own)
     return found

@@ -11,6 +11,7 @@ from streamllm.engine.limits import Limits
 from streamllm.evaluation.tables import summary_text
 from streamllm.metrics.arrival import ArrivalClock
 from streamllm.metrics.own import Metric, own_scores, own_values
+from streamllm.metrics.quality import check_tokenizer
 from streamllm.metrics.summary import summarise
 from streamllm.policies.bounded import bounded
 from streamllm.records import Example, Policy, State, Trace
@@ -97,6 +98,8 @@ def run_experiment(
     if arrival is not None and arrival.measured:
         batch_size = 1  # in a batch, a sentence's times are shares
     own_scores(metrics, taken=config)
+    tokenizer: str | None = getattr(dataset, "bleu_tokenizer", None)
+    check_tokenizer(tokenizer)
     folder = RunFolder.of(config, name, root)
     if folder.finished:
         found, added = with_own(folder, metrics)
@@ -107,7 +110,8 @@ def run_experiment(
             guarded = Guarded(tracker)
             with guarded.finishing():
                 guarded.start(RunInfo(folder.digest, folder.path.name, folder.path, config))
-                conclude(guarded, folder, folder.traces(), found, dataset.target_language, dataset.target_unit)
+                target = (dataset.target_language, dataset.target_unit, tokenizer)
+                conclude(guarded, folder, folder.traces(), found, *target)
         return found
     examples = dataset.load()  # before the model: bad data costs nothing
 
@@ -124,6 +128,7 @@ def run_experiment(
         config=config,
         target_language=dataset.target_language,
         target_unit=dataset.target_unit,
+        tokenizer=tokenizer,
         tracker=tracker,
         arrival=arrival,
         at_limit=limits.reached,
@@ -139,6 +144,7 @@ def evaluate(
     config: Mapping[str, Any],
     target_language: str,
     target_unit: Unit = "word",
+    tokenizer: str | None = None,
     tracker: Tracker | None = None,
     arrival: ArrivalClock | None = None,
     at_limit: Callable[[State], bool] | None = None,
@@ -162,14 +168,16 @@ def evaluate(
                     *("%s: %d of %d sentences are there already", folder.path, len(done), len(examples)),
                 )
                 if translate_pending is not None:
-                    running = RunningScores(target_language, target_unit, done.values())
+                    running = RunningScores(target_language, target_unit, done.values(), tokenizer)
                     store_all(translate_pending(pending), folder, done, len(examples), running, guarded)
                 traces = [done[example.id] for example in examples]
-                found: dict[str, Any] = dict(summarise(traces, target_language, target_unit, arrival, at_limit))
+                found: dict[str, Any] = dict(
+                    summarise(traces, target_language, target_unit, arrival, at_limit, tokenizer)
+                )
                 found |= own_values(metrics, traces)
                 describe(folder.path, own)
                 folder.finish(found, traces)
-                conclude(guarded, folder, traces, found, target_language, target_unit)
+                conclude(guarded, folder, traces, found, target_language, target_unit, tokenizer)
                 log.debug("finished: %s", found)
             except KeyboardInterrupt:
                 stored = len(folder.traces())  # not of `done`, to which the last may not have been added yet

@@ -54,22 +54,23 @@ def conclude(
     metrics: Mapping[str, Any],
     target_language: str,
     target_unit: Unit,
+    tokenizer: str | None = None,
 ) -> None:
     """Tell a tracker what came out: every sentence, the metrics, and where and by what it was made."""
     undefined = [key for key, value in metrics.items() if value is None]  # W&B drops what is None
     tracker.summary({**metrics, "undefined": undefined, "folder": str(folder.path), "env": folder.environment()})
-    tracker.table("sentence_table", *_sentence_table(traces, target_language, target_unit))
+    tracker.table("sentence_table", *_sentence_table(traces, target_language, target_unit, tokenizer))
 
 
 def _sentence_table(
-    traces: Sequence[Trace], target_language: str, target_unit: Unit
+    traces: Sequence[Trace], target_language: str, target_unit: Unit, tokenizer: str | None
 ) -> tuple[list[str], list[list[Any]]]:
     """One row a sentence, for trackers."""
     lags = [score.key for score in shown_on(SENTENCES) if score.key in METRICS]
     columns = ["id", "source", "reference", "prediction", "delays", "actions", "path", "bleu", *lags]
     rows: list[list[Any]] = []
     for trace in traces:
-        bleu = sentence_bleu(trace.prediction, trace.reference, target_language)
+        bleu = sentence_bleu(trace.prediction, trace.reference, target_language, tokenizer)
         latencies = latency(trace.delays, trace.source_units, trace.reference, target_unit)
         delays = " ".join(map(str, trace.delays))
         actions = "".join(LETTERS.get(event.kind, "") for event in trace.events)

@@ -21,7 +21,7 @@ from streamllm.engine.limits import Limits
 from streamllm.engine.loop import SessionLike, stream
 from streamllm.models.model import StreamingModel
 from streamllm.records import Decide, Example, Policy, Trace
-from streamllm.units import Unit, join, split
+from streamllm.units import Unit, join, pieces
 
 log = logging.getLogger(__name__)
 
@@ -99,6 +99,7 @@ class Sentence:
         self._events = stream(session, self._arriving(), decide, limits, target_unit)
         self._loop: greenlet | None = None
         self._pushed: deque[str] = deque()  # and not read yet
+        self._before = ""  # the last of the source so far
         self._source_ended = False
         self._written: list[str] = []  # and not popped yet
         self._error: Exception | None = None
@@ -109,7 +110,8 @@ class Sentence:
         Raises:
             ProtocolError: the source had ended.
         """
-        units = split(segment.content, self._units[0])
+        units = pieces(segment.content, self._units[0], self._before)
+        self._before = (self._before + segment.content)[-2:]
         if units and self._source_ended:
             raise ProtocolError(
                 f"{segment.content!r:.80} comes after the end of the source: POST /reset before a new sentence"

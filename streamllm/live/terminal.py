@@ -40,14 +40,19 @@ class Sentences:
                 pass
 
     def _units(self) -> Iterator[str]:
-        word = ""
+        word, space, first = "", "", True
         while (char := self._next_character()) not in (None, "\n"):
             assert char is not None
             if not char.isspace():
                 word += char
-            if word and (char.isspace() or self._unit == "character"):
+            if word and self._unit == "character":
+                yield word if first else space + word
+                word, space, first = "", "", False
+            elif word and char.isspace():
                 yield word
                 word = ""
+            elif char.isspace():
+                space = " "
         if word:
             yield word
 

@@ -182,6 +182,12 @@ def reference_length(text: str, unit: str) -> int:
     raise ValueError(f"unit is {unit!r}; accepted are 'word' and 'character'")
 
 
+def latency_signature(unit: str) -> str:
+    """What latencies are in, as sacrebleu's signatures say it of BLEU: the unit of the target, the length that lags are
+    relative to, and whose formulas they are."""
+    return f"unit:{unit}|len:ref|formulas:simuleval.1.1.4"
+
+
 def latency(
     delays: Sequence[float],
     source_length: float,

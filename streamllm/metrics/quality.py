@@ -15,13 +15,21 @@ if TYPE_CHECKING:
 # Primary language tag (ISO 639-1 and 639-3) -> (tokenizer, the extra of sacrebleu that brings it)
 TOKENIZERS: dict[str, tuple[str, str | None]] = {
     "zh": ("zh", None),
-    "zho": ("zh", None),
-    "cmn": ("zh", None),
+    **dict.fromkeys(("zho", "chi", "cmn", "yue", "wuu"), ("zh", None)),
     "ja": ("ja-mecab", "ja"),
     "jpn": ("ja-mecab", "ja"),
     "ko": ("ko-mecab", "ko"),
     "kor": ("ko-mecab", "ko"),
+    # Words that no space divides: 13a would take a sentence for one word. sacrebleu's flores200, which cuts them, has
+    # to fetch a model, and so is chosen by key only.
+    **dict.fromkeys(("th", "tha", "km", "khm", "lo", "lao", "my", "mya", "bur"), ("char", None)),
+    **dict.fromkeys(("bo", "bod", "tib", "dz", "dzo"), ("char", None)),
 }
+
+EXTRAS = {"ja-mecab": "ja", "ko-mecab": "ko"}
+"""The extra of sacrebleu that brings a tokenizer."""
+CHOICES = ("13a", "intl", "char", "zh", "ja-mecab", "ko-mecab", "spm", "flores101", "flores200", "spBLEU-1K", "none")
+"""sacrebleu's tokenizers. Those by SentencePiece (spm, flores…, spBLEU-1K) fetch a model when they are first used."""
 
 
 def tokenizer(target_language: str) -> str:
@@ -29,8 +37,21 @@ def tokenizer(target_language: str) -> str:
     return _tokenizer_and_extra(target_language)[0]
 
 
-def quality(predictions: Sequence[str], references: Sequence[str], target_language: str) -> dict[str, float | str]:
+def check_tokenizer(name: object) -> None:
+    """Raises: ValueError: sacrebleu has no tokenizer of this name."""
+    if name is not None and name not in CHOICES:
+        raise ValueError(
+            f"dataset.bleu_tokenizer is {name!r}; accepted are {', '.join(CHOICES)} and null (by the target language)"
+        )
+
+
+def quality(
+    predictions: Sequence[str], references: Sequence[str], target_language: str, tokenizer: str | None = None
+) -> dict[str, float | str]:
     """Corpus scores of predictions against one reference each.
+
+    Args:
+        tokenizer: of BLEU, by sacrebleu's name; None takes the one of the language.
 
     Returns: ``bleu`` and ``chrf`` (0 to 100), ``length_ratio`` (tokens of the predictions over tokens of the
         references as BLEU counts them; nan when the references have none), ``bleu_signature`` and
@@ -46,7 +67,7 @@ def quality(predictions: Sequence[str], references: Sequence[str], target_langua
         raise ValueError("0 predictions; a corpus score needs at least one sentence")
     from sacrebleu.metrics.chrf import CHRF
 
-    bleu, chrf = _bleu(target_language), CHRF()
+    bleu, chrf = _bleu(target_language, tokenizer), CHRF()
     score = bleu.corpus_score(list(predictions), [list(references)])
     return {
         "bleu": score.score,
@@ -57,12 +78,12 @@ def quality(predictions: Sequence[str], references: Sequence[str], target_langua
     }
 
 
-def sentence_bleu(prediction: str, reference: str, target_language: str) -> float:
+def sentence_bleu(prediction: str, reference: str, target_language: str, tokenizer: str | None = None) -> float:
     """BLEU of one sentence (0 to 100), over the n-gram orders that it has (sacrebleu's effective order).
 
     For tables of single sentences: its mean is not corpus BLEU. Raises: ImportError, as ``quality``.
     """
-    return float(_sentence_scorer(target_language).sentence_score(prediction, [reference]).score)
+    return float(_sentence_scorer(target_language, tokenizer).sentence_score(prediction, [reference]).score)
 
 
 class RunningBLEU:
@@ -72,8 +93,8 @@ class RunningBLEU:
     Raises: ImportError, as ``quality``.
     """
 
-    def __init__(self, target_language: str) -> None:
-        self._scorer = _sentence_scorer(target_language)
+    def __init__(self, target_language: str, tokenizer: str | None = None) -> None:
+        self._scorer = _sentence_scorer(target_language, tokenizer)
         self._correct = [0] * self._scorer.max_ngram_order
         self._total = [0] * self._scorer.max_ngram_order
         self._prediction_tokens = 0
@@ -106,10 +127,10 @@ def _tokenizer_and_extra(target_language: str) -> tuple[str, str | None]:
     return TOKENIZERS.get(primary_tag, ("13a", None))
 
 
-def _bleu(target_language: str, effective_order: bool = False) -> "BLEU":
+def _bleu(target_language: str, chosen: str | None = None, effective_order: bool = False) -> "BLEU":
     from sacrebleu.metrics.bleu import BLEU
 
-    name, extra = _tokenizer_and_extra(target_language)
+    name, extra = (chosen, EXTRAS.get(chosen)) if chosen else _tokenizer_and_extra(target_language)
     try:
         # force: text that looks tokenized is scored as it is, without a warning in the middle of a run
         return BLEU(tokenize=name, force=True, effective_order=effective_order)
@@ -123,5 +144,5 @@ def _bleu(target_language: str, effective_order: bool = False) -> "BLEU":
 
 
 @cache  # a MeCab dictionary takes long to load, and per-sentence tables ask for each sentence
-def _sentence_scorer(target_language: str) -> "BLEU":
-    return _bleu(target_language, effective_order=True)
+def _sentence_scorer(target_language: str, tokenizer: str | None = None) -> "BLEU":
+    return _bleu(target_language, tokenizer, effective_order=True)

@@ -154,7 +154,7 @@ SCORES = (
 )
 """Every number of metrics.json, in its order."""
 
-TEXTS = ("bleu_signature", "chrf_signature")
+TEXTS = ("bleu_signature", "chrf_signature", "latency_signature")
 """What metrics.json holds besides numbers."""
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from streamllm.metrics.arrival import KEYS as SECONDS
 from streamllm.metrics.arrival import ArrivalClock, arrival_latency
 from streamllm.metrics.behaviour import alternations, early_ends, forced_reads, normalised_erasure, stops
-from streamllm.metrics.latency import corpus_latency, latency
+from streamllm.metrics.latency import corpus_latency, latency, latency_signature
 from streamllm.metrics.quality import quality
 from streamllm.records import State, Trace
 from streamllm.units import Unit
@@ -23,13 +23,14 @@ def summarise(
     unit: Unit,
     arrival: ArrivalClock | None = None,
     at_limit: Callable[[State], bool] | None = None,
+    tokenizer: str | None = None,
 ) -> dict[str, Value]:
     """All metrics of a run.
 
     Args:
         traces: one for each sentence. ``Trace.stats`` may hold "seconds", "forward_passes",
             "source_tokens" and "target_tokens"; a ratio is taken over the traces that hold both its parts.
-        target_language: chooses the tokenizer of BLEU.
+        target_language: chooses the tokenizer of BLEU, where ``tokenizer`` does not.
         unit: unit of the target, "word" or "character".
         arrival: the clock for latency in seconds.
         at_limit: the length limit of the run (`streamllm.engine.limits.Limits.reached`), which ``early_ends`` needs.
@@ -43,12 +44,13 @@ def summarise(
         ``early_stops`` (sentences ended by the end token while source remained), ``early_ends`` (end tokens while
         source remained; None without ``at_limit``), ``max_units_stops`` and ``max_tokens_stops`` (sentences cut at the
         limit of units, and of tokens);
-        ``bleu_signature``, ``chrf_signature``. What each means is in docs/metrics.md.
+        ``bleu_signature``, ``chrf_signature``, ``latency_signature``. What each means is in docs/metrics.md.
     Raises: ValueError: no traces, or an unknown unit. ImportError: as ``quality``.
     """
     if not traces:
         raise ValueError("0 traces; a summary needs at least one sentence")
-    scores = quality([trace.prediction for trace in traces], [trace.reference for trace in traces], target_language)
+    texts = [trace.prediction for trace in traces], [trace.reference for trace in traces]
+    scores = quality(*texts, target_language, tokenizer)
     lags = corpus_latency(latency(t.delays, t.source_units, t.reference, unit) for t in traces).means
     in_seconds = corpus_latency(arrival_latency(t, arrival, unit) for t in traces).means if arrival else {}
     recorded = [trace for trace in traces if trace.events]
@@ -73,6 +75,7 @@ def summarise(
         "max_tokens_stops": sum(stops(trace, "max_tokens") for trace in traces),
         "bleu_signature": scores["bleu_signature"],
         "chrf_signature": scores["chrf_signature"],
+        "latency_signature": latency_signature(unit),
     }
     return {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in summary.items()}
 

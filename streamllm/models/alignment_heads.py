@@ -11,7 +11,7 @@ from streamllm.cache.dual import make_caches
 from streamllm.engine.forward import forward
 from streamllm.engine.session import Session
 from streamllm.models.model import StreamingModel
-from streamllm.units import split
+from streamllm.units import pieces
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def head_scores(model: StreamingModel, sources: Iterable[str], least_drop: float
     counted = 0
     heads: list[tuple[int, int]] = []
     for source in sources:
-        units = split(source, model.prompt.source_unit)
+        units = pieces(source, model.prompt.source_unit)
         if not units:
             continue
         session = model.session()

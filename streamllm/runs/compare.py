@@ -168,6 +168,7 @@ class _Scored:
 
     folder: Path
     language: str
+    tokenizer: str | None
     traces: list[Trace]
     bleu: NDArray[np.int64]  # (sentences, 2 + 2 * 4): lengths, matching n-grams, n-grams; empty if not asked for
     latencies: dict[str, Array]  # each (sentences,), nan where undefined
@@ -176,14 +177,17 @@ class _Scored:
     def of(cls, run: RunPath, names: Sequence[str]) -> "_Scored":
         traces, folder = load_traces(run), RunFolder(run)
         folder.metrics()  # raises for a run that has not finished
-        language, unit = target_of(folder.path)
+        language, unit, chosen_tokenizer = target_of(folder.path)
         chosen = {name: METRICS[name] for name in names if name != BLEU_NAME}
         rows = [latency(t.delays, t.source_units, t.reference, unit, chosen) for t in traces]
         return cls(
             folder=folder.path,
             language=language,
+            tokenizer=chosen_tokenizer,
             traces=traces,
-            bleu=_bleu_statistics(traces, language) if BLEU_NAME in names else np.zeros((0, 0), np.int64),
+            bleu=_bleu_statistics(traces, language, chosen_tokenizer)
+            if BLEU_NAME in names
+            else np.zeros((0, 0), np.int64),
             latencies={name: np.array([row[name] for row in rows], np.float64) for name in chosen},
         )
 
@@ -191,6 +195,7 @@ class _Scored:
         return _Scored(
             self.folder,
             self.language,
+            self.tokenizer,
             [self.traces[index] for index in order],
             self.bleu[list(order)] if self.bleu.size else self.bleu,
             {name: values[list(order)] for name, values in self.latencies.items()},
@@ -199,13 +204,14 @@ class _Scored:
     def sentences(self, name: str) -> Array:
         """The score of each sentence."""
         if name == BLEU_NAME:
-            return np.array([sentence_bleu(t.prediction, t.reference, self.language) for t in self.traces])
+            how = self.language, self.tokenizer
+            return np.array([sentence_bleu(t.prediction, t.reference, *how) for t in self.traces])
         return self.latencies[name]
 
     def corpus(self, name: str, counts: Array) -> Array:
         """The corpus score of each sample; ``counts`` (samples, sentences) is how often each sentence is in it."""
         if name == BLEU_NAME:
-            return _bleu_of_sums(counts @ self.bleu, _scorer(self.language))
+            return _bleu_of_sums(counts @ self.bleu, _scorer(self.language, self.tokenizer))
         values = self.latencies[name]
         defined = ~np.isnan(values)
         with np.errstate(invalid="ignore"):  # 0 / 0: no sentence of the sample has the metric
@@ -218,15 +224,15 @@ class _Scored:
         return corpus_latency({name: value} for value in self.latencies[name].tolist()).means[name]
 
 
-def _scorer(language: str) -> "BLEU":
+def _scorer(language: str, chosen: str | None) -> "BLEU":
     from sacrebleu.metrics.bleu import BLEU
 
     # Effective order changes single sentences only (and hushes a warning about them), not what follows here.
-    return BLEU(tokenize=tokenizer(language), force=True, effective_order=True)
+    return BLEU(tokenize=chosen or tokenizer(language), force=True, effective_order=True)
 
 
-def _bleu_statistics(traces: Iterable[Trace], language: str) -> NDArray[np.int64]:
-    scorer = _scorer(language)
+def _bleu_statistics(traces: Iterable[Trace], language: str, chosen: str | None) -> NDArray[np.int64]:
+    scorer = _scorer(language, chosen)
     scores = [scorer.sentence_score(trace.prediction, [trace.reference]) for trace in traces]
     return np.array([[s.sys_len, s.ref_len, *s.counts, *s.totals] for s in scores], np.int64)
 
@@ -308,4 +314,9 @@ def _pair(a: _Scored, b: _Scored) -> tuple[_Scored, _Scored]:
             )
     if a.language != b.language:
         raise RunError(f"the target is {a.language!r} in {a.folder}, but {b.language!r} in {b.folder}")
+    if a.tokenizer != b.tokenizer:
+        raise RunError(
+            f"dataset.bleu_tokenizer is {a.tokenizer!r} in {a.folder}, but {b.tokenizer!r} in {b.folder}: their BLEU "
+            "cannot be compared; run one of them again with that of the other"
+        )
     return a, ordered

@@ -19,6 +19,15 @@ log = logging.getLogger(__name__)
 
 LAG_BOUNDS = ("min_lag", "max_lag")  # keys at the top that bound any policy
 
+MOVED = {
+    "streamllm.corpora.HubDataset": "streamllm.data.hub",
+    "streamllm.corpora.ParallelText": "streamllm.data.text",
+    "streamllm.corpora.Sample": "streamllm.data.sample",
+    "streamllm.corpora.SacrebleuTestSet": "streamllm.data.sacrebleu_set",
+    "streamllm.corpora.Table": "streamllm.data.table",
+}
+"""Where the data sets of runs of before 0.2 are now."""
+
 
 def load_traces(run: str | os.PathLike[str]) -> list[Trace]:
     """The traces of a run folder, finished or not, times included.
@@ -88,8 +97,8 @@ def read_config(run: str | os.PathLike[str]) -> dict[str, Any]:
     return config
 
 
-def target_of(run: str | os.PathLike[str]) -> tuple[str, Unit]:
-    """Language and unit of the target, as the data set of the run had them.
+def target_of(run: str | os.PathLike[str]) -> tuple[str, Unit, str | None]:
+    """Language and unit of the target, as the data set of the run had them, and the tokenizer of BLEU if it chose one.
 
     Raises: ValueError: its configuration does not tell the language.
     """
@@ -97,13 +106,14 @@ def target_of(run: str | os.PathLike[str]) -> tuple[str, Unit]:
     language, unit = dataset.get("target_language"), dataset.get("target_unit")
     if language is None and "_target_" in dataset:  # the data set itself knows, e.g. by the names of its files
         module, _, name = dataset["_target_"].rpartition(".")
+        module = MOVED.get(dataset["_target_"], module)
         made = getattr(import_module(module), name)(**{k: v for k, v in dataset.items() if k != "_target_"})
         language, unit = made.target_language, made.target_unit
     if language is None:
         raise ValueError(f"{Path(run) / CONFIG} does not tell the target language: add dataset.target_language to it")
     unit = unit or unit_of(language)
     check_unit(unit)
-    return language, unit
+    return language, unit, dataset.get("bleu_tokenizer")
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -10,9 +10,9 @@ NOT_IN_DIGEST = frozenset(
     {"hydra", "tracker", "output", "experiment", "name", "debug", "tuning", "batch_size", "metrics"}
 )
 
-# Top-level keys that came later, with the value that means "as before" (as `_plain` gives it): there they do not count,
-# so that runs which are older than the key keep their names.
-AS_BEFORE = {"objective": {"_target_": "CrossEntropy"}}
+# Keys that came later, with the value that means "as before" (as `_plain` gives it). There they do not count, so that
+# runs which are older than the key keep their names.
+AS_BEFORE: dict[str, Any] = {"objective": {"_target_": "CrossEntropy"}, "dataset.bleu_tokenizer": None}
 
 
 def digest(config: Mapping[str, Any]) -> str:
@@ -22,9 +22,19 @@ def digest(config: Mapping[str, Any]) -> str:
     ours counts by its class name alone, so that no move of a file gives a run another name; a foreign one counts whole.
     """
     plain = {key: _plain(value) for key, value in config.items() if key not in NOT_IN_DIGEST}
-    counted = {key: value for key, value in plain.items() if key not in AS_BEFORE or value != AS_BEFORE[key]}
-    text = json.dumps(counted, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    for key, value in AS_BEFORE.items():
+        _leave_out(plain, key.split("."), value)
+    text = json.dumps(plain, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _leave_out(plain: dict[str, Any], path: list[str], value: Any) -> None:
+    """Remove what is at ``path``, if it is there and is ``value``."""
+    first, *rest = path
+    if rest and isinstance(plain.get(first), dict):
+        _leave_out(plain[first], rest, value)
+    elif not rest and first in plain and plain[first] == value:
+        del plain[first]
 
 
 def _plain(value: Any) -> Any:

@@ -13,7 +13,7 @@ from streamllm.prompt import PromptTokens
 from streamllm.records import Example
 from streamllm.training.bpe import BPEDropout
 from streamllm.training.sources import Source, Tokenized, Whole
-from streamllm.units import split
+from streamllm.units import pieces
 
 log = logging.getLogger(__name__)
 
@@ -139,8 +139,8 @@ class TrainingData:
     def tokenize(self, example: Example, rng: random.Random | None = None) -> Tokenized:
         """The tokens of each unit; with ``rng``, regularised."""
         prompt = self.prompt
-        source = split(example.source, prompt.source_unit)
-        target = split(example.reference, prompt.target_unit)
+        source = pieces(example.source, prompt.source_unit)
+        target = pieces(example.reference, prompt.target_unit)
         if rng is not None and self.config.source_mask:
             source = [rng.choice(source) if rng.random() < self.config.source_mask else word for word in source]
         return Tokenized(

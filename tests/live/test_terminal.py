@@ -39,8 +39,8 @@ def test_lines_are_sentences_of_words(chunks: list[bytes], sentences: list[list[
     assert cut(*chunks) == sentences
 
 
-def test_characters_are_units_where_asked_for() -> None:
-    assert cut("你好 吗\n".encode(), unit="character") == [["你", "好", "吗"]]
+def test_characters_are_units_where_asked_for_and_carry_the_space_before_them() -> None:
+    assert cut("你好 吗\n".encode(), unit="character") == [["你", "好", " 吗"]]
 
 
 def test_a_word_is_given_before_the_next_one_arrives() -> None:

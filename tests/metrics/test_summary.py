@@ -45,6 +45,7 @@ KEYS = [
     "max_tokens_stops",
     "bleu_signature",
     "chrf_signature",
+    "latency_signature",
 ]
 
 
