@@ -631,6 +631,16 @@ def test_every_character_is_a_unit(tokenizer: Any) -> None:
     assert units_of(session) == ["好", "a", "d", "o", "g", "好"]
 
 
+def test_the_space_before_a_latin_word_is_shown_and_is_no_unit(tokenizer: Any) -> None:
+    session = scripted(tokenizer, sentence("好", " the", " dog", "好"), unit="character")
+    session.end_source()
+    emissions = []
+    while (emission := session.write()).unit is not None:
+        emissions.append(emission)
+    assert [emission.unit for emission in emissions] == list("好thedog好")
+    assert "".join(emission.text for emission in emissions) == "好 the dog好"
+
+
 def test_characters_of_several_tokens_are_never_cut(tokenizer: Any) -> None:
     """Byte by byte, also with a read between any two units."""
     text = "吗😀é好👩‍👧"
