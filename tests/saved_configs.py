@@ -23,11 +23,43 @@ _BY_LAYER = ("gemma4", "gemma4_text", "laguna", "mellum", "spark2_5")
 _IN_PARAMETERS = ("ministral3", "mistral4")
 _SHARES = {"glm4", "glm4_moe", "phi", "solar_open", "stablelm", "mimo_v2_flash"}  # besides gpt_neox, minimax
 
-# What transformers' class takes besides, or must not be given: its checks of types are stricter than mlx-lm's.
-_FOR_TRANSFORMERS: dict[str, dict[str, Any]] = {
+# What makes a configuration one that transformers' class can be given and mlx-lm's file computes alike.
+_GPT = {"max_position_embeddings": 64}  # one with n_positions for transformers
+_SAID: dict[str, dict[str, Any]] = {
+    "afmoe": {"mup_enabled": True, "route_scale": 2.0},
+    "ernie4_5_moe": {"moe_num_shared_experts": 1},
     "gemma2": {"query_pre_attn_scalar": 8},
     "gemma3_text": {"query_pre_attn_scalar": 8},
+    "gemma4": {
+        "layer_types": ["sliding_attention", "sliding_attention", "full_attention"],  # the last must be full
+        "use_double_wide_mlp": True,
+        "final_logit_softcapping": 30.0,
+    },
+    "gemma4_text": {"use_double_wide_mlp": True, "final_logit_softcapping": 30.0},
+    "gpt2": _GPT,
+    "gpt_bigcode": _GPT | {"attention_bias": True, "mlp_bias": True},
+    "gptj": _GPT,
+    "mimo_v2_flash": {
+        "attention_value_scale": 0.5,
+        "num_key_value_heads": 2,
+        "swa_num_key_value_heads": 4,  # transformers' class: twice as many
+        "mlp_layer_types": ["dense", "sparse", "sparse"],
+    },
+    "muse_glimmer": {"final_logit_softcapping": 20.0, "output_multiplier": 0.2, "layer_rope_theta": [BASE, 0, BASE]},
+    "solar_open": {"first_k_dense_replace": 0},
+    "step3p5": {
+        "moe_router_scaling_factor": 2.0,
+        "moe_layers_enum": "1,2",
+        "mlp_layer_types": ["dense", "sparse", "sparse"],
+    },
 }
+
+
+def configuration(family: Family) -> dict[str, Any]:
+    """The configuration of ``family``, with what `_SAID` says."""
+    config = copy.deepcopy(family.config)
+    text_of(config).update(_SAID.get(family.model_type, {}))
+    return config
 
 
 def text_of(config: dict[str, Any]) -> dict[str, Any]:
@@ -38,7 +70,7 @@ def text_of(config: dict[str, Any]) -> dict[str, Any]:
 
 def old_form(family: Family) -> dict[str, Any]:
     """The configuration of ``family`` with base `BASE`, and `LOCAL` for layers with a window, as mlx-lm reads it."""
-    config = copy.deepcopy(family.config)
+    config = configuration(family)
     text, kind = text_of(config), family.model_type
     if kind == "dbrx":
         config["attn_config"]["rope_theta"] = BASE
@@ -96,22 +128,39 @@ def as_json(family: Family) -> str:
     """`config.json` as transformers 5 saves it: by its class of that type, else by the class of all."""
     from transformers import CONFIG_MAPPING, PreTrainedConfig
 
-    config = copy.deepcopy(family.config)
+    config = configuration(family)
     text = text_of(config)
     for key in _OLD_KEYS:
         text.pop(key, None)
     text["rope_parameters"] = parameters(family)
-    text |= _FOR_TRANSFORMERS.get(family.model_type, {})
     if family.model_type == "dbrx":
         config["attn_config"].pop("rope_theta")
+    if family.model_type == "muse_glimmer":
+        config = {"model_type": "muse_glimmer", "text_config": config}
     kind = config.pop("model_type")
     with TemporaryDirectory() as folder:
-        if kind in CONFIG_MAPPING and kind != "pixtral":
+        known: dict[str, Any] = {}
+        if kind in CONFIG_MAPPING and kind != "pixtral":  # there the name of an encoder of pictures
             CONFIG_MAPPING[kind](**config).save_pretrained(folder)
+            known = CONFIG_MAPPING[kind]().to_dict()
         else:
             PreTrainedConfig(**config).save_pretrained(folder)
         saved = json.loads((Path(folder) / "config.json").read_text())
-    return json.dumps(saved | {"model_type": kind})
+    if known and "text_config" in saved:
+        known["text_config"] = CONFIG_MAPPING[saved["text_config"]["model_type"]]().to_dict()
+    return json.dumps((_only(saved, known) if known else saved) | {"model_type": kind})
+
+
+def _only(saved: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
+    """``saved`` without keys of mlx-lm's that transformers' class does not know and has only passed on.
+
+    layer_types and the window are let through: Mistral's class does not know the one, Llama's neither.
+    """
+    return {
+        key: _only(value, known[key]) if key in ("text_config", "attn_config", "ffn_config") else value
+        for key, value in saved.items()
+        if key in known or key in ("layer_types", "sliding_window")
+    }
 
 
 def as_saved(family: Family) -> dict[str, Any]:

@@ -33,7 +33,6 @@ _RENAMED: dict[str, dict[str, str]] = {
     "mimo_v2_flash": {
         "layernorm_epsilon": "rms_norm_eps",
         "swa_num_attention_heads": "num_attention_heads",
-        "swa_num_key_value_heads": "num_key_value_heads",
         "swa_head_dim": "head_dim",
         "swa_v_head_dim": "v_head_dim",
     },
@@ -59,6 +58,7 @@ _CONSTANT: dict[str, dict[str, Any]] = {
         "topk_method": "noaux_tc",
         "scoring_func": "sigmoid",
     },
+    "qwen3_moe": {"norm_topk_prob": True},  # where it is not said: Qwen3-VL
     "solar_open": {"first_k_dense_replace": 0},
 }
 
@@ -115,18 +115,20 @@ def _inherited(config: Mapping[str, Any], model_type: str) -> dict[str, Any]:
 
 
 def _text(config: Mapping[str, Any], model_type: str) -> dict[str, Any]:
-    if config.get("rope_parameters") is None and "layer_types" not in config:
-        return flattened(config, model_type)  # the old form
-    if model_type not in ROTARY:
-        raise ValueError(f"model_type {model_type!r} is not known to streamllm/models/rotary.py: add it there")
-    told = {ours: config[theirs] for ours, theirs in _RENAMED.get(model_type, {}).items() if theirs in config}
-    changes = _CONSTANT.get(model_type, {}) | told
-    if model_type in _NEEDS_HEAD_DIM:
-        changes["head_dim"] = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
-    for kind, derive in _DERIVED.items():
-        if model_type == kind:
-            changes |= derive(config)
-    changes = {key: value for key, value in changes.items() if key not in config}
+    renamed = _RENAMED.get(model_type, {})
+    told = _CONSTANT.get(model_type, {}) | {ours: config[theirs] for ours, theirs in renamed.items() if theirs in config}
+    if model_type in _NEEDS_HEAD_DIM and "hidden_size" in config:
+        told["head_dim"] = config["hidden_size"] // config["num_attention_heads"]
+    changes = {key: value for key, value in told.items() if config.get(key) is None}
+    if model_type in _DERIVED:
+        source, derive = _DERIVED[model_type]
+        if source in config:
+            changes |= {key: value for key, value in derive(config).items() if key not in config}
+    if config.get("per_layer_config") and model_type not in ("gemma4_text", "step3p5"):
+        raise ValueError(
+            f"per_layer_config is {config['per_layer_config']!r:.60}, and mlx-lm's file of type {model_type!r} has "
+            "layers of one kind: choose a model without it"
+        )
     changes |= _layers(config, model_type)
     return changes | flattened({**config, **changes}, model_type)
 
@@ -221,10 +223,7 @@ _PATTERNS: dict[str, Callable[[Sequence[str], Mapping[str, Any]], dict[str, Any]
 
 
 def _sparse(config: Mapping[str, Any]) -> list[bool]:
-    kinds = config.get("mlp_layer_types")
-    if kinds is None:
-        raise ValueError("config.json has no mlp_layer_types, which says which layers are mixtures of experts: add it")
-    return [kind == "sparse" for kind in kinds]
+    return [kind == "sparse" for kind in config["mlp_layer_types"]]
 
 
 def _dense_first(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -239,7 +238,13 @@ def _dense_first(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _moe_layers(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {"moe_layers_enum": ",".join(str(i) for i, sparse in enumerate(_sparse(config)) if sparse)}
+    sparse = [str(i) for i, sparse in enumerate(_sparse(config)) if sparse]
+    if not sparse:
+        raise ValueError(
+            "mlp_layer_types holds only 'dense', and mlx-lm's file of type 'step3p5' has mixtures of experts then, too: "
+            "choose another model"
+        )
+    return {"moe_layers_enum": ",".join(sparse)}
 
 
 def _step(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -266,10 +271,19 @@ def _global_heads(config: Mapping[str, Any]) -> dict[str, Any]:
     return changes | {keys[key]: value for key, value in own[full[0]].items()}
 
 
-_DERIVED: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
-    "exaone_moe": lambda config: {"is_moe_layer": _sparse(config)},
-    "gemma4_text": _global_heads,
-    "glm4_moe_lite": _dense_first,
-    "mimo_v2_flash": lambda config: {"moe_layer_freq": [int(sparse) for sparse in _sparse(config)]},
-    "step3p5": _step,
+def _mimo_heads(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "moe_layer_freq": [int(sparse) for sparse in _sparse(config)],
+        "swa_num_key_value_heads": 2 * config["num_key_value_heads"],  # as transformers' class has it
+    }
+
+
+_Derive = Callable[[Mapping[str, Any]], dict[str, Any]]
+_DERIVED: dict[str, tuple[str, _Derive]] = {
+    "exaone_moe": ("mlp_layer_types", lambda config: {"is_moe_layer": _sparse(config)}),
+    "gemma4_text": ("per_layer_config", _global_heads),
+    "glm4_moe_lite": ("mlp_layer_types", _dense_first),
+    "mimo_v2_flash": ("mlp_layer_types", _mimo_heads),
+    "step3p5": ("mlp_layer_types", _step),
 }
+"""For a type: the key by which transformers 5 says something in another way, and how it reads in mlx-lm's keys."""

@@ -387,6 +387,11 @@ def _particular(setting: Setting, config: Mapping[str, Any], model_type: str) ->
         return {"rotary_dim": int(head * setting.share) if setting.share is not None else config.get("rotary_dim", head)}
     if model_type == "bailing_moe" and setting.share is not None:
         return {"rotary_dim": None}
+    if model_type == "muse_glimmer" and (others := set(config.get("layer_rope_theta") or ()) - {0, setting.base}):
+        raise ValueError(
+            f"layer_rope_theta holds {others.pop():g} beside rope_parameters.rope_theta={setting.base:g}, and mlx-lm's "
+            f"file of type {model_type!r} has one base. {_ADVICE}"
+        )
     if model_type in ("phi3", "phimoe") and scaling and "original_max_position_embeddings" in scaling:
         return {"original_max_position_embeddings": scaling["original_max_position_embeddings"]}
     if scaling is not None:
