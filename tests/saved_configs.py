@@ -1,4 +1,4 @@
-"""The tiny configurations of tests/families.py with one rotary base, in the old form and as transformers 5 saves them."""
+"""The tiny configurations of tests/families.py with another base, in the old form and as transformers 5 saves them."""
 
 import copy
 import json
@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from families import FAMILIES, Family
+from families import Family
 
 BASE, LOCAL = 123_456.0, 345.0
 
@@ -21,7 +21,7 @@ _LOCAL_KEYS = {
 }
 _BY_LAYER = ("gemma4", "gemma4_text", "laguna", "mellum", "spark2_5")
 _IN_PARAMETERS = ("ministral3", "mistral4")
-_SHARES = {"glm4", "glm4_moe", "phi", "solar_open", "stablelm", "mimo_v2_flash"}  # besides gpt_neox, minimax
+_SHARES = {"glm", "glm4", "glm4_moe", "phi", "solar_open", "stablelm", "mimo_v2_flash"}  # besides gpt_neox, minimax
 
 # What makes a configuration one that transformers' class can be given and mlx-lm's file computes alike.
 _GPT = {"max_position_embeddings": 64}  # one with n_positions for transformers
@@ -36,6 +36,7 @@ _SAID: dict[str, dict[str, Any]] = {
         "final_logit_softcapping": 30.0,
     },
     "gemma4_text": {"use_double_wide_mlp": True, "final_logit_softcapping": 30.0},
+    "glm": {"partial_rotary_factor": 0.5},
     "gpt2": _GPT,
     "gpt_bigcode": _GPT | {"attention_bias": True, "mlp_bias": True},
     "gptj": _GPT,
@@ -46,6 +47,7 @@ _SAID: dict[str, dict[str, Any]] = {
         "mlp_layer_types": ["dense", "sparse", "sparse"],
     },
     "muse_glimmer": {"final_logit_softcapping": 20.0, "output_multiplier": 0.2, "layer_rope_theta": [BASE, 0, BASE]},
+    "qwen2_moe": {"norm_topk_prob": False},
     "solar_open": {"first_k_dense_replace": 0},
     "step3p5": {
         "moe_router_scaling_factor": 2.0,
@@ -120,7 +122,14 @@ def _by_layer(kind: str) -> dict[str, Any]:
     return found
 
 
-_OLD_KEYS = ("rope_theta", "rope_scaling", "rotary_emb_base", "rotary_pct", "partial_rotary_factor", *_LOCAL_KEYS.values())
+_OLD_KEYS = (
+    "rope_theta",
+    "rope_scaling",
+    "rotary_emb_base",
+    "rotary_pct",
+    "partial_rotary_factor",
+    *_LOCAL_KEYS.values(),
+)
 
 
 @memoize
@@ -164,8 +173,6 @@ def _only(saved: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
 
 
 def as_saved(family: Family) -> dict[str, Any]:
+    """`as_json`, to be changed at will."""
     found: dict[str, Any] = json.loads(as_json(family))
     return found
-
-
-__all__ = ["BASE", "FAMILIES", "LOCAL", "as_saved", "old_form", "parameters", "text_of"]

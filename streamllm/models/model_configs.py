@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from streamllm.models.rotary import ROTARY, flattened
+from streamllm.models.rotary import flattened
 
 log = logging.getLogger(__name__)
 
@@ -62,10 +62,17 @@ _CONSTANT: dict[str, dict[str, Any]] = {
     "solar_open": {"first_k_dense_replace": 0},
 }
 
+# What a file of mlx-lm takes for granted, in either form: another value would be left out without a word.
+_ASSUMED: dict[str, dict[str, Any]] = {"qwen2_moe": {"norm_topk_prob": False}}
+_WARNED: dict[str, str] = {
+    "ernie4_5_moe": "mlx-lm chooses the experts of ernie4_5_moe without the correction bias (moe_statics) that the "
+    "model was trained with: where the bias decides, other experts answer",
+}
+
 _NEEDS_HEAD_DIM = frozenset(("exaone4", "exaone_moe", "glm4", "glm4_moe", "qwen3", "qwen3_moe", "glm", "seed_oss"))
 _READS_LAYER_TYPES = frozenset(
-    "afmoe exaone_moe gemma3n gemma4_text gpt_oss laguna llama mellum ministral3 muse_glimmer olmo3 spark2_5 "
-    "step3p5".split()
+    ("afmoe", "exaone_moe", "gemma3n", "gemma4_text", "gpt_oss", "laguna", "llama", "mellum", "ministral3")
+    + ("muse_glimmer", "olmo3", "spark2_5", "step3p5")
 )
 
 
@@ -116,7 +123,9 @@ def _inherited(config: Mapping[str, Any], model_type: str) -> dict[str, Any]:
 
 def _text(config: Mapping[str, Any], model_type: str) -> dict[str, Any]:
     renamed = _RENAMED.get(model_type, {})
-    told = _CONSTANT.get(model_type, {}) | {ours: config[theirs] for ours, theirs in renamed.items() if theirs in config}
+    told = _CONSTANT.get(model_type, {}) | {
+        ours: config[theirs] for ours, theirs in renamed.items() if theirs in config
+    }
     if model_type in _NEEDS_HEAD_DIM and "hidden_size" in config:
         told["head_dim"] = config["hidden_size"] // config["num_attention_heads"]
     changes = {key: value for key, value in told.items() if config.get(key) is None}
@@ -129,7 +138,17 @@ def _text(config: Mapping[str, Any], model_type: str) -> dict[str, Any]:
             f"per_layer_config is {config['per_layer_config']!r:.60}, and mlx-lm's file of type {model_type!r} has "
             "layers of one kind: choose a model without it"
         )
+    for key, assumed in _ASSUMED.get(model_type, {}).items():
+        if config.get(key, assumed) != assumed:
+            raise ValueError(
+                f"{key} is {config[key]!r}, and mlx-lm's file of type {model_type!r} computes with {assumed!r}: choose "
+                "another model"
+            )
+    if model_type in _WARNED:
+        log.warning(_WARNED[model_type])
     changes |= _layers(config, model_type)
+    if model_type == "mimo_v2_flash":
+        changes["sliding_window_size"] = _mimo_window(config)
     return changes | flattened({**config, **changes}, model_type)
 
 
@@ -139,11 +158,9 @@ def _text(config: Mapping[str, Any], model_type: str) -> dict[str, Any]:
 def _layers(config: Mapping[str, Any], model_type: str) -> dict[str, Any]:
     types: Sequence[str] | None = config.get("layer_types")
     if types is None:
-        window = config.get("sliding_window")
-        if window and model_type not in _READS_LAYER_TYPES | set(_PATTERNS) and config.get("use_sliding_window", True):
-            _warn_of_window(config, model_type, "sliding_window", window)
-        elif window and model_type == "llama":
-            _warn_of_window(config, model_type, "sliding_window", window)
+        has_window = model_type in _READS_LAYER_TYPES - {"llama", "ministral3"} or model_type in _PATTERNS
+        if not has_window and config.get("use_sliding_window", True):
+            _warn_of_window(config, model_type, "sliding_window", config.get("sliding_window"))
         return {}
     if others := sorted(set(types) - {FULL, SLIDING, "chunked_attention"}):
         raise ValueError(
@@ -170,7 +187,7 @@ def _layers(config: Mapping[str, Any], model_type: str) -> dict[str, Any]:
 
 
 def _warn_of_window(config: Mapping[str, Any], model_type: str, key: str, window: int | None) -> None:
-    if window is None or window >= config.get("max_position_embeddings", 0) > 0:
+    if not window or window >= config.get("max_position_embeddings", 0) > 0:
         return
     log.warning(
         "config.json says %s=%s, and mlx-lm's file of type %s has no such window: it computes what the model was "
@@ -203,11 +220,14 @@ def _letters(types: Sequence[str], config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _mimo(types: Sequence[str], config: Mapping[str, Any]) -> dict[str, Any]:
-    # transformers counts the token itself: MiMo's sliding_window_size is one less
-    return {
-        "hybrid_layer_pattern": [int(kind == SLIDING) for kind in types],
-        "sliding_window_size": config.get("sliding_window_size", config["sliding_window"] - 1),
-    }
+    return {"hybrid_layer_pattern": [int(kind == SLIDING) for kind in types]}
+
+
+def _mimo_window(config: Mapping[str, Any]) -> int:
+    """The token itself included, as mlx-lm masks: MiMo's sliding_window_size does not count it, transformers'
+    sliding_window does."""
+    before = config.get("sliding_window_size")
+    return int(config["sliding_window"] if before is None else before + 1)
 
 
 _PATTERNS: dict[str, Callable[[Sequence[str], Mapping[str, Any]], dict[str, Any]]] = {
@@ -241,7 +261,7 @@ def _moe_layers(config: Mapping[str, Any]) -> dict[str, Any]:
     sparse = [str(i) for i, sparse in enumerate(_sparse(config)) if sparse]
     if not sparse:
         raise ValueError(
-            "mlp_layer_types holds only 'dense', and mlx-lm's file of type 'step3p5' has mixtures of experts then, too: "
+            "mlp_layer_types holds only 'dense', and mlx-lm's file of type 'step3p5' has mixtures of experts then: "
             "choose another model"
         )
     return {"moe_layers_enum": ",".join(sparse)}
@@ -263,7 +283,9 @@ def _global_heads(config: Mapping[str, Any]) -> dict[str, Any]:
     keys = {"head_dim": "global_head_dim", "num_key_value_heads": "num_global_key_value_heads"}
     if not own:
         return changes
-    if sorted(own) != full or any(settings != own[full[0]] or not settings.keys() <= keys.keys() for settings in own.values()):
+    if sorted(own) != full or any(
+        settings != own[full[0]] or not settings.keys() <= keys.keys() for settings in own.values()
+    ):
         raise ValueError(
             f"per_layer_config is {config['per_layer_config']!r:.80}, and mlx-lm's file of type 'gemma4_text' takes "
             f"one {' and one '.join(keys)} for all layers that are {FULL}: choose a model with such layers"

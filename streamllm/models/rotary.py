@@ -1,10 +1,11 @@
 """The rotary settings of a config.json as transformers 5 writes them (`rope_parameters`), in the keys that each model
 file of mlx-lm reads. What a file cannot compute is refused: a rotary base is never left to a default."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
+
+from streamllm.models.rotary_scaling import ADVICE, as_longrope, as_yarn, short_factors
 
 LAYER_LABELS = ("full_attention", "sliding_attention", "chunked_attention", "linear_attention")
 
@@ -30,7 +31,6 @@ _KEYS: dict[str, tuple[str, ...]] = {
 
 _ALWAYS = ("rope_type", "type", "rope_theta", "partial_rotary_factor")
 _OF_PICTURES = ("mrope_section", "mrope_interleaved")  # text has the same position on all three axes
-_ADVICE = "Choose a model without it, or one whose file in mlx-lm computes it (docs/configs.md)"
 
 
 @dataclass(frozen=True)
@@ -55,13 +55,14 @@ class Rotary:
     extra: tuple[str, ...] = ()
 
 
+_UNTRUNCATED = ("gpt_oss",)  # for which `mend` is proven
 _ANY = ("linear", "dynamic", "llama3", "yarn", "longrope")
 _SHARE = "partial_rotary_factor"
 _ALPHA = ("alpha", "beta_fast", "beta_slow", "mscale", "mscale_all_dim")  # all but alpha are read by nobody
 _LLAMA_4 = ("llama_4_scaling_beta", "original_max_position_embeddings", "max_position_embeddings")
 
 
-def _each(types: str, rotary: Rotary) -> dict[str, Rotary]:
+def _each(types: str, rotary: Rotary | None) -> dict[str, Rotary | None]:
     return dict.fromkeys(types.split(), rotary)
 
 
@@ -73,11 +74,11 @@ ROTARY: dict[str, Rotary | None] = {
     ),
     **_each("deepseek_v3 glm4_moe_lite youtu_llm", Rotary(scaled=("yarn",))),
     **_each(
-        "Klear cohere cohere2 ernie4_5 ernie4_5_moe gemma gemma2 glm helium lille-130m llama4_text mixtral "
+        "Klear cohere cohere2 ernie4_5 ernie4_5_moe gemma gemma2 helium lille-130m llama4_text mixtral "
         "muse_glimmer nanochat plamo qwen2_moe qwen3_moe starcoder2 talkie",
         Rotary(),
     ),
-    **_each("glm4 glm4_moe minimax phi solar_open stablelm", Rotary(share=_SHARE)),
+    **_each("glm glm4 glm4_moe minimax phi solar_open stablelm", Rotary(share=_SHARE)),
     **_each("gpt2 gpt_bigcode", None),
     **_each("gptj phixtral qwen", Rotary(base=None)),
     **_each("internlm2 internlm3", Rotary(scaled=("linear", "dynamic"))),
@@ -174,7 +175,7 @@ def _setting(
     if kind != "default" and kind not in rotary.scaled:
         raise ValueError(
             f"{where}.rope_type is {kind!r}, which mlx-lm's file of type {model_type!r} does not compute (it "
-            f"computes {', '.join(('default', *rotary.scaled))}). {_ADVICE}"
+            f"computes {', '.join(('default', *rotary.scaled))}). {ADVICE}"
         )
     if "rope_theta" not in given:
         raise ValueError(f"{where} has no rope_theta: add the base that the model was trained with to config.json")
@@ -188,9 +189,14 @@ def _setting(
             )
     scaling: dict[str, Any] = {key: given[key] for key in (*_KEYS[kind], *rotary.extra) if key in given}
     if kind == "yarn":
-        scaling = _yarn(scaling, config, where)
+        scaling = as_yarn(scaling, config, where)
+        if scaling.get("truncate") is False and model_type not in _UNTRUNCATED:
+            raise ValueError(
+                f"{where}.truncate is False, and mlx-lm's file of type {model_type!r} rounds where yarn begins. "
+                f"{ADVICE}"
+            )
     elif kind == "longrope":
-        scaling = _longrope(scaling, config, where)
+        scaling = as_longrope(scaling, config, where)
     elif kind == "linear":
         scaling["factor"] = float(scaling["factor"])  # some files insist
     elif kind == "llama3":
@@ -198,64 +204,10 @@ def _setting(
     elif kind == "dynamic" and model_type.startswith("hunyuan") and not scaling.get("alpha"):
         raise ValueError(
             f"{where}.rope_type is 'dynamic' without alpha, which mlx-lm's file of type {model_type!r} does not "
-            f"compute. {_ADVICE}"
+            f"compute. {ADVICE}"
         )
     named = {"rope_type": kind, "type": kind} | scaling if kind != "default" or scaling else None
     return Setting(given["rope_theta"], given.get("partial_rotary_factor"), named)
-
-
-def attention_factor_of_yarn(scaling: Mapping[str, Any]) -> float:
-    """By what yarn multiplies queries and keys (transformers, `_compute_yarn_parameters`)."""
-    if (given := scaling.get("attention_factor")) is not None:
-        return float(given)
-    factor, mscale, of_all = scaling["factor"], scaling.get("mscale"), scaling.get("mscale_all_dim")
-    if mscale and of_all:
-        return _mscale(factor, mscale) / _mscale(factor, of_all)
-    return _mscale(factor, 1.0)
-
-
-def _mscale(factor: float, mscale: float) -> float:
-    return 0.1 * mscale * math.log(factor) + 1.0 if factor > 1 else 1.0
-
-
-def _yarn(scaling: dict[str, Any], config: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """mlx-lm takes no attention_factor, and mscale alone where transformers needs both: say the same by mscale."""
-    original = scaling.setdefault("original_max_position_embeddings", config.get("max_position_embeddings"))
-    if "factor" not in scaling:
-        scaling["factor"] = config["max_position_embeddings"] / original
-    factor, of_all = scaling["factor"], scaling.get("mscale_all_dim", 0)
-    wanted = attention_factor_of_yarn(scaling)
-    scaling.pop("attention_factor", None)
-    if math.isclose(_mscale(factor, scaling.get("mscale", 1)) / _mscale(factor, of_all), wanted, rel_tol=1e-9):
-        return scaling
-    if factor <= 1:
-        raise ValueError(f"{where}.attention_factor is {wanted} at factor={factor}, which mlx-lm cannot say. {_ADVICE}")
-    return scaling | {"mscale": (wanted * _mscale(factor, of_all) - 1) / (0.1 * math.log(factor))}
-
-
-def _longrope(scaling: dict[str, Any], config: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """mlx-lm uses the long factors at every length, transformers the short ones up to the original length, where
-    sentences lie: give mlx-lm those."""
-    longest = config.get("max_position_embeddings")
-    original = scaling.setdefault("original_max_position_embeddings", longest)
-    ratio = longest / original
-    if not math.isclose(scaling.pop("factor", ratio), ratio):
-        raise ValueError(
-            f"{where}.factor is not max_position_embeddings / original_max_position_embeddings = {ratio:g}, "
-            f"which mlx-lm takes. {_ADVICE}"
-        )
-    computed = math.sqrt(1 + math.log(ratio) / math.log(original)) if ratio > 1 else 1.0
-    if not math.isclose(given := scaling.pop("attention_factor", computed), computed, rel_tol=1e-6):
-        raise ValueError(f"{where}.attention_factor is {given}, and mlx-lm computes {computed:g} itself. {_ADVICE}")
-    return scaling | short_factors(scaling)
-
-
-def short_factors(scaling: Mapping[str, Any]) -> dict[str, Any]:
-    """The changes after which mlx-lm's longrope, which knows only long factors, computes with the short ones."""
-    changes = {"long_factor": scaling["short_factor"]} if "short_factor" in scaling else {}
-    if "short_mscale" in scaling:
-        changes["long_mscale"] = scaling["short_mscale"]
-    return changes
 
 
 def _old_form(config: Mapping[str, Any], model_type: str, rotary: Rotary) -> dict[str, Any]:
@@ -269,7 +221,7 @@ def _old_form(config: Mapping[str, Any], model_type: str, rotary: Rotary) -> dic
     if kind not in ("default", "mrope", "deepseek_yarn", "telechat3-yarn", *rotary.scaled):
         raise ValueError(
             f"rope_scaling is of type {kind!r}, which mlx-lm's file of type {model_type!r} leaves out without a "
-            f"word. {_ADVICE}"
+            f"word. {ADVICE}"
         )
     return {}
 
@@ -303,7 +255,7 @@ def _placed(
     elif sliding.scaling is not None or sliding.share != full.share:
         raise ValueError(
             f"rope_parameters.sliding_attention scales or has a share of its own, and mlx-lm's file of type "
-            f"{model_type!r} takes only its base. {_ADVICE}"
+            f"{model_type!r} takes only its base. {ADVICE}"
         )
     if rotary.sliding is not None:
         changes[rotary.sliding] = sliding.base
@@ -311,7 +263,7 @@ def _placed(
         if full.base != 10000:
             raise ValueError(
                 f"rope_parameters.rope_theta is {full.base:g}, and mlx-lm's file of type {model_type!r} has 10000 "
-                f"written into it. {_ADVICE}"
+                f"written into it. {ADVICE}"
             )
     elif "." in rotary.base:
         part, key = rotary.base.split(".")
@@ -337,7 +289,7 @@ def _check_equal(settings: Mapping[str, Setting | None], model_type: str) -> Non
     if any(other != first for other in others):
         raise ValueError(
             f"rope_parameters differs between {' and '.join(sorted(settings))}, and mlx-lm's file of type "
-            f"{model_type!r} has one rotary embedding for all layers. {_ADVICE}"
+            f"{model_type!r} has one rotary embedding for all layers. {ADVICE}"
         )
 
 
@@ -345,7 +297,7 @@ def _check_olmo3(full: Setting, sliding: Setting) -> None:
     if full.base != sliding.base or sliding.scaling is not None:
         raise ValueError(
             f"rope_parameters.sliding_attention.rope_theta is {sliding.base:g} and that of full_attention "
-            f"{full.base:g}, and mlx-lm's file of type 'olmo3' has one base, scaled on full layers only. {_ADVICE}"
+            f"{full.base:g}, and mlx-lm's file of type 'olmo3' has one base, scaled on full layers only. {ADVICE}"
         )
 
 
@@ -360,7 +312,7 @@ def _check_share(setting: Setting, config: Mapping[str, Any], model_type: str) -
             return
     raise ValueError(
         f"rope_parameters.partial_rotary_factor is {share}, and mlx-lm's file of type {model_type!r} rotates whole "
-        f"heads. {_ADVICE}"
+        f"heads. {ADVICE}"
     )
 
 
@@ -370,7 +322,9 @@ def _by_list(settings: Mapping[str, Setting | None], config: Mapping[str, Any]) 
     ordered = [settings[label] for label in types]
     scaled = {label: setting.scaling for label, setting in settings.items() if setting and setting.scaling}
     if len({repr(scaling) for scaling in scaled.values()}) > 1:
-        raise ValueError(f"rope_parameters scales {' and '.join(sorted(scaled))} differently, and step3p5 has one scaling")
+        raise ValueError(
+            f"rope_parameters scales {' and '.join(sorted(scaled))} differently, and step3p5 has one scaling"
+        )
     return {
         "rope_scaling": next(iter(scaled.values()), None),
         "yarn_only_types": sorted(scaled) or None,
@@ -382,15 +336,19 @@ def _by_list(settings: Mapping[str, Setting | None], config: Mapping[str, Any]) 
 def _particular(setting: Setting, config: Mapping[str, Any], model_type: str) -> dict[str, Any]:
     """What single files need besides: most of them cannot be told that nothing is scaled."""
     scaling, longest = setting.scaling, config.get("max_position_embeddings")
-    head = config.get("head_dim") or (config["hidden_size"] // config["num_attention_heads"] if "hidden_size" in config else 0)
+    head = config.get("head_dim") or (
+        config["hidden_size"] // config["num_attention_heads"] if "hidden_size" in config else 0
+    )
     if model_type == "minimax":
-        return {"rotary_dim": int(head * setting.share) if setting.share is not None else config.get("rotary_dim", head)}
+        return {
+            "rotary_dim": int(head * setting.share) if setting.share is not None else config.get("rotary_dim", head)
+        }
     if model_type == "bailing_moe" and setting.share is not None:
         return {"rotary_dim": None}
     if model_type == "muse_glimmer" and (others := set(config.get("layer_rope_theta") or ()) - {0, setting.base}):
         raise ValueError(
             f"layer_rope_theta holds {others.pop():g} beside rope_parameters.rope_theta={setting.base:g}, and mlx-lm's "
-            f"file of type {model_type!r} has one base. {_ADVICE}"
+            f"file of type {model_type!r} has one base. {ADVICE}"
         )
     if model_type in ("phi3", "phimoe") and scaling and "original_max_position_embeddings" in scaling:
         return {"original_max_position_embeddings": scaling["original_max_position_embeddings"]}
@@ -399,9 +357,7 @@ def _particular(setting: Setting, config: Mapping[str, Any], model_type: str) ->
     if model_type == "deepseek_v2":
         return {"rope_scaling": {"type": "yarn", "factor": 1.0, "original_max_position_embeddings": longest}}
     if model_type == "minicpm3":
-        return {
-            "rope_scaling": {"type": "longrope", "original_max_position_embeddings": longest, "long_factor": 1.0}
-        }
+        return {"rope_scaling": {"type": "longrope", "original_max_position_embeddings": longest, "long_factor": 1.0}}
     if model_type == "hunyuan":
         return {"rope_scaling": {"type": "dynamic", "alpha": 1.0, "factor": 1.0}}
     return {}
