@@ -46,6 +46,7 @@ _SAID: dict[str, dict[str, Any]] = {
         "swa_num_key_value_heads": 4,  # transformers' class: twice as many
         "mlp_layer_types": ["dense", "sparse", "sparse"],
     },
+    "ministral3": {"sliding_window": None, "layer_types": None},  # transformers' class: a window on every layer or none
     "muse_glimmer": {"final_logit_softcapping": 20.0, "output_multiplier": 0.2, "layer_rope_theta": [BASE, 0, BASE]},
     "qwen2_moe": {"norm_topk_prob": False},
     "solar_open": {"first_k_dense_replace": 0},
@@ -90,7 +91,7 @@ def old_form(family: Family) -> dict[str, Any]:
 
 def parameters(family: Family) -> dict[str, Any]:
     """The `rope_parameters` of `old_form`."""
-    text, kind = text_of(family.config), family.model_type
+    text, kind = text_of(configuration(family)), family.model_type
     if kind in _BY_LAYER:
         return _by_layer(kind)
     if kind in _LOCAL_KEYS or kind == "olmo3" or kind == "step3p5":

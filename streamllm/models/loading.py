@@ -202,6 +202,8 @@ def _load(folder: Path, adapter_path: str | None) -> tuple[Any, Any]:
         read = as_mlx_lm_reads(config)
     except ValueError as error:
         raise ModelError(f"{folder / 'config.json'}: {_first_line(error)}") from error
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{folder / 'config.json'} is not what mlx-lm reads: {_what(error)}") from error
     changes = {key: value for key, value in read.items() if key not in config or config[key] != value}
     try:
         # Else transformers asks on the terminal whether code of the folder may run.
@@ -240,13 +242,13 @@ def _refuse_own_code(folder: Path) -> None:
 
 
 def _cause(folder: Path) -> str:
-    """What to do after mlx-lm has not loaded a model: its weights were cut off, or do not fit its configuration."""
+    """What to do after mlx-lm has not loaded a model: its weights were cut off, or its files do not fit."""
     for weights in sorted(folder.glob("*.safetensors")):
         if not is_whole(weights):
             return f"{weights.name} was cut off while copying or downloading: fetch it again"
     return (
-        f"config.json and the weights are not what mlx-lm {version('mlx-lm')} reads for this model_type: take a folder "
-        "that mlx_lm.convert wrote, or a model of another type (docs/configs.md)"
+        f"Its config.json, weights or tokenizer are not what mlx-lm {version('mlx-lm')} reads for this model_type: take "
+        "a folder that mlx_lm.convert wrote, or a model of another type (docs/configs.md)"
     )
 
 

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from streamllm.models.families import check_supported, resolve
 from streamllm.models.rotary import flattened
 
 log = logging.getLogger(__name__)
@@ -70,10 +71,8 @@ _WARNED: dict[str, str] = {
 }
 
 _NEEDS_HEAD_DIM = frozenset(("exaone4", "exaone_moe", "glm4", "glm4_moe", "qwen3", "qwen3_moe", "glm", "seed_oss"))
-_READS_LAYER_TYPES = frozenset(
-    ("afmoe", "exaone_moe", "gemma3n", "gemma4_text", "gpt_oss", "laguna", "llama", "mellum", "ministral3")
-    + ("muse_glimmer", "olmo3", "spark2_5", "step3p5")
-)
+_READS_LAYER_TYPES = frozenset(("afmoe", "exaone_moe", "gemma3n", "gemma4_text", "gpt_oss", "laguna", "llama"))
+_READS_LAYER_TYPES |= frozenset(("mellum", "ministral3", "muse_glimmer", "olmo3", "spark2_5", "step3p5"))
 
 
 def as_mlx_lm_reads(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -86,10 +85,10 @@ def as_mlx_lm_reads(config: Mapping[str, Any]) -> dict[str, Any]:
         All of ``config``, with what had to change. A key that must not be read is None.
 
     Raises:
-        ValueError: mlx-lm's file of that type cannot compute what ``config`` says; one line with key and value.
+        ValueError: the type is not supported, or mlx-lm's file of it cannot compute what ``config`` says; one line
+            with key and value.
     """
-    from streamllm.models.families import resolve
-
+    check_supported(config["model_type"])
     model_type = resolve(config["model_type"])
     if "text_config" not in config:
         return {**config, **_text(config, _TEXT_TYPES.get(model_type, model_type))}

@@ -171,7 +171,7 @@ def _setting(
     """Checks every key of ``given`` (one layer type's part of `rope_parameters`)."""
     given = {key: value for key, value in given.items() if value is not None}
     kind = given.get("rope_type", given.get("type", "default"))
-    kind = {"su": "longrope", "mrope": "default", "axial": "default"}.get(kind, kind)
+    kind = {"su": "longrope", "mrope": "default"}.get(kind, kind)
     if kind != "default" and kind not in rotary.scaled:
         raise ValueError(
             f"{where}.rope_type is {kind!r}, which mlx-lm's file of type {model_type!r} does not compute (it "
@@ -187,14 +187,11 @@ def _setting(
                 f"embeddings of type {model_type!r}. If the model computes the same without it, remove it from "
                 "config.json"
             )
-    scaling: dict[str, Any] = {key: given[key] for key in (*_KEYS[kind], *rotary.extra) if key in given}
+    extra = rotary.extra if kind != "default" or rotary.place == "parameters" else ()
+    scaling: dict[str, Any] = {key: given[key] for key in (*_KEYS[kind], *extra) if key in given}
     if kind == "yarn":
+        _check_truncated(scaling, model_type, where)
         scaling = as_yarn(scaling, config, where)
-        if scaling.get("truncate") is False and model_type not in _UNTRUNCATED:
-            raise ValueError(
-                f"{where}.truncate is False, and mlx-lm's file of type {model_type!r} rounds where yarn begins. "
-                f"{ADVICE}"
-            )
     elif kind == "longrope":
         scaling = as_longrope(scaling, config, where)
     elif kind == "linear":
@@ -210,14 +207,29 @@ def _setting(
     return Setting(given["rope_theta"], given.get("partial_rotary_factor"), named)
 
 
+def _check_truncated(scaling: Mapping[str, Any], model_type: str, where: str) -> None:
+    if scaling.get("truncate") is False and model_type not in _UNTRUNCATED:
+        raise ValueError(
+            f"{where}.truncate is False, and mlx-lm's file of type {model_type!r} rounds where yarn begins. {ADVICE}"
+        )
+
+
 def _old_form(config: Mapping[str, Any], model_type: str, rotary: Rotary) -> dict[str, Any]:
     """A configuration in the old form is left as it is, but for what mlx-lm would compute otherwise, unasked."""
+    if rotary.base is None and (base := config.get("rotary_emb_base", 10000)) != 10000:
+        raise ValueError(
+            f"rotary_emb_base is {base}, and mlx-lm's file of type {model_type!r} has 10000 written into it. {ADVICE}"
+        )
     scaling = config.get("rope_scaling")
     if not isinstance(scaling, dict):
         return {}
     kind = scaling.get("rope_type") or scaling.get("type") or "default"
     if kind in ("longrope", "su") and "longrope" in rotary.scaled:
         return {"rope_scaling": scaling | short_factors(scaling)}
+    if kind == "yarn" and "yarn" in rotary.scaled:
+        _check_truncated(scaling, model_type, "rope_scaling")
+        said = as_yarn(dict(scaling), config, "rope_scaling")
+        return {} if said == scaling else {"rope_scaling": said}
     if kind not in ("default", "mrope", "deepseek_yarn", "telechat3-yarn", *rotary.scaled):
         raise ValueError(
             f"rope_scaling is of type {kind!r}, which mlx-lm's file of type {model_type!r} leaves out without a "
@@ -229,7 +241,7 @@ def _old_form(config: Mapping[str, Any], model_type: str, rotary: Rotary) -> dic
 def _placed(
     settings: Mapping[str, Setting], config: Mapping[str, Any], model_type: str, rotary: Rotary
 ) -> dict[str, Any]:
-    types = set(config.get("layer_types") or ()) or {"full_attention"}
+    types = set(config.get("layer_types") or ()) or set(settings) - {""} or {"full_attention"}
     full = settings.get("") or settings.get("full_attention") or next(iter(settings.values()))
     of_type = {label: settings.get(label) or settings.get("") for label in types}
     if missing := sorted(label for label, setting in of_type.items() if setting is None):

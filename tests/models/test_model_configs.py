@@ -178,6 +178,8 @@ def test_yarn_multiplies_by_what_transformers_does(given: dict[str, float], fact
 
     scaling = as_mlx_lm_reads(llama(YARN | given))["rope_scaling"]
     assert initialize_rope(8, BASE, False, scaling).mscale == pytest.approx(factor, rel=1e-9)
+    old = llama({}, rope_theta=BASE, rope_scaling=YARN | given) | {"rope_parameters": None}
+    assert initialize_rope(8, BASE, False, as_mlx_lm_reads(old)["rope_scaling"]).mscale == pytest.approx(factor)
 
 
 def test_yarn_that_is_not_rounded_has_the_frequencies_of_transformers() -> None:
@@ -280,6 +282,14 @@ def test_the_error_of_a_folder_names_its_configuration(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config))
     where = re.escape(str(tmp_path / "config.json"))
     with pytest.raises(ModelError, match=rf"^{where}: rope_parameters\.rope_type is 'spiral'"):
+        ModelConfig(str(tmp_path)).load()
+
+
+def test_a_configuration_that_lacks_what_is_needed_is_one_error(tmp_path: Path) -> None:
+    folder_of("llama", tmp_path)
+    config = {"model_type": "qwen3_moe", "hidden_size": 32, "rope_parameters": {"rope_theta": BASE}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match=r"config\.json is not what mlx-lm reads: no 'num_attention_heads'"):
         ModelConfig(str(tmp_path)).load()
 
 
