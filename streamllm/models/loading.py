@@ -4,6 +4,7 @@ they are. Invariant: what cannot be loaded or cannot stream is a `ModelError` th
 import json
 import logging
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from streamllm.engine.paradigms.group import Group
 from streamllm.engine.paradigms.memory import Paradigm, TargetStart
 from streamllm.models.families import check_supported
 from streamllm.models.model import SETTINGS, StreamingModel
+from streamllm.models.model_configs import as_mlx_lm_reads
+from streamllm.models.rotary_scaling import mend
 from streamllm.prompt import Prompt, PromptTokens
 from streamllm.units import Unit
 
@@ -184,7 +187,7 @@ def _download(hub_id: str) -> Path:
 
 def _load(folder: Path, adapter_path: str | None) -> tuple[Any, Any]:
     from mlx_lm import load
-    from mlx_lm.utils import load_adapters
+    from mlx_lm.utils import load_adapters, load_config
 
     if adapter_path is not None and not (Path(adapter_path) / "adapter_config.json").exists():
         raise ModelError(
@@ -195,15 +198,21 @@ def _load(folder: Path, adapter_path: str | None) -> tuple[Any, Any]:
         raise ModelError(f"{folder} is not a whole model: it has no tokenizer ({', '.join(TOKENIZER_FILES)})")
     _refuse_own_code(folder)
     try:
+        config = load_config(folder)
+        read = as_mlx_lm_reads(config)
+    except ValueError as error:
+        raise ModelError(f"{folder / 'config.json'}: {_first_line(error)}") from error
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{folder / 'config.json'} is not what mlx-lm reads: {_what(error)}") from error
+    changes = {key: value for key, value in read.items() if key not in config or config[key] != value}
+    try:
         # Else transformers asks on the terminal whether code of the folder may run.
-        model, tokenizer = load(str(folder), tokenizer_config={"trust_remote_code": False})[:2]
+        model, tokenizer = load(str(folder), {"trust_remote_code": False}, model_config=changes)[:2]
     except FileNotFoundError as error:
         raise ModelError(f"{folder} is not a whole model: {_first_line(error)}") from error
     except (ValueError, RuntimeError, OSError, KeyError, TypeError) as error:
-        raise ModelError(
-            f"cannot load {folder}: {_first_line(error)}. If its weights were cut off while copying or "
-            "downloading, fetch them again"
-        ) from error
+        raise ModelError(f"cannot load {folder}: {_what(error)}. {_cause(folder)}") from error
+    mend(model, read)
     if adapter_path is not None:
         try:
             model = load_adapters(model, adapter_path)
@@ -230,6 +239,32 @@ def _refuse_own_code(folder: Path) -> None:
             f"{folder} needs code of its own (trust_remote_code), and streamllm runs no code of a model folder: take a "
             "version of the model whose tokenizer and architecture transformers and mlx-lm have"
         )
+
+
+def _cause(folder: Path) -> str:
+    """What to do after mlx-lm has not loaded a model: its weights were cut off, or its files do not fit."""
+    for weights in sorted(folder.glob("*.safetensors")):
+        if not is_whole(weights):
+            return f"{weights.name} was cut off while copying or downloading: fetch it again"
+    return (
+        f"Its config.json, weights or tokenizer are not what mlx-lm {version('mlx-lm')} reads for this model_type: take "
+        "a folder that mlx_lm.convert wrote, or a model of another type (docs/configs.md)"
+    )
+
+
+def is_whole(weights: Path) -> bool:
+    """Whether a .safetensors file is as long as its header says.
+
+    The format: 8 bytes for the length of the header, the header (JSON, with the place of each array), the arrays.
+    """
+    with weights.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        try:
+            header = json.loads(file.read(min(length, weights.stat().st_size)))
+            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+            return False
+    return bool(weights.stat().st_size == 8 + length + max(ends, default=0))
 
 
 def _unpacked(model: Any, quantized: bool | None) -> Any:
@@ -265,6 +300,11 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ModelError(f"{path} holds {content!r:.40}; a JSON object is needed, as mlx_lm.load reads (model_type …)")
     return content
+
+
+def _what(error: BaseException) -> str:
+    """A KeyError says only the key."""
+    return f"no {error}" if isinstance(error, KeyError) else _first_line(error).rstrip(".")
 
 
 def _first_line(error: BaseException) -> str:

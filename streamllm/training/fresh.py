@@ -12,6 +12,7 @@ import mlx.core as mx
 from mlx.utils import tree_flatten
 
 from streamllm.models.model import SETTINGS
+from streamllm.models.model_configs import as_mlx_lm_reads
 from streamllm.prompt import Prompt
 from streamllm.training.bpe import train_tokenizer
 
@@ -58,6 +59,6 @@ class FreshModel:
         (folder / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n")
         family = importlib.import_module(f"mlx_lm.models.{config['model_type']}")
         mx.random.seed(self.seed)
-        model = family.Model(family.ModelArgs.from_dict(config))
+        model = family.Model(family.ModelArgs.from_dict(as_mlx_lm_reads(config)))
         weights = dict(tree_flatten(model.parameters()))
         mx.save_safetensors(str(folder / "model.safetensors"), weights, {"format": "mlx"})

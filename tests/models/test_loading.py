@@ -162,7 +162,7 @@ def test_truncated_weights(folder: Path, kept: float) -> None:
     weights = folder / "model.safetensors"
     content = weights.read_bytes()
     weights.write_bytes(content[: int(kept * len(content)) if kept < 1 else int(kept)])
-    refused(folder, str(folder), "fetch them again")
+    refused(folder, str(folder), "model.safetensors was cut off", "fetch it again")
 
 
 def test_missing_weights(folder: Path) -> None:
