@@ -213,7 +213,7 @@ def number(value: Any) -> float:
 @contextlib.contextmanager
 def serving(keys: Sequence[str]) -> Iterator[str]:
     """The port of a server of the model and policy that ``keys`` choose."""
-    command = [sys.executable, "scripts/serve.py", *keys, "port=0"]
+    command = [sys.executable, "-m", "streamllm", "serve", *keys, "port=0"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as server:
         try:
             assert server.stdout is not None

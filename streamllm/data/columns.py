@@ -1,4 +1,4 @@
-"""Columns of text as sentence pairs: of rows that are there, or of rows that come one by one."""
+"""Columns of text as sentence pairs, from rows that are all there or that come one by one."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -171,7 +171,7 @@ class RowDataset(Dataset):
 
     def _examples(self, rows: Any, place: str) -> list[Example]:
         """The examples of a ``datasets.Dataset``; with a limit, only the rows that are taken are read."""
-        whole = self.limit is None or self.skip_empty  # what is empty is known only when it was read
+        whole = self.limit is None or self.skip_empty  # whether a cell is empty is known only once it has been read
         cells = read_columns(
             rows,
             place=place,

@@ -1,5 +1,6 @@
-"""The datasets of conf/dataset. Making one only checks its arguments; ``load`` reads it, checks every pair
-that it returns and gives `Example`s whose ids depend on neither ``shuffle`` nor ``limit``."""
+"""The base of all data sets. Making one only checks its arguments; ``load`` reads it and checks every pair.
+
+Invariant: the ids of its `Example`s depend on neither ``shuffle`` nor ``limit``."""
 
 import random
 import re
@@ -25,7 +26,7 @@ class Dataset(ABC):
         name: for tables, and the beginning of the ids of data that has none.
         limit: how many pairs to keep, after shuffling; all when None or when there are fewer.
         shuffle: whether to put the pairs in an order drawn from ``seed`` instead of that of the data.
-        seed: of the order; the first n pairs of an order are the same for every ``limit``.
+        seed: of the order, which does not depend on ``limit``.
         skip_empty: leave out pairs of which a side is empty, instead of raising.
         source_unit: "word" or "character"; None: as `unit_of` says. Never None once made.
         target_unit: as well, for the target.

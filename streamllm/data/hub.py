@@ -24,7 +24,7 @@ class HubDataset(RowDataset):
         path: the hub id, or a local folder that ``datasets`` can read.
         subset: what the hub calls a configuration, e.g. "iwslt2017-en-de".
         split: the split, e.g. "test"; slices such as "train[:1%]" are for the hub only.
-        hub_splits: names of splits that are called otherwise on the hub.
+        hub_splits: what the hub calls those splits that have another name there.
         revision: branch, tag or commit of the hub's repository.
         folder: the folder of the hub's repository that holds the splits, where it has no subsets.
         data_dir: a folder with text files ``<split>.<language>`` or ``<split>.<language>.gz``, read instead.
@@ -119,8 +119,8 @@ def load_hub(
 ) -> Any:
     """The rows (a ``datasets.Dataset``) of one split of a dataset of the hub, or of a folder.
 
-    With ``streaming`` they come one by one (a ``datasets.IterableDataset``), and of a dataset on the hub no copy is
-    made or found.
+    With ``streaming`` they come one by one (a ``datasets.IterableDataset``); a data set on the hub is then neither
+    copied to the disk nor read from an earlier copy.
 
     Without a network, ``datasets``' own copy of an earlier download is read. ``otherwise`` says, for the
     error, what to do when there is none.
@@ -149,7 +149,7 @@ def load_hub(
 
 
 def _fetched_folder(path: str, revision: str | None, folder: str) -> str:
-    # `datasets` could read a folder of a repository itself, but would not find its copy again without a network.
+    # `datasets` could read the folder itself, but without a network it would not find its copy again.
     import huggingface_hub
 
     root = huggingface_hub.snapshot_download(path, repo_type="dataset", revision=revision, allow_patterns=f"{folder}/*")
@@ -159,7 +159,7 @@ def _fetched_folder(path: str, revision: str | None, folder: str) -> str:
 
 
 def _why_unreachable(endpoint: str) -> str | None:
-    """Why the hub cannot be asked, or None. One try of seconds; ``datasets`` would take half a minute."""
+    """Why the hub cannot be asked, or None. One try that takes seconds; ``datasets`` would take half a minute."""
     import datasets
     import huggingface_hub
 

@@ -1,5 +1,5 @@
-"""Lines of text files, plain or .gz. A line ends at a line feed and nowhere else: other line separators of Unicode are
-part of a sentence, and splitting at them would shift one side of a parallel text against the other."""
+"""Lines of text files, plain or .gz. A line ends at a line feed and nowhere else: other line separators of Unicode
+belong to a sentence. To split at them would shift one side of a parallel text against the other."""
 
 import difflib
 import gzip

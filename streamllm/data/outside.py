@@ -1,4 +1,4 @@
-"""What libraries need around them that fetch and parse for us: no bars, no warnings, no long wait, one plain error."""
+"""What is put around libraries that fetch and parse for us: no bars, no warnings, no long wait, one plain error."""
 
 import logging
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ def quiet_datasets() -> Iterator[Any]:
     for library in bars:
         library.disable_progress_bars()
     for logger in loggers:
-        logger.set_verbosity(logging.CRITICAL)  # what goes wrong is raised, so logging it too says it twice
+        logger.set_verbosity(logging.CRITICAL)  # an error is raised, so its log line would say it twice
     try:
         yield datasets
     finally:

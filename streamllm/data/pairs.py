@@ -1,5 +1,5 @@
 """Checks sentence pairs and makes examples of them, before any compute is spent: all at once, or one by one where
-memory does not hold the corpus. What is found at once in the first is found when it is reached in the second."""
+memory does not hold the corpus. Then a fault is found when its pair is reached."""
 
 from collections.abc import Iterator, Sequence
 

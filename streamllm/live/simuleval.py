@@ -80,9 +80,9 @@ class Segment:
 class Sentence:
     """The policy loop over one sentence, which stands still whenever it needs source that has not been pushed.
 
-    A client of this protocol cannot change a word that it has been given. Where a unit is extended after it was popped
-    (a comma that the model puts to it after the next read), the rest comes as a word of its own: see `as_sent`. To hold
-    units back until nothing can extend them would delay every one of them by the read that may follow it.
+    A client of this protocol cannot change a word that it has been given. If a unit is extended after it was popped
+    (the model adds a comma after the next read), the addition comes as a word of its own: see `as_sent`. To hold units
+    back until nothing can extend them would delay each of them by the read that may follow it.
 
     Call `pop` and `close` from one thread.
     """
@@ -160,10 +160,10 @@ class Sentence:
 
 
 def as_sent(trace: Trace) -> tuple[list[str], list[int]]:
-    """The words and delays that SimulEval records when it is served what ``trace`` is of.
+    """The words and delays that SimulEval records when it is served the translation of ``trace``.
 
-    They are the trace's own, except that the rest of an extended unit is a word with a delay of its own, and that
-    SimulEval pops nothing before its first push, so no delay is 0.
+    They are the trace's own, with two exceptions: the addition to an extended unit is a word with a delay of its own;
+    and no delay is 0, since SimulEval pops nothing before its first push.
     """
     words: list[str] = []
     delays: list[int] = []
@@ -190,7 +190,7 @@ def agent_server(
 ) -> "AgentServer":
     """A server of ``model`` and ``policy``, listening; ``serve_forever()`` makes it answer.
 
-    Sentences have no ids here, so those that sampling is seeded by are not those of a run.
+    Sentences have no ids here, so sampling is seeded otherwise than in a run.
 
     Raises: as `AgentServer`; ValueError: the policy needs to know the sentence (`policies.Oracle`).
     """
@@ -266,7 +266,7 @@ class _Handler(BaseHTTPRequestHandler):
             text = self.server.answer(self.command, urlsplit(self.path).path, self._body())
         except ProtocolError as error:
             status, text = error.status, _error(error)
-        except Exception as error:  # of the model or the policy: this sentence is lost, not the server
+        except Exception as error:  # an error of the model or the policy costs this sentence, not the server
             log.exception("%s %s", self.command, self.path)
             status, text = HTTPStatus.INTERNAL_SERVER_ERROR, _error(error)
         content = text.encode()

@@ -1,5 +1,5 @@
-"""Translation of words as they arrive: each is read the moment its last character is known, and the target
-is shown as it is written. A line is a sentence."""
+"""Translation of words as they arrive: a word is read as soon as its last character is known, and the target is shown
+as it is written. A line is a sentence."""
 
 import codecs
 import sys
@@ -18,8 +18,8 @@ ReadSome = Callable[[], bytes]  # waits for input; b"" at its end
 class Sentences:
     """Cuts arriving bytes (UTF-8) into sentences of units; asks for more only when it has to.
 
-    Iterate over it for sentences, each an iterator of units; what is left of a sentence when the next one is
-    asked for is skipped.
+    Iterate over it for sentences, each an iterator of units. If the next sentence is asked for early, the rest of the
+    one before is skipped.
     """
 
     def __init__(self, read_some: ReadSome, unit: Unit = "word"):

@@ -1,4 +1,4 @@
-"""Latency in seconds over a simulated arrival clock: source units arrive at a steady rate, compute adds to it.
+"""Latency in seconds on a simulated clock: source units arrive at a steady rate, and compute takes time, too.
 
 Deterministic with a cost model; with recorded times it depends on the machine.
 """
@@ -146,7 +146,7 @@ def _modelled(events: tuple[Event, ...], unit: Unit, read: float, write: float) 
         elif event.kind == "draft":
             drafted = split(event.text, unit)
             cost = write * len(drafted)
-        elif event.kind == "extend":  # not in the text of a draft, but in the draft if there is one
+        elif event.kind == "extend":  # the text of a draft leaves it out; the draft itself may hold it
             cost = 0.0 if drafted else write
         elif event.kind == "write":
             if drafted[:1] == [event.text]:

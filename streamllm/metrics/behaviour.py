@@ -35,9 +35,9 @@ def early_ends(trace: Trace, at_limit: Callable[[State], bool]) -> int:
     """How often the end token came while source remained: forced reads below the length limit, and the end token
     that ended the sentence early, if one did.
 
-    ``at_limit`` says whether the limit of units of the run holds the writing back in a state
-    (`engine.limits.Limits.reached`); of a forced read, a trace alone tells only whether it was at the limit of
-    tokens.
+    ``at_limit`` says whether the run's limit of units allows no more writing in a state
+    (`engine.limits.Limits.reached`). It is needed because a trace tells a forced read at the limit of tokens from
+    others, but not one at the limit of units.
     """
     ends = read = written = 0
     before = ""
@@ -51,11 +51,11 @@ def early_ends(trace: Trace, at_limit: Callable[[State], bool]) -> int:
 
 
 def displayed(trace: Trace, unit: Unit) -> list[list[str]]:
-    """The target as a reader saw it who was shown every draft: after each "draft" event the units written so far and
-    then the drafted ones, and at the end the units of the trace.
+    """The target as a reader would have seen it who was shown every draft. After each "draft" event these are the units
+    written so far, then the drafted ones; at the end, the units of the trace.
 
-    Written units are in their last form, since what extends one (a comma) takes nothing back; the text of a draft
-    does not hold it.
+    Written units are in their last form: text that extends one (a comma) takes nothing back. The text of a draft
+    leaves such text out.
     """
     shown: list[list[str]] = []
     written = 0

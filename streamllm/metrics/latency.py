@@ -168,7 +168,7 @@ defined for a sentence returns nan."""
 
 
 def reference_length(text: str, unit: str) -> int:
-    """The number of units of a reference as SimulEval counts them, which is not as ``segment.split`` does.
+    """The number of units of a reference as SimulEval counts them, which is not what ``units.split`` does.
 
     Words are what single spaces divide, so double and outer spaces count as empty words and an empty
     reference has length 1. Characters are all between the outer white space, inner spaces included.

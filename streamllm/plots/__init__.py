@@ -1,6 +1,6 @@
-"""Figures for papers and notebooks: each function takes runs or traces and returns the Axes, those of a new figure
-only where none are given. Nothing is shown, saved or set globally, and no label covers another. May import runs and
-metrics."""
+"""Figures for papers and notebooks. Each function takes runs or traces and draws on the Axes that it is given, else on
+those of a new figure, and returns them. Nothing is shown, saved or set globally, and no label covers another. May
+import runs and metrics."""
 
 from typing import TYPE_CHECKING
 

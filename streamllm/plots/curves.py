@@ -54,14 +54,14 @@ def quality_latency(
     Args:
         runs: a row for each run, as `streamllm.runs.load.load_runs` gives; rows without ``x`` or ``y`` are left out.
         x, y: columns of a latency and of a quality.
-        by: what makes a line: a column; "policy" and "paradigm" are made of their ``_target_`` where they are absent.
+        by: the column whose values are the lines. Where "policy" or "paradigm" is absent, it is made of ``_target_``.
         band: intervals ``<y>_low`` and ``<y>_high`` with the index of ``runs``, as
             `streamllm.runs.compare.intervals` gives; drawn as bands.
         ax: where to draw; None makes a figure. Limits that it was given stay, and what lies beyond has no label.
         reference: the line to measure the others by, drawn thick and black.
         points: whether to write at each point what sets it apart (`operating_points`), where there is room.
-        labels: whether to write the name of each line, or which names to write, at one of its ends, the late one if
-            there is room.
+        labels: whether to write the name of each line, or which names to write. A name stands at the late end of its
+            line, or at the early end where there is no room.
         pareto: whether to draw the front of what no other run beats (`pareto_front`), broad and grey.
         styles: looks for lines by name, in place of the usual ones.
 
@@ -143,8 +143,8 @@ def quality_latency_panels(
 
 
 def pareto_front(runs: "pandas.DataFrame", x: str = "laal", y: str = "bleu") -> "pandas.DataFrame":
-    """The runs that no other beats, from early to late: each is better than all that are no later. Of ``y``, lower is
-    better if its score says so."""
+    """The runs that no other beats, from early to late: each is better than all runs that are as early or earlier.
+    Lower values of ``y`` are better if its score says so."""
     lower = score_of(y, runs).higher_is_better is False
     ordered = runs.dropna(subset=[x, y]).sort_values([x, y], ascending=[True, lower])
     good = -ordered[y] if lower else ordered[y]

@@ -20,7 +20,7 @@ Point = tuple[float, float]
 
 OUTLINE = (withStroke(linewidth=3, foreground="white"),)
 TIED = 1.2  # a label further from its point than this many of its heights gets a line to it
-# What is to be avoided, in heights of a label that it would rather stand away:
+# What a label avoids: how many of its heights it would rather stand further away than
 ELSEWHERE = 2.0  # at the second choice of a point
 MISTAKEN = 1.5  # nearer to the marker of another point
 CROSSED = 8.0  # its tie goes through another label
@@ -30,8 +30,8 @@ UNDERLAID = 0.4  # on four pixels of a line
 
 @dataclass(frozen=True)
 class Label:
-    """Text for the point ``at`` (data coordinates), or for ``else_at`` where there is much more room. One that is
-    not ``needed`` is left out where there is none close by."""
+    """Text for the point ``at`` (data coordinates), or for ``else_at`` if there is much more room. A label that is not
+    ``needed`` is left out if there is no room close by."""
 
     text: str
     at: Point
@@ -148,8 +148,7 @@ def _best(
     lines: NDArray[Any],
     markers: NDArray[Any],
 ) -> tuple[float, Bbox] | None:
-    """The box with the least ink below it, and then the nearest, of those inside the frame that are free; and what
-    it costs."""
+    """Of the free boxes inside the frame, the one with the least ink below it, then the nearest; and what it costs."""
     best: Bbox | None = None
     least = math.inf
     gaps = height * (np.array([0.6, 1, 1.4, 2, 3, 4, 5.5, 7, 9, 12, 16, 21]) if needed else np.array([0.5, 0.9]))

@@ -46,9 +46,9 @@ FORCED: dict[str, Any] = {"linestyle": "", "marker": ">", "markersize": 8, "mfc"
 def read_write_path(traces: Trace | Mapping[str, Trace], ax: Axes | None = None) -> Axes:
     """The way of one sentence through source (to the right) and target (downwards).
 
-    A step to the right is a READ; a mark in a word's row is its WRITE, in the column of the last unit read by
-    then. Of one trace, what each target unit could see is shaded, and the diagonal is dotted. Of several, each
-    has its colour, and its words stand in a column below its name.
+    A step to the right is a READ; a mark in a word's row is its WRITE, in the column of the last unit read by then.
+    With one trace, what each target unit could see is shaded, and the diagonal is dotted. With several, each has its
+    colour, and its words stand in a column below its name.
 
     Args:
         traces: one, or several of the same sentence by name, e.g. of the policy.
@@ -106,8 +106,8 @@ def path_png(trace: Trace) -> bytes:
 
 
 def _draw_path(ax: Axes, trace: Trace, name: str, color: str, place: float, paths: int) -> None:
-    """The staircase, the writes on it and the forced reads. ``place``, around 0 among so many ``paths``, keeps those
-    apart that go the same way, and stands their marks side by side in a cell."""
+    """The staircase, the writes on it and the forced reads. Paths that go the same way are kept apart, and their
+    marks stand side by side in a cell: ``place`` is this path's among ``paths``, around 0."""
     shift, beside = 0.12 * place, min(0.28, 0.84 / paths) * place
     delays, rows = np.array(trace.delays, float), np.arange(len(trace.delays))
     read = max([sum(event.kind in ("read", "forced_read") for event in trace.events), *trace.delays[-1:]])
@@ -297,7 +297,7 @@ def sentence_comparison(
 
 
 def _judged(later: int, better: int) -> str:
-    """Blue for what is gained in both ways, red for what is lost in both."""
+    """Blue where run B is better and earlier, red where it is worse and later."""
     return {(-1, 1): BLUE, (1, -1): VERMILLION}.get((later, better), GREY)
 
 

@@ -11,10 +11,10 @@ from streamllm.records import READ, WRITE, Action, Decide, Example, State
 class AlignAtt:
     """READ iff the source unit that the next token attends to most is among the last ``f``.
 
-    Papi et al. 2023 (arXiv 2305.11408), with units for its audio frames, self-attention to the source for its
-    cross-attention, and one look for each target unit, at its first token. ``heads`` are the pairs of layer and head
-    that are looked at; None: those that the model names. A decision costs the forward that writing needs anyway (with
-    attention read out, which is slower than without).
+    Papi et al. 2023 (arXiv 2305.11408). Where the paper has audio frames and cross-attention, this has units and
+    self-attention to the source; it looks once for each target unit, at its first token. ``heads`` are the pairs of
+    layer and head that are looked at; None takes those that the model names. A decision costs the forward that writing
+    needs anyway (with attention read out, which is slower than without).
 
     Raises:
         ValueError: f is not an integer of at least 1, or heads are not pairs of layer and head.

@@ -1,4 +1,4 @@
-"""What policies share that draft hypotheses: their alignment, their agreement, and committing to a prefix of one.
+"""What the policies that draft hypotheses share: to align hypotheses, to find where they agree, to commit to a prefix.
 
 Invariant: a prefix that is committed to ends with a whole unit, and tears no token that holds several units.
 """
@@ -10,13 +10,13 @@ from streamllm.records import READ, WRITE, Action, Hypothesis, State, Write
 
 
 def units(hypothesis: Hypothesis) -> int:
-    """How many units it adds: what extends the last written one is none of its own."""
+    """How many units it adds. Text that extends the last written unit is no unit of its own."""
     return sum(not emission.extends for emission in hypothesis)
 
 
 def after(hypothesis: Hypothesis, written: int) -> Hypothesis:
-    """What is left of a hypothesis when ``written`` of its units have been written; what comes before one of them has
-    been written too."""
+    """What is left of a hypothesis when ``written`` of its units, and whatever stands before them, have been
+    written."""
     if written <= 0:
         return hypothesis
     return hypothesis[written + len(hypothesis) - units(hypothesis) :]

@@ -12,9 +12,10 @@ class MultiK:
     likeliest next token has a probability of at least rho(k).
 
     Zheng et al. 2020 (arXiv 2004.13169), where it composes wait-k policies: the thresholds go in a straight line from
-    ``threshold_min`` at ``k_min`` to ``threshold_max`` at ``k_max``. There, the model of wait-k gives the probability
-    at lag k; here, one model does, which the bundled one was trained for (k drawn for each sentence). A unit is judged
-    by its first token. A decision between the bounds costs the forward that writing needs anyway.
+    ``threshold_min`` at ``k_min`` to ``threshold_max`` at ``k_max``. In the paper, the probability at lag k comes from
+    the model that was trained for wait-k. Here one model gives all of them; the bundled one was trained for that (k
+    drawn for each sentence). A unit is judged by its first token. A decision between the bounds costs the forward that
+    writing needs anyway.
 
     Raises:
         ValueError: a bound is not at least 1, k_max is below k_min, or a threshold is not a probability.

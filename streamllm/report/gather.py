@@ -55,8 +55,8 @@ class Result:
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run. ``title`` tells it from the others; ``setting`` is what its policy was set to, ``varied`` other
-    keys that differ between runs, ``interval`` that of BLEU, and ``own`` what its own metrics are called.
+    """A finished run. ``title`` tells it from the others. ``setting`` is what its policy was set to, ``varied`` holds
+    other keys that differ between runs, ``interval`` is that of BLEU, and ``own`` is what its own metrics are called.
     ``results`` go by the number of the sentence."""
 
     title: str

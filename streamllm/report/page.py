@@ -36,7 +36,7 @@ def render(report: Report) -> str:
         "script": script,
     }
     template = (resources / "page.html").read_text(encoding="utf-8")
-    return re.sub(r"\{\{([a-z-]+)\}\}", lambda found: parts[found[1]], template)  # once: data may hold {{…}} too
+    return re.sub(r"\{\{([a-z-]+)\}\}", lambda found: parts[found[1]], template)  # in one pass: data may hold {{…}} too
 
 
 def _escaped(text: object) -> str:
@@ -155,7 +155,7 @@ def _minus(number: str) -> str:
 
 
 def _provenance(report: Report) -> str:
-    """How each run was made, and what all runs share, as metrics must not be read without it."""
+    """How each run was made, and what all runs share: without it, metrics must not be read."""
     rows = "".join(
         f'<tr><th scope="row">{_escaped(run.title)}</th><td>{_escaped(run.folder)}</td>'
         f"<td><code>{_escaped(run.environment.get('command', '–'))}</code></td>"
@@ -182,7 +182,7 @@ def _provenance(report: Report) -> str:
 
 
 def _data(report: Report, drawn: Iterable[Figure]) -> dict[str, Any]:
-    """What page.js reads, in columns. Where units are what single spaces divide a text into, they are left out (0)."""
+    """What page.js reads, in columns. Units are left out (0) where single spaces divide the text into them."""
     sentences = report.sentences
     return {
         "shown": _shown_at_first(report.runs),

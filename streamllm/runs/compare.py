@@ -259,7 +259,7 @@ def _bleu_of_sums(sums: Array, scorer: "BLEU") -> Array:
 
 
 def _resample(sentences: int, samples: int, seed: int) -> Array:
-    """How often each sentence is in each sample: (samples, sentences). The draws are sacrebleu's."""
+    """How often each sample holds each sentence: (samples, sentences). The draws are sacrebleu's."""
     drawn = np.random.default_rng(seed).choice(sentences, size=(samples, sentences), replace=True)
     return np.stack([np.bincount(row, minlength=sentences) for row in drawn]).astype(np.float64)
 

@@ -1,8 +1,8 @@
 """Run folders: addressed by their configuration, written sentence by sentence, resumable after any kill.
 
-Invariant: every byte of ``predictions.jsonl`` follows from the configuration and the batch size, which decides a
-near-tie here and there. What the clock said is kept beside it in ``timings.jsonl``, so an interrupted run ends with the
-same bytes as an uninterrupted one.
+Invariant: every byte of ``predictions.jsonl`` follows from the configuration and the batch size (which decides a
+near-tie here and there), so an interrupted run ends with the same bytes as an uninterrupted one. Times are kept beside
+it, in ``timings.jsonl``.
 """
 
 import json
@@ -92,11 +92,11 @@ class RunFolder(StoredRun):
             held.close()
 
     def begin(self, config: Mapping[str, Any], environment: Mapping[str, Any], traces: bool = True) -> None:
-        """Write configuration and environment if they are not there, and make the folder ready for `append`: what a
-        kill left of a last line is cut off.
+        """Write configuration and environment if they are not there, and make the folder ready for `append`: a last
+        line that a kill cut short is removed.
 
         Args:
-            traces: False where the run has none, such as a training; then there is no file for them.
+            traces: False for a run without traces, such as a training: then there is no file for them.
 
         Raises:
             RunError: a line before the last is damaged.

@@ -83,7 +83,7 @@ def json_line(values: Mapping[str, Any]) -> bytes:
 
 
 def matching(prediction: Mapping[str, Any], timing: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    """``timing`` if it is of this very translation: hand-edited files may disagree in length."""
+    """``timing`` if it belongs to this very translation; files that were edited by hand may disagree in length."""
     if timing is None or len(timing["events"]) != len(prediction["events"]):
         return None
     return timing if len(timing["elapsed"]) == len(prediction["elapsed"]) else None

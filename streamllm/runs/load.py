@@ -44,7 +44,8 @@ def load_traces(run: str | os.PathLike[str]) -> list[Trace]:
 def load_delays(run: str | os.PathLike[str]) -> dict[str, list[int]]:
     """After how many units each unit of each sentence of a run was written, to replay it (`policies.Oracle`).
 
-    What was written after the end of the source counts one more than the source has: that end was read, too.
+    For a unit written after the end of the source it is one more than the source has units, since its end was read,
+    too.
 
     Raises: as `load_traces`.
     """

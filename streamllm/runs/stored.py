@@ -45,7 +45,7 @@ class StoredRun:
             ) from error
 
     def environment(self) -> dict[str, Any]:
-        """What the run was begun with (`streamllm.environment`); empty before that."""
+        """What the run was begun with (`streamllm.runs.environment`); empty before that."""
         path = self.path / ENVIRONMENT
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         return found
