@@ -1,0 +1,181 @@
+"""Tokenizers as their folders say: loaded from the file itself, compared with it, and proven by a round trip. What is
+left to transformers, it changes for some model types."""
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from streamllm.prompt import PromptTokens
+
+log = logging.getLogger(__name__)
+
+# A type of transformers whose tokenizer is the general one, `TokenizersBackend`: it takes normalizer, pre-tokenizer and
+# decoder from the file. Those of Qwen2, Llama, Gemma and others bring their own.
+GENERAL = {"tokenizer_type": "olmo2"}
+WHOLE_FILES = ("tokenizer.json", "tokenizer.model", "tekken.json")
+WORDS = ("two", "Hello,", "naïve", "Straße", "2012", "d'été!", "Ελλάδα", "привет", "你好", "😀")
+# Classes that put a BOS token before every text unless told otherwise, which the general one does not.
+WITH_BOS = ("Llama", "CodeLlama", "Gemma")
+
+
+def settings(folder: Path) -> dict[str, Any]:
+    """What ``mlx_lm.load`` is to hand to transformers for the tokenizer of ``folder``."""
+    return dict(GENERAL) if any((folder / name).exists() for name in WHOLE_FILES) else {}
+
+
+def as_the_folder_says(folder: Path, tokenizer: Any) -> None:
+    """Complete mlx-lm's TokenizerWrapper, loaded with `settings`, in place: BOS, end tokens, control pieces.
+
+    Raises:
+        ValueError: a word becomes other tokens than by the file of the folder alone.
+    """
+    config = _read(folder / "tokenizer_config.json")
+    alone = _file_alone(folder)
+    if alone is not None:
+        encode, has_rules_for_bos = alone
+        _compare(folder, tokenizer, encode, config)
+        if str(config.get("tokenizer_class")).startswith(WITH_BOS):
+            bos = _read(folder / "config.json").get("bos_token_id")
+            if tokenizer.bos_token_id is None and isinstance(bos, int):
+                tokenizer.bos_token = tokenizer.convert_ids_to_tokens([bos])[0]
+            if tokenizer.bos_token_id is not None and not has_rules_for_bos and "add_bos_token" not in config:
+                tokenizer.add_bos_token = True
+    tokenizer.eos_token_ids = _end_tokens(folder) | set(tokenizer.eos_token_ids)
+    if tokenizer.eos_token_id is None and tokenizer.eos_token_ids:
+        tokenizer.eos_token = tokenizer.convert_ids_to_tokens([min(tokenizer.eos_token_ids)])[0]
+
+
+def check(tokens: PromptTokens, model: Any) -> None:
+    """Prove on a short text that words survive, and that every token has its row in the model.
+
+    Raises:
+        ValueError: they do not, or a token that can be fed or ends a sentence has no row.
+    """
+    _check_round_trip(tokens)
+    _check_rows(tokens, model)
+
+
+def _file_alone(folder: Path) -> tuple[Callable[[str], list[int]], bool] | None:
+    """How the tokenizer's file encodes a text without transformers, and whether it says itself if a BOS token goes
+    first; None where nothing but transformers reads it."""
+    if (folder / "tokenizer.json").exists():
+        from tokenizers import Tokenizer
+
+        file = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        file.no_truncation()
+        file.no_padding()
+        return lambda text: list(file.encode(text, add_special_tokens=False).ids), file.post_processor is not None
+    if (folder / "tokenizer.model").exists():
+        from sentencepiece import SentencePieceProcessor
+
+        try:
+            sentencepiece = SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
+        except RuntimeError:  # tiktoken's files bear this name, too
+            return None
+        return lambda text: list(sentencepiece.encode(text)), False
+    return None
+
+
+def _compare(folder: Path, tokenizer: Any, encode: Callable[[str], list[int]], config: dict[str, Any]) -> None:
+    if config.get("fix_mistral_regex"):  # the folder asks for another pre-tokenizer than its file has
+        return
+    added = tokenizer.added_tokens_decoder
+    for word in WORDS:
+        loaded, alone = tokenizer.encode(word, add_special_tokens=False), encode(word)
+        if loaded != alone and not any(token in added for token in loaded):
+            raise ValueError(
+                f"the tokenizer of {folder} is loaded otherwise than its file says: {word!r} becomes "
+                f"{tokenizer.convert_ids_to_tokens(loaded)}, and {tokenizer.convert_ids_to_tokens(alone)} by the file "
+                "alone. Save it as one tokenizer.json (`AutoTokenizer.from_pretrained(…).save_pretrained(…)` with the "
+                "version of transformers that the model was trained with)"
+            )
+
+
+def _end_tokens(folder: Path) -> set[int]:
+    """All that the configurations of a folder call end tokens; mlx-lm takes those of one file."""
+    configs = [_read(folder / "config.json"), _read(folder / "generation_config.json")]
+    found: set[int] = set()
+    for config in (*configs, configs[0].get("text_config") or {}):
+        given = config.get("eos_token_id")
+        found |= {
+            token for token in (given if isinstance(given, list) else [given]) if type(token) is int and token >= 0
+        }
+    return found
+
+
+def _check_round_trip(tokens: PromptTokens) -> None:
+    vocabulary, unknown = tokens.vocabulary, tokens.vocabulary.unknown
+    unit, survived = tokens.target_unit, 0
+    fed: list[int] = []
+    for word in WORDS:
+        encoded = tokens.encode(tokens.spaced(word, first=not fed, unit=unit))
+        fed += encoded
+        said = tokens.decode(encoded)
+        if unknown in encoded:  # a letter that the vocabulary does not have
+            continue
+        if said not in (word, _normalised(tokens, word)):
+            raise ValueError(
+                f"the tokenizer does not give words back: {word!r} becomes {encoded}, which say {said!r}. Its "
+                "vocabulary and its rules do not fit: take the tokenizer's files from the model's first publisher"
+            )
+        if survived and unit == "word" and not tokens.starts_unit(encoded[0]):
+            raise ValueError(
+                f"the tokenizer's first token of {' ' + word!r} does not say that a word begins there, so no words can "
+                "be written: choose another model"
+            )
+        survived += 1
+    if not survived:
+        raise ValueError(
+            f"the tokenizer knows the letters of none of the words {', '.join(WORDS)}: choose another model"
+        )
+    own = vocabulary.tokenizer.decode(fed, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    said = vocabulary.text_of(fed)
+    if own.split() != said.split():
+        log.info("the tokenizer's own decoder says %.60r for %.60r: its vocabulary is read instead", own, said)
+
+
+def _normalised(tokens: PromptTokens, word: str) -> str:
+    backend = getattr(tokens.vocabulary.tokenizer, "backend_tokenizer", None)
+    rules = getattr(backend, "normalizer", None)
+    return word if rules is None else str(rules.normalize_str(word)).replace("▁", " ").strip()
+
+
+def _check_rows(tokens: PromptTokens, model: Any) -> None:
+    rows = _rows(model)
+    vocabulary = tokens.vocabulary
+    ids = vocabulary.tokenizer.get_vocab().values()
+    if rows is None or max(ids, default=0) < rows:
+        return
+    # Gemma 3 has a token for images that its models of text have no row for. No word becomes a control token.
+    fed = {*tokens.source_header, *tokens.source_footer, *tokens.target_header}
+    beyond = sorted(token for token in ids if token >= rows and (token in fed or token not in vocabulary.control))
+    if beyond:
+        raise ValueError(
+            f"the tokenizer has the token {vocabulary.piece(beyond[0])!r} as number {beyond[0]}, and the model has "
+            f"{rows} rows of embeddings (from 0): they do not belong together. Take the tokenizer's files from the "
+            "model's own folder"
+        )
+
+
+def _rows(model: Any) -> int | None:
+    """Of the table of token embeddings: the largest that is not one of positions."""
+    import mlx.nn as nn
+
+    tables = [
+        module.weight.shape[0]
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Embedding | nn.QuantizedEmbedding)
+        and "position" not in name
+        and not name.endswith("wpe")
+    ]
+    return max(tables, default=None)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # absent, or an error of those who need it
+        return {}
+    return content if isinstance(content, dict) else {}

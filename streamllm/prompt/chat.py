@@ -1,0 +1,67 @@
+"""Headers and footer out of a chat template. Nothing that depends on the clock enters them, and no thoughts stand
+before the translation."""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+SOURCE, TARGET = "⟦source⟧", "⟦target⟧"
+# The day on which every prompt is written: Llama 3's template falls back on it, too.
+DAY = datetime(2024, 7, 26)
+BY_HAND = "give the headers by hand: prompt.chat=false and prompt.source_header, source_footer, target_header"
+THINKING = (("<think>", "</think>"), ("<thinking>", "</thinking>"), ("<|think:start|>", "<|think:end|>"))
+
+
+def has_template(tokenizer: Any) -> bool:
+    return bool(getattr(tokenizer, "has_chat_template", getattr(tokenizer, "chat_template", None) is not None))
+
+
+def around_source(tokenizer: Any, instruction: str) -> tuple[str, str, str]:
+    """Source header, source footer and target header as the chat template writes them.
+
+    Raises:
+        ValueError: the template refuses a user's turn, or its text cannot be cut around the source.
+    """
+    user = {"role": "user", "content": instruction + SOURCE}
+    try:
+        text, with_end = _render(tokenizer, [user], True), _render(tokenizer, [user], False)
+    except Exception as error:  # jinja's, and whatever a template raises
+        raise ValueError(f"the chat template refuses a user's turn ({error}): {BY_HAND}") from error
+    if text.count(SOURCE) != 1:
+        raise ValueError(f"the chat template does not show the user's text exactly once: {BY_HAND}")
+    header, rest = text.split(SOURCE)
+    footer = with_end.partition(SOURCE)[2]
+    if not rest.startswith(footer):
+        raise ValueError(f"the chat template's generation prompt does not follow the user's turn: {BY_HAND}")
+    return header, footer, _without_thoughts(rest[len(footer) :], tokenizer)
+
+
+def after_target(tokenizer: Any) -> str:
+    """What the chat template writes after the assistant's text; "" where it cannot be told."""
+    turns = [{"role": "user", "content": SOURCE}, {"role": "assistant", "content": TARGET}]
+    try:
+        text = _render(tokenizer, turns, False)
+    except Exception:  # a template without an assistant's turn
+        return ""
+    return text.split(TARGET)[1].lstrip() if text.count(TARGET) == 1 else ""
+
+
+def _without_thoughts(target_header: str, tokenizer: Any) -> str:
+    """Close the thoughts that a template opens although it is asked not to (DeepSeek-R1, QwQ)."""
+    own = getattr(tokenizer, "think_start", None), getattr(tokenizer, "think_end", None)
+    for start, end in (own, *THINKING):
+        if start and end and target_header.count(start) > target_header.count(end):
+            line_break = "" if target_header.endswith("\n") else "\n"
+            return f"{target_header}{line_break}\n{end}\n\n"  # as Qwen3 writes no thoughts
+    return target_header
+
+
+def _render(tokenizer: Any, turns: list[dict[str, str]], add_generation_prompt: bool) -> str:
+    render: Callable[..., Any] = tokenizer.apply_chat_template
+    settings = {"tokenize": False, "add_generation_prompt": add_generation_prompt, "enable_thinking": False}
+    # Templates take the day from `date_string` (Llama 3) or `strftime_now` (Mistral, gpt-oss, Granite, SmolLM3).
+    clock = {"date_string": DAY.strftime("%d %b %Y"), "strftime_now": DAY.strftime}
+    try:
+        return str(render(turns, **settings, **clock))
+    except TypeError:  # one of mlx-lm's own in Python, which takes no more than it names
+        return str(render(turns, **settings))
