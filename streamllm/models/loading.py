@@ -198,7 +198,11 @@ def _load(folder: Path, adapter_path: str | None) -> tuple[Any, Any]:
         raise ModelError(f"{folder} is not a whole model: it has no tokenizer ({', '.join(TOKENIZER_FILES)})")
     _refuse_own_code(folder)
     try:
-        model, tokenizer = load(str(folder), tokenizer_config=tokenizers.settings(folder))[:2]
+        tokenizer_config = tokenizers.settings(folder)
+    except ValueError as error:
+        raise ModelError(str(error)) from error
+    try:
+        model, tokenizer = load(str(folder), tokenizer_config=tokenizer_config)[:2]
     except FileNotFoundError as error:
         raise ModelError(f"{folder} is not a whole model: {_first_line(error)}") from error
     except (ValueError, RuntimeError, OSError, KeyError, TypeError) as error:

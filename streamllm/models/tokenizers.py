@@ -4,6 +4,7 @@ left to transformers, it changes for some model types."""
 import json
 import logging
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,21 @@ WITH_BOS = ("Llama", "CodeLlama", "Gemma")
 
 
 def settings(folder: Path) -> dict[str, Any]:
-    """What ``mlx_lm.load`` is to hand to transformers for the tokenizer of ``folder``."""
-    return dict(GENERAL) if any((folder / name).exists() for name in WHOLE_FILES) else {}
+    """What ``mlx_lm.load`` is to hand to transformers for the tokenizer of ``folder``.
+
+    Raises:
+        ValueError: the folder's only tokenizer is a tiktoken file, and the package that reads it is absent.
+    """
+    if not any((folder / name).exists() for name in WHOLE_FILES):
+        return {}
+    model = folder / "tokenizer.model"
+    is_alone = model.exists() and not (folder / "tokenizer.json").exists()
+    if is_alone and _sentencepiece(model) is None and find_spec("tiktoken") is None:
+        raise ValueError(
+            f"{model} is a tiktoken file, which transformers reads with the package tiktoken: pip install tiktoken, or "
+            "put a tokenizer.json beside it"
+        )
+    return dict(GENERAL)
 
 
 def as_the_folder_says(folder: Path, tokenizer: Any) -> None:
@@ -42,6 +56,13 @@ def as_the_folder_says(folder: Path, tokenizer: Any) -> None:
                 tokenizer.bos_token = tokenizer.convert_ids_to_tokens([bos])[0]
             if tokenizer.bos_token_id is not None and not has_rules_for_bos and "add_bos_token" not in config:
                 tokenizer.add_bos_token = True
+    if not any((folder / name).exists() for name in WHOLE_FILES[:2]) and (folder / "tekken.json").exists():
+        vocabulary = tokenizer.get_vocab()  # Tekken names no BOS or end token, and Mistral's models expect both
+        if tokenizer.bos_token_id is None and "<s>" in vocabulary:
+            tokenizer.bos_token, tokenizer.add_bos_token = "<s>", True
+        if tokenizer.eos_token_id is None and "</s>" in vocabulary:
+            tokenizer.eos_token = "</s>"
+            tokenizer.eos_token_ids = {*tokenizer.eos_token_ids, vocabulary["</s>"]}
     tokenizer.eos_token_ids = _end_tokens(folder) | set(tokenizer.eos_token_ids)
     if tokenizer.eos_token_id is None and tokenizer.eos_token_ids:
         tokenizer.eos_token = tokenizer.convert_ids_to_tokens([min(tokenizer.eos_token_ids)])[0]
@@ -68,14 +89,20 @@ def _file_alone(folder: Path) -> tuple[Callable[[str], list[int]], bool] | None:
         file.no_padding()
         return lambda text: list(file.encode(text, add_special_tokens=False).ids), file.post_processor is not None
     if (folder / "tokenizer.model").exists():
-        from sentencepiece import SentencePieceProcessor
-
-        try:
-            sentencepiece = SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
-        except RuntimeError:  # tiktoken's files bear this name, too
-            return None
-        return lambda text: list(sentencepiece.encode(text)), False
+        sentencepiece = _sentencepiece(folder / "tokenizer.model")
+        return None if sentencepiece is None else (sentencepiece, False)
     return None
+
+
+def _sentencepiece(file: Path) -> Callable[[str], list[int]] | None:
+    """How SentencePiece encodes; None where the file is not one of its own (tiktoken's may bear the same name)."""
+    from sentencepiece import SentencePieceProcessor
+
+    try:
+        processor = SentencePieceProcessor(model_file=str(file))
+    except RuntimeError:
+        return None
+    return lambda text: list(processor.encode(text))
 
 
 def _compare(folder: Path, tokenizer: Any, encode: Callable[[str], list[int]], config: dict[str, Any]) -> None:

@@ -6,8 +6,14 @@ from datetime import datetime
 from typing import Any
 
 SOURCE, TARGET = "⟦source⟧", "⟦target⟧"
-# The day on which every prompt is written: Llama 3's template falls back on it, too.
+# The day on which every prompt is written. Llama 3's template falls back on it, too.
 DAY = datetime(2024, 7, 26)
+# transformers hands templates no function, so the clock is one of the template's own.
+STOPPED_CLOCK = (
+    "{%- macro strftime_now(format) -%}{%- set text = namespace(value=format) -%}"
+    "{%- for sign, value in stopped_clock -%}{%- set text.value = text.value | replace(sign, value) -%}{%- endfor -%}"
+    "{{- text.value -}}{%- endmacro -%}"
+)
 BY_HAND = "give the headers by hand: prompt.chat=false and prompt.source_header, source_footer, target_header"
 THINKING = (("<think>", "</think>"), ("<thinking>", "</thinking>"), ("<|think:start|>", "<|think:end|>"))
 
@@ -59,9 +65,24 @@ def _without_thoughts(target_header: str, tokenizer: Any) -> str:
 def _render(tokenizer: Any, turns: list[dict[str, str]], add_generation_prompt: bool) -> str:
     render: Callable[..., Any] = tokenizer.apply_chat_template
     settings = {"tokenize": False, "add_generation_prompt": add_generation_prompt, "enable_thinking": False}
-    # Templates take the day from `date_string` (Llama 3) or `strftime_now` (Mistral, gpt-oss, Granite, SmolLM3).
-    clock = {"date_string": DAY.strftime("%d %b %Y"), "strftime_now": DAY.strftime}
+    pinned: dict[str, Any] = {"date_string": DAY.strftime("%d %b %Y")}  # where Llama 3's template takes the day from
+    template = _template(tokenizer)
+    if "strftime_now" in template:  # Mistral, gpt-oss, Granite, SmolLM3
+        pinned |= {"chat_template": STOPPED_CLOCK + template, "stopped_clock": _parts_of_the_day()}
+        return str(render(turns, **settings, **pinned))
     try:
-        return str(render(turns, **settings, **clock))
+        return str(render(turns, **settings, **pinned))
     except TypeError:  # one of mlx-lm's own in Python, which takes no more than it names
         return str(render(turns, **settings))
+
+
+def _template(tokenizer: Any) -> str:
+    if getattr(tokenizer, "chat_template", None) is None:
+        return ""
+    return str(tokenizer.get_chat_template())
+
+
+def _parts_of_the_day() -> list[list[str]]:
+    """What each directive of strftime writes on `DAY`, those without leading zeros first."""
+    plain = [[f"%-{letter}", DAY.strftime(f"%{letter}").lstrip("0") or "0"] for letter in "dmyHIMSj"]
+    return [*plain, *([f"%{letter}", DAY.strftime(f"%{letter}")] for letter in "aAwdbBmyYHIpMSfjUWcxXuVG"), ["%%", "%"]]

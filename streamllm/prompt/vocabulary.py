@@ -62,7 +62,7 @@ class Vocabulary:
         self.unknown = _unknown(tokenizer)
         bracketed = (token for token, entry in self._added.items() if BRACKETED.fullmatch(entry.content))
         self.control = self.special.union(bracketed) - {self.unknown}
-        self._has_byte_pieces = self.spelling == "pieces" and self._holds("<0x0A>")
+        self._has_byte_pieces = self.spelling in ("pieces", "text") and self._holds("<0x0A>")
 
     def _holds(self, piece: str) -> bool:
         return bool(self.piece(self.tokenizer.convert_tokens_to_ids(piece)) == piece)
@@ -85,20 +85,18 @@ class Vocabulary:
         if self.spelling == "bytes":
             if all(letter in BYTE_OF for letter in piece):
                 return bytes(BYTE_OF[letter] for letter in piece)
+        elif self._is_byte(token):
+            return bytes([int(piece[3:5], 16)])
         elif self.spelling == "wordpiece":
             piece = piece.removeprefix("##")
         elif self.spelling == "pieces":
-            if self._is_byte(token):
-                return bytes([int(piece[3:5], 16)])
             piece = piece.replace("▁", " ")
         return piece.encode()
 
     def _is_byte(self, token: int) -> bool:
-        """Whether SentencePiece spells a byte here."""
+        """Whether this is a byte of those that SentencePiece falls back on."""
         return (
-            self.spelling == "pieces"
-            and token not in self._added
-            and BYTE_PIECE.fullmatch(self.piece(token)) is not None
+            self._has_byte_pieces and token not in self._added and BYTE_PIECE.fullmatch(self.piece(token)) is not None
         )
 
     def text_of(self, tokens: Sequence[int]) -> str:
@@ -132,11 +130,9 @@ class Vocabulary:
     def encode_words(self, text: str) -> list[int]:
         """Tokens of words that come from outside: what spells a control token is encoded as any other text."""
         tokens = self.encode(text)
-        if not (
-            self.control.isdisjoint(tokens)
-            or (self._has_byte_pieces and BYTE_PIECE.search(text))
-            or (self.unknown in tokens and self.piece(self.unknown) in text)
-        ):
+        looks_like_a_byte = self._has_byte_pieces and BYTE_PIECE.search(text) is not None
+        spells_unknown = self.unknown in tokens and self.piece(self.unknown) in text
+        if self.control.isdisjoint(tokens) and not looks_like_a_byte and not spells_unknown:
             return tokens
         plain = self._encode_plainly(text.removeprefix(" ") if self._adds_space else text)
         return [token for token in plain if token not in self.control]
