@@ -46,16 +46,17 @@ def as_the_folder_says(folder: Path, tokenizer: Any) -> None:
         ValueError: a word becomes other tokens than by the file of the folder alone.
     """
     config = _read(folder / "tokenizer_config.json")
-    alone = _file_alone(folder)
-    if alone is not None:
-        encode, has_rules_for_bos = alone
-        _compare(folder, tokenizer, encode, config)
-        if str(config.get("tokenizer_class")).startswith(WITH_BOS):
-            bos = _read(folder / "config.json").get("bos_token_id")
-            if tokenizer.bos_token_id is None and isinstance(bos, int):
-                tokenizer.bos_token = tokenizer.convert_ids_to_tokens([bos])[0]
-            if tokenizer.bos_token_id is not None and not has_rules_for_bos and "add_bos_token" not in config:
-                tokenizer.add_bos_token = True
+    file = folder / "tokenizer.json"
+    rules = _rules(file) if file.exists() else {}
+    if not config.get("fix_mistral_regex"):  # which asks for another pre-tokenizer than the file has
+        _compare(folder, tokenizer, rules)
+    if str(config.get("tokenizer_class")).startswith(WITH_BOS):
+        bos = _read(folder / "config.json").get("bos_token_id")
+        if tokenizer.bos_token_id is None and isinstance(bos, int):
+            tokenizer.bos_token = tokenizer.convert_ids_to_tokens([bos])[0]
+        has_rule = rules.get("post_processor") is not None or "add_bos_token" in config
+        if tokenizer.bos_token_id is not None and not has_rule:
+            tokenizer.add_bos_token = True
     if not any((folder / name).exists() for name in WHOLE_FILES[:2]) and (folder / "tekken.json").exists():
         vocabulary = tokenizer.get_vocab()  # Tekken names no BOS or end token, and Mistral's models expect both
         if tokenizer.bos_token_id is None and "<s>" in vocabulary:
@@ -78,20 +79,51 @@ def check(tokens: PromptTokens, model: Any) -> None:
     _check_rows(tokens, model)
 
 
-def _file_alone(folder: Path) -> tuple[Callable[[str], list[int]], bool] | None:
-    """How the tokenizer's file encodes a text without transformers, and whether it says itself if a BOS token goes
-    first; None where nothing but transformers reads it."""
+def _rules(file: Path) -> dict[str, Any]:
+    """What stands before the vocabulary in a tokenizer.json: its rules. The vocabulary is most of the file, and reading
+    it takes longer than all that is checked here."""
+    text, rules = file.read_text(encoding="utf-8"), {}
+    for name in ("normalizer", "pre_tokenizer", "post_processor"):
+        at = text.find(f'"{name}":')
+        if at < 0 or at > text.find('"model":') >= 0:  # not in the order in which tokenizers writes
+            content: dict[str, Any] = json.loads(text)
+            return content
+        value = text[at + len(name) + 3 :]
+        rules[name] = json.JSONDecoder().raw_decode(value.lstrip())[0]
+    return rules
+
+
+def _file_alone(folder: Path, tokenizer: Any, rules: dict[str, Any]) -> Callable[[str], list[int]] | None:
+    """How the tokenizer's file encodes a text without transformers; None where nothing else reads it, or where the
+    general class has it with the file's rules."""
     if (folder / "tokenizer.json").exists():
         from tokenizers import Tokenizer
+        from transformers import PreTrainedTokenizerFast  # the general class, under its older name
 
+        if type(tokenizer._tokenizer) is PreTrainedTokenizerFast and _has(tokenizer, rules):
+            return None
         file = Tokenizer.from_file(str(folder / "tokenizer.json"))
         file.no_truncation()
         file.no_padding()
-        return lambda text: list(file.encode(text, add_special_tokens=False).ids), file.post_processor is not None
+        return lambda text: list(file.encode(text, add_special_tokens=False).ids)
     if (folder / "tokenizer.model").exists():
-        sentencepiece = _sentencepiece(folder / "tokenizer.model")
-        return None if sentencepiece is None else (sentencepiece, False)
+        return _sentencepiece(folder / "tokenizer.model")
     return None
+
+
+def _has(tokenizer: Any, rules: dict[str, Any]) -> bool:
+    """Whether a loaded tokenizer has the rules of its file."""
+    from tokenizers import Tokenizer
+
+    empty = {"type": "BPE", "vocab": {}, "merges": []}
+    named = {name: rules.get(name) for name in ("normalizer", "pre_tokenizer")}
+    alone = Tokenizer.from_str(json.dumps({"version": "1.0", "added_tokens": [], "model": empty, **named}))
+    loaded = tokenizer.backend_tokenizer
+    return all(_state(getattr(alone, name)) == _state(getattr(loaded, name)) for name in named)
+
+
+def _state(rule: Any) -> bytes | None:
+    return None if rule is None else bytes(rule.__getstate__())
 
 
 def _sentencepiece(file: Path) -> Callable[[str], list[int]] | None:
@@ -105,8 +137,9 @@ def _sentencepiece(file: Path) -> Callable[[str], list[int]] | None:
     return lambda text: list(processor.encode(text))
 
 
-def _compare(folder: Path, tokenizer: Any, encode: Callable[[str], list[int]], config: dict[str, Any]) -> None:
-    if config.get("fix_mistral_regex"):  # the folder asks for another pre-tokenizer than its file has
+def _compare(folder: Path, tokenizer: Any, rules: dict[str, Any]) -> None:
+    encode = _file_alone(folder, tokenizer, rules)
+    if encode is None:
         return
     added = tokenizer.added_tokens_decoder
     for word in WORDS:

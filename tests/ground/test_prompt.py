@@ -360,7 +360,11 @@ def test_the_end_of_the_templates_turn_ends_a_sentence(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("end", ["\n", ".", ""])
 def test_a_turn_that_ends_without_a_control_token_ends_no_sentence(tmp_path: Path, end: str) -> None:
-    template = "{% for m in messages %}{{ m.role }}: {{ m.content }}" + end + "{% endfor %}{% if add_generation_prompt %}German:{% endif %}"
+    template = (
+        "{% for m in messages %}{{ m.role }}: {{ m.content }}"
+        + end
+        + "{% endfor %}{% if add_generation_prompt %}German:{% endif %}"
+    )
     assert make(tmp_path, Prompt(chat=True), chat_template=template).end_tokens == {0}
 
 

@@ -2,8 +2,11 @@
 control token. docs/tokenizers.md shows the table."""
 
 import base64
+import io
 import json
+import random
 import re
+import shutil
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -20,7 +23,7 @@ from mlx_lm.tokenizer_utils import load as load_by_mlx_lm
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from streamllm.models import tokenizers
-from streamllm.models.loading import ModelConfig, ModelError
+from streamllm.models.loading import ModelConfig, ModelError, find_model
 from streamllm.prompt import Prompt, PromptTokens
 from streamllm.training.bpe import BPEDropout
 from streamllm.units import split
@@ -137,8 +140,6 @@ def with_added_words(folder: Path) -> None:
 
 @cache
 def sentencepiece(kind: str, byte_fallback: bool = True) -> bytes:
-    import io
-
     import sentencepiece as sp
 
     model = io.BytesIO()
@@ -281,6 +282,14 @@ def test_ten_words_come_back(kind: str) -> None:
             assert tokens.decode(encoded) in (word, word.lower())
 
 
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if not re.search(r"tokenizer\.model|tekken|vocab", kind)])
+def test_ten_words_are_loaded_as_the_file_alone_says(kind: str) -> None:
+    tokens = of_kind(kind)
+    alone = Tokenizer.from_file(str(Path(tokens.vocabulary.tokenizer.name_or_path) / "tokenizer.json"))
+    for word in tokenizers.WORDS:
+        assert tokens.vocabulary.encode(word) == alone.encode(word, add_special_tokens=False).ids
+
+
 # What the folder says
 
 
@@ -309,16 +318,26 @@ def test_the_bundled_model_reads_numbers_as_it_was_trained() -> None:
     assert len(model.tokenizer) == 4000  # and no token that its folder does not have
 
 
-def test_bpe_dropout_of_nothing_gives_the_tokens_that_are_fed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("folder", ["bundled", "lower-cased"])
+def test_bpe_dropout_of_nothing_gives_the_tokens_that_are_fed(tmp_path: Path, folder: str) -> None:
     """A training must not see other tokens than a run does."""
-    from streamllm.models.loading import find_model
-
-    prompt = BUNDLED.load().prompt
-    dropout = BPEDropout(find_model(BUNDLED.path) / "tokenizer.json", 0.0, seed=0)
-    import random
-
-    for word in (" 2012", " über", " don't", " <|end|>", " 4x4", " 你好"):
+    lower_cased(tmp_path)
+    prompt = BUNDLED.load().prompt if folder == "bundled" else load(tmp_path)
+    dropout = BPEDropout(
+        (find_model(BUNDLED.path) if folder == "bundled" else tmp_path) / "tokenizer.json", 0.0, seed=0
+    )
+    for word in (" 2012", " über", " don't", " <|end|>", " 4x4", " 你好", " Haus"):
         assert dropout.tokens(word, random.Random(0)) == prompt.encode(word)
+
+
+@pytest.mark.parametrize("order", [("model", "normalizer"), ("normalizer", "model")])
+def test_rules_are_found_wherever_they_stand(tmp_path: Path, order: tuple[str, str]) -> None:
+    lower_cased(tmp_path)
+    content = json.loads((tmp_path / "tokenizer.json").read_text())
+    content["model"]["vocab"]["normalizer"] = 9_999
+    ordered = {name: content[name] for name in (*order, *content)}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(ordered, indent=2))
+    assert load(tmp_path).decode(load(tmp_path).encode("HAUS")) == "haus"
 
 
 def test_a_tokenizer_that_is_not_its_file_is_refused(tmp_path: Path) -> None:
@@ -399,10 +418,6 @@ def test_added_words_say_what_they_are(tmp_path: Path) -> None:
 
 
 def test_the_bundled_model_scores_the_same_with_a_decoder_of_sentencepiece(tmp_path: Path) -> None:
-    import shutil
-
-    from streamllm.models.loading import find_model
-
     folder = tmp_path / "model"
     shutil.copytree(find_model(BUNDLED.path), folder)
     edit(folder, decoder=SP_DECODER)
