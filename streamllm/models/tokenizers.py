@@ -15,6 +15,9 @@ log = logging.getLogger(__name__)
 # A type of transformers whose tokenizer is the general one, `TokenizersBackend`: it takes normalizer, pre-tokenizer and
 # decoder from the file. Those of Qwen2, Llama, Gemma and others bring their own.
 GENERAL = {"tokenizer_type": "olmo2"}
+NO_CODE: dict[str, Any] = {
+    "trust_remote_code": False
+}  # else transformers asks on the terminal whether code of the folder may run
 WHOLE_FILES = ("tokenizer.json", "tokenizer.model", "tekken.json")
 WORDS = ("two", "Hello,", "naïve", "Straße", "2012", "d'été!", "Ελλάδα", "привет", "你好", "😀")
 # Classes that put a BOS token before every text unless told otherwise, which the general one does not.
@@ -28,7 +31,7 @@ def settings(folder: Path) -> dict[str, Any]:
         ValueError: the folder's only tokenizer is a tiktoken file, and the package that reads it is absent.
     """
     if not any((folder / name).exists() for name in WHOLE_FILES):
-        return {}
+        return dict(NO_CODE)
     model = folder / "tokenizer.model"
     is_alone = model.exists() and not (folder / "tokenizer.json").exists()
     if is_alone and _sentencepiece(model) is None and find_spec("tiktoken") is None:
@@ -36,7 +39,7 @@ def settings(folder: Path) -> dict[str, Any]:
             f"{model} is a tiktoken file, which transformers reads with the package tiktoken: pip install tiktoken, or "
             "put a tokenizer.json beside it"
         )
-    return dict(GENERAL)
+    return NO_CODE | GENERAL
 
 
 def as_the_folder_says(folder: Path, tokenizer: Any) -> None:
@@ -100,7 +103,7 @@ def _file_alone(folder: Path, tokenizer: Any, rules: dict[str, Any]) -> Callable
         from tokenizers import Tokenizer
         from transformers import PreTrainedTokenizerFast  # the general class, under its older name
 
-        if type(tokenizer._tokenizer) is PreTrainedTokenizerFast and _has(tokenizer, rules):
+        if type(tokenizer.encode.__self__) is PreTrainedTokenizerFast and _has(tokenizer, rules):
             return None
         file = Tokenizer.from_file(str(folder / "tokenizer.json"))
         file.no_truncation()
