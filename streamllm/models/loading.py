@@ -14,6 +14,7 @@ from mlx.utils import tree_map
 from streamllm.cache.retention import Retention
 from streamllm.engine.paradigms.group import Group
 from streamllm.engine.paradigms.memory import Paradigm, TargetStart
+from streamllm.models import tokenizers
 from streamllm.models.families import check_supported
 from streamllm.models.model import SETTINGS, StreamingModel
 from streamllm.models.model_configs import as_mlx_lm_reads
@@ -25,7 +26,7 @@ log = logging.getLogger(__name__)
 
 ASSETS = Path(__file__).parent / "assets"
 BUNDLED = "bundled:"
-TOKENIZER_FILES = ("tokenizer.json", "*.model", "*.tiktoken", "vocab.*")
+TOKENIZER_FILES = ("tokenizer.json", "*.model", "*.tiktoken", "vocab.*", "tekken.json")
 
 
 class ModelError(ValueError):
@@ -116,7 +117,9 @@ class ModelConfig:
             raise ModelError(f"{folder / SETTINGS} does not hold a prompt: {_first_line(error)}") from error
         model, tokenizer = _load(folder, self.adapter_path)
         try:
+            tokenizers.as_the_folder_says(folder, tokenizer)
             tokens = PromptTokens(prompt, tokenizer, source_unit, target_unit)
+            tokenizers.check(tokens, model)
         except ValueError as error:
             raise ModelError(str(error)) from error
         target_start = (
@@ -204,10 +207,13 @@ def _load(folder: Path, adapter_path: str | None) -> tuple[Any, Any]:
         raise ModelError(f"{folder / 'config.json'}: {_first_line(error)}") from error
     except (KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"{folder / 'config.json'} is not what mlx-lm reads: {_what(error)}") from error
+    try:
+        tokenizer_config = tokenizers.settings(folder)
+    except ValueError as error:
+        raise ModelError(str(error)) from error
     changes = {key: value for key, value in read.items() if key not in config or config[key] != value}
     try:
-        # Else transformers asks on the terminal whether code of the folder may run.
-        model, tokenizer = load(str(folder), {"trust_remote_code": False}, model_config=changes)[:2]
+        model, tokenizer = load(str(folder), tokenizer_config, model_config=changes)[:2]
     except FileNotFoundError as error:
         raise ModelError(f"{folder} is not a whole model: {_first_line(error)}") from error
     except (ValueError, RuntimeError, OSError, KeyError, TypeError) as error:

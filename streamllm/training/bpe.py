@@ -59,18 +59,20 @@ class BPEDropout:
         pairs = (tuple(m.split(" ")) if isinstance(m, str) else tuple(m) for m in model["merges"])
         self._ranks = {pair: rank for rank, pair in enumerate(pairs)}
         self._ids: dict[str, int] = model["vocab"]
-        pre_tokenizer = Tokenizer.from_file(str(tokenizer_json)).pre_tokenizer
+        tokenizer = Tokenizer.from_file(str(tokenizer_json))
+        pre_tokenizer, normalizer = tokenizer.pre_tokenizer, tokenizer.normalizer
         pieces = pre_tokenizer.pre_tokenize_str(" é") if pre_tokenizer else []
         if "".join(piece for piece, _ in pieces) != "ĠÃ©":
             raise ValueError(f"data.bpe_dropout needs a byte-level BPE, which {tokenizer_json} is not: leave it at 0")
         self._split = pre_tokenizer.pre_tokenize_str
+        self._normalised = normalizer.normalize_str if normalizer else str
         self.p, self.seed, self.variants = p, seed, variants
         self._cache: dict[str, list[list[int]]] = {}
 
     def tokens(self, text: str, rng: random.Random) -> list[int]:
         """One of the segmentations of ``text``, chosen by ``rng``."""
         if text not in self._cache:
-            pieces = [piece for piece, _ in self._split(text)]
+            pieces = [piece for piece, _ in self._split(self._normalised(text))]
             self._cache[text] = [
                 [token for piece in pieces for token in self._segment(piece, dice)]
                 for dice in (random.Random(f"{self.seed}/{text}/{i}") for i in range(self.variants))

@@ -298,3 +298,91 @@ def test_a_tokenizer_without_chat_template_says_what_to_set(tokenizer: Any) -> N
 def test_chat_and_headers_by_hand_exclude_each_other(name: str) -> None:
     with pytest.raises(ValueError, match="set chat to false"):
         Prompt(chat=True, **{name: "x"})  # type: ignore[arg-type]
+
+
+# The clock, thoughts, end of a turn
+
+
+CLOCK = "{{ strftime_now('%d %B %Y, %H:%M') }}\n"
+
+
+def test_a_header_does_not_depend_on_the_clock(tmp_path: Path) -> None:
+    """Mistral's, gpt-oss's and SmolLM3's templates ask for it."""
+    prompt = make(tmp_path, Prompt(chat=True), chat_template=CLOCK + tiny.CHAT)
+    assert prompt.text.source_header.startswith("26 July 2024, 00:00\n")
+
+
+def test_a_clock_inside_a_macro_is_pinned_too(tmp_path: Path) -> None:
+    macro = "{% macro today() %}{{ strftime_now('%Y-%m-%d') }}{% endmacro %}{{ today() }}\n"
+    assert make(tmp_path, Prompt(chat=True), chat_template=macro + tiny.CHAT).text.source_header.startswith(
+        "2024-07-26\n"
+    )
+
+
+def test_the_rendered_prompt_is_known_as_it_is_fed(tmp_path: Path) -> None:
+    prompt = make(tmp_path, Prompt(chat=True, instruction="Say: "), chat_template=CLOCK + tiny.CHAT, bos=True)
+    assert prompt.rendered == ("<bos>26 July 2024, 00:00\n<mark>user\nSay: ⟦source⟧<stop>\n<mark>assistant\n⟦target⟧")
+    tokens = [*prompt.source_header, *prompt.source_footer, *prompt.target_header]
+    fed = "".join(map(prompt.vocabulary.shown, tokens))
+    assert fed == prompt.rendered.replace("⟦source⟧", "").replace("⟦target⟧", "")
+
+
+def test_a_bos_token_of_the_template_is_not_doubled(tmp_path: Path) -> None:
+    for start in ("{{ bos_token }}", "\n{{ bos_token }}"):
+        prompt = make(tmp_path, Prompt(chat=True), chat_template=start + tiny.CHAT, bos=True)
+        assert prompt.source_header.count(tiny.SPECIAL.index("<bos>")) == 1
+
+
+def test_thoughts_that_a_template_opens_are_closed(tmp_path: Path) -> None:
+    """Those of DeepSeek-R1 and QwQ open them whatever they are asked."""
+    template = tiny.CHAT.replace("assistant\n", "assistant\n<think>\n")
+    header = make(tmp_path, Prompt(chat=True), chat_template=template).text.target_header
+    assert header == "<mark>assistant\n<think>\n\n</think>\n\n"
+
+
+def test_thoughts_that_a_template_closes_stay_as_they_are(tmp_path: Path) -> None:
+    template = tiny.CHAT.replace("assistant\n", "assistant\n<think>\n\n</think>\n\n")
+    header = make(tmp_path, Prompt(chat=True), chat_template=template).text.target_header
+    assert header == "<mark>assistant\n<think>\n\n</think>\n\n"
+
+
+def test_a_template_without_a_system_turn_gets_none(tmp_path: Path) -> None:
+    """Gemma's refuses it."""
+    refuse = "{% if messages[0].role == 'system' %}{{ raise_exception('no system turn') }}{% endif %}"
+    prompt = make(tmp_path, Prompt(chat=True, instruction="Translate: "), chat_template=refuse + tiny.CHAT)
+    assert prompt.text.source_header == "<mark>user\nTranslate: "
+
+
+def test_the_end_of_the_templates_turn_ends_a_sentence(tmp_path: Path) -> None:
+    prompt = make(tmp_path, Prompt(chat=True), chat_template=tiny.CHAT)
+    assert prompt.end_tokens == {tiny.SPECIAL.index("<end>"), tiny.SPECIAL.index("<stop>")}
+
+
+@pytest.mark.parametrize("end", ["\n", ".", ""])
+def test_a_turn_that_ends_without_a_control_token_ends_no_sentence(tmp_path: Path, end: str) -> None:
+    template = (
+        "{% for m in messages %}{{ m.role }}: {{ m.content }}"
+        + end
+        + "{% endfor %}{% if add_generation_prompt %}German:{% endif %}"
+    )
+    assert make(tmp_path, Prompt(chat=True), chat_template=template).end_tokens == {0}
+
+
+def test_a_template_that_knows_no_assistant_still_gives_headers(tmp_path: Path) -> None:
+    refuse = "{% for m in messages %}{% if m.role == 'assistant' %}{{ raise_exception('no') }}{% endif %}{% endfor %}"
+    assert make(tmp_path, Prompt(chat=True), chat_template=refuse + tiny.CHAT).end_tokens == {0}
+
+
+# Words are words
+
+
+@given(words=st.lists(st.sampled_from(["<end>", "<stop>", "a<mark>", "the", "<bos>dog"]), min_size=1, max_size=4))
+def test_words_that_spell_control_tokens_are_words(tokenizer: Any, words: list[str]) -> None:
+    prompt = PromptTokens(PLAIN, tokenizer)
+    fed = tokens_of_words(prompt, words)
+    assert not {0, 1, 2, 3} & set(fed)
+    assert prompt.decode(fed) == " ".join(words)
+
+
+def test_a_header_may_hold_control_tokens(tokenizer: Any) -> None:
+    assert PromptTokens(Prompt(source_header="<mark>", target_header="<stop>"), tokenizer).target_header == [1]

@@ -1,19 +1,14 @@
 """Turns the two streams of a sentence into tokens: headers, units, footer. Units are tokenised one by one,
 in training as in streaming, so that what is read never depends on what has not arrived yet."""
 
-import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
+from streamllm.prompt.chat import SOURCE, TARGET, after_target, around_source, has_template
+from streamllm.prompt.vocabulary import WHITE_SPACE, Vocabulary
 from streamllm.units import Unit, check_unit
-
-# White space as vocabularies spell it. A byte-level "č" is a carriage return, elsewhere it is a letter.
-BYTE_LEVEL_SPACES = "ĠĊčĉ \n\r\t"  # the plain ones stand in added tokens
-SENTENCEPIECE_SPACES = "▁ \n\r\t"
-SPACE_BYTES = {"<0x20>", "<0x0A>", "<0x0D>", "<0x09>"}
-_SOURCE = "⟦source⟧"
 
 
 @dataclass(frozen=True)
@@ -51,9 +46,12 @@ class Prompt:
 class PromptTokens:
     """A `Prompt` in the tokens of one tokenizer (an mlx-lm TokenizerWrapper).
 
+    Headers and footer may hold control tokens. Words may not: one that spells a control token is plain text.
+
     Raises:
         ValueError: the prompt asks for a chat template and the tokenizer has none or an unfit one, the target
-            header comes out empty, there is no end token, or no token says ``stop``.
+            header comes out empty, there is no end token, no token says ``stop``, or words are to be written and the
+            vocabulary does not say where they begin.
     """
 
     def __init__(self, prompt: Prompt, tokenizer: Any, source_unit: Unit = "word", target_unit: Unit = "word"):
@@ -61,39 +59,36 @@ class PromptTokens:
         check_unit(target_unit)
         self.source_unit, self.target_unit = source_unit, target_unit
         self.text = _from_chat_template(prompt, tokenizer) if prompt.chat else prompt
-        self._tokenizer, self._lock = tokenizer, threading.Lock()
-        # SentencePiece tokenizers may put a space before any text by themselves.
-        self._adds_space = False
-        if not self._encode("a"):
-            raise ValueError("the tokenizer knows no letters: its vocabulary is missing (tokenizer.json)")
-        self._adds_space = self._piece(self._encode("a")[0]).startswith("▁")
-        byte_level = self._piece(self._encode(" a")[0]).startswith("Ġ")
-        spaces = BYTE_LEVEL_SPACES if byte_level else SENTENCEPIECE_SPACES
-        header = self._encode(self.text.source_header)
+        self._tokenizer = tokenizer
+        self.vocabulary = vocabulary = Vocabulary(tokenizer)
+        if vocabulary.spelling == "wordpiece" and target_unit == "word":
+            raise ValueError(
+                "the tokenizer's pieces do not say where a space stands (WordPiece, or a pre-tokenizer that drops "
+                "spaces), so no words can be written: choose another model, or a target written in characters"
+            )
+        header = vocabulary.encode(self.text.source_header)
         bos: Any = getattr(tokenizer, "bos_token_id", None)
         has_bos = bos is not None and tokenizer.encode("a")[:1] == [bos]
-        self.source_header: list[int] = [bos, *header] if has_bos and header[:1] != [bos] else header
-        self.source_footer: list[int] = self._encode(self.text.source_footer)
-        self.target_header: list[int] = self._encode(self.text.target_header)
+        self._bos = [bos] if has_bos and bos not in header else []
+        self.source_header: list[int] = [*self._bos, *header]
+        self.source_footer: list[int] = vocabulary.encode(self.text.source_footer)
+        self.target_header: list[int] = vocabulary.encode(self.text.target_header)
         if not self.target_header:
             raise ValueError(
                 "the target header is empty, so nothing predicts the first target token: set prompt.target_header, "
                 "e.g. 'German:'"
             )
-        self.end_tokens = frozenset(int(token) for token in tokenizer.eos_token_ids)
+        self.end_tokens = frozenset(int(token) for token in tokenizer.eos_token_ids) | self._end_of_turn()
         if not self.end_tokens and self.text.stop is None:
             raise ValueError("the tokenizer has no end token: set eos_token_id in config.json, or prompt.stop")
-        # Not all_special_ids alone: it leaves out the markers of many chat templates.
-        added = getattr(tokenizer, "added_tokens_decoder", {}).items()
-        self._special = frozenset(tokenizer.all_special_ids) | {token for token, entry in added if entry.special}
         # Facts about single tokens are asked for again and again.
         cache = lru_cache(maxsize=65536)
-        self._unit_tokens = cache(lambda text: tuple(self._encode(text)))
-        self.starts_unit = cache(lambda token: self._piece(token).startswith((*spaces, *SPACE_BYTES)))
-        self.ends_unit = cache(lambda token: self._piece(token).endswith((*spaces, *SPACE_BYTES)))
+        self._unit_tokens = cache(lambda text: tuple(vocabulary.encode_words(text)))
+        self.starts_unit = cache(lambda token: vocabulary.bytes_of(token).startswith(WHITE_SPACE))
+        self.ends_unit = cache(lambda token: vocabulary.bytes_of(token).endswith(WHITE_SPACE))
         self.text_before_stop = cache(self._text_before_stop)
         stop = self.text.stop
-        if stop is not None and all(self.text_before_stop(token) is None for token in self._encode(stop)):
+        if stop is not None and all(self.text_before_stop(token) is None for token in vocabulary.encode(stop)):
             raise ValueError(
                 f"prompt.stop is {stop!r}, which the tokenizer cuts into several tokens; it is looked for inside one "
                 "token: choose one token, e.g. a line break"
@@ -107,12 +102,19 @@ class PromptTokens:
             raise ValueError("the tokenizer has no end token to teach: set eos_token_id in config.json")
         return int(eos) if eos in self.end_tokens else min(self.end_tokens)
 
+    @property
+    def rendered(self) -> str:
+        """The whole prompt as it is fed, with signs for source and target: what a run is compared by."""
+        bos = "".join(map(self.vocabulary.shown, self._bos))
+        text = self.text
+        return f"{bos}{text.source_header}{SOURCE}{text.source_footer}{text.target_header}{TARGET}"
+
     def source_tokens(self, unit: str, first: bool) -> list[int]:
         """Tokens of one source unit; ``first`` says whether it is the first of its stream."""
         return list(self._unit_tokens(self.spaced(unit, first, self.source_unit)))
 
     def encode(self, text: str) -> list[int]:
-        """Tokens of a piece of text as it stands."""
+        """Tokens of words as they stand; none of them is a control token, whatever they spell."""
         return list(self._unit_tokens(text))
 
     def spaced(self, text: str, first: bool, unit: Unit) -> str:
@@ -121,71 +123,36 @@ class PromptTokens:
         return " " + text if space else text
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """Text of whole units, without special tokens."""
-        detokenizer = self._tokenizer.detokenizer
-        for token in tokens:
-            if token not in self._special and self._piece(token):  # none beyond the vocabulary: padded embeddings
-                detokenizer.add_token(token)
-        detokenizer.finalize()
-        return str(detokenizer.text)
+        """Text of whole units, without special tokens and without the space before the first."""
+        return self.vocabulary.text_of(tokens).removeprefix(" ")
 
     def _text_before_stop(self, token: int) -> str | None:
         """What a token says before ``stop``, None when it does not contain it."""
         stop = self.text.stop
-        text = self._tokenizer.decode([token]) if stop is not None else ""
+        text = self.vocabulary.shown(token) if stop is not None else ""
         return text.split(stop)[0] if stop is not None and stop in text else None
 
-    def _encode(self, text: str) -> list[int]:
-        text = text.removeprefix(" ") if self._adds_space else text
-        if not text:
-            return []
-        with self._lock:  # tokenizers of transformers change settings while they encode
-            return list(self._tokenizer.encode(text, add_special_tokens=False))
-
-    def _piece(self, token: int) -> str:
-        """A token as the vocabulary spells it; "" for one beyond it (padded embeddings)."""
-        return self._tokenizer.convert_ids_to_tokens([token])[0] or ""
+    def _end_of_turn(self) -> frozenset[int]:
+        """The token with which the chat template ends the assistant's turn. Many folders do not count it among the end
+        tokens, and what is written after it is lost work."""
+        after = self.vocabulary.encode(after_target(self._tokenizer)) if has_template(self._tokenizer) else []
+        return frozenset(after[:1]) & self.vocabulary.control
 
 
 def _from_chat_template(prompt: Prompt, tokenizer: Any) -> Prompt:
     """The headers and the footer that the chat template puts around a source and its translation."""
-    if getattr(tokenizer, "chat_template", None) is None:
+    if not has_template(tokenizer):
         raise ValueError(
             "prompt.chat is true but the tokenizer has no chat template: set prompt.chat=false and give "
             "prompt.source_header, prompt.source_footer and prompt.target_header (see conf/model); for a model that "
             "streamllm trained, copy its streamllm.json into the folder"
         )
-    user = {"role": "user", "content": prompt.instruction + _SOURCE}
-
-    def render(add_generation_prompt: bool) -> str:
-        # No thoughts before the translation, and no date of today: without date_string, Llama 3's template
-        # writes it, and this is the one it falls back on.
-        return str(
-            tokenizer.apply_chat_template(
-                [user],
-                tokenize=False,
-                add_generation_prompt=add_generation_prompt,
-                enable_thinking=False,
-                date_string="26 Jul 2024",
-            )
-        )
-
-    try:
-        text, with_end = render(True), render(False)
-    except Exception as error:  # jinja's, and whatever a template raises
-        raise ValueError(f"the chat template refuses a user's turn ({error}): give the headers by hand") from error
-    if text.count(_SOURCE) != 1:
-        raise ValueError("the chat template does not show the user's text exactly once: give the headers by hand")
-    header, rest = text.split(_SOURCE)
-    footer = with_end.partition(_SOURCE)[2]
-    if not rest.startswith(footer):
-        raise ValueError(
-            "the chat template's generation prompt does not follow the user's turn: give the headers by hand"
-        )
-    return Prompt(
+    header, footer, target_header = around_source(tokenizer, prompt.instruction)
+    return replace(
+        prompt,
         source_header=header,
         source_footer=footer,
-        target_header=rest[len(footer) :],
-        leading_space=prompt.leading_space,
-        stop=prompt.stop,
+        target_header=target_header,
+        chat=False,
+        instruction="",
     )
