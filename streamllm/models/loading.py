@@ -253,8 +253,8 @@ def _cause(folder: Path) -> str:
         if not is_whole(weights):
             return f"{weights.name} was cut off while copying or downloading: fetch it again"
     return (
-        f"Its config.json, weights or tokenizer are not what mlx-lm {version('mlx-lm')} reads for this model_type: take "
-        "a folder that mlx_lm.convert wrote, or a model of another type (docs/configs.md)"
+        f"Its config.json, weights or tokenizer are not what mlx-lm {version('mlx-lm')} reads for this model_type: "
+        "take a folder that mlx_lm.convert wrote, or a model of another type (docs/configs.md)"
     )
 
 

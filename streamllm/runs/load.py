@@ -20,13 +20,13 @@ log = logging.getLogger(__name__)
 LAG_BOUNDS = ("min_lag", "max_lag")  # keys at the top that bound any policy
 
 MOVED = {
-    "streamllm.corpora.HubDataset": "streamllm.data.hub",
-    "streamllm.corpora.ParallelText": "streamllm.data.text",
-    "streamllm.corpora.Sample": "streamllm.data.sample",
-    "streamllm.corpora.SacrebleuTestSet": "streamllm.data.sacrebleu_set",
-    "streamllm.corpora.Table": "streamllm.data.table",
+    "HubDataset": "hub",
+    "ParallelText": "text",
+    "Sample": "sample",
+    "SacrebleuTestSet": "sacrebleu_set",
+    "Table": "table",
 }
-"""Where the data sets of runs of before 0.2 are now."""
+"""Where data sets of `streamllm.corpora`, which runs of before 0.2 name, are in the room of data."""
 
 
 def load_traces(run: str | os.PathLike[str]) -> list[Trace]:
@@ -107,7 +107,8 @@ def target_of(run: str | os.PathLike[str]) -> tuple[str, Unit, str | None]:
     language, unit = dataset.get("target_language"), dataset.get("target_unit")
     if language is None and "_target_" in dataset:  # the data set itself knows, e.g. by the names of its files
         module, _, name = dataset["_target_"].rpartition(".")
-        module = MOVED.get(dataset["_target_"], module)
+        if module == "streamllm.corpora":
+            module = f"streamllm.data.{MOVED[name]}"
         made = getattr(import_module(module), name)(**{k: v for k, v in dataset.items() if k != "_target_"})
         language, unit = made.target_language, made.target_unit
     if language is None:
