@@ -54,8 +54,8 @@ def run(folder: Path, *arguments: str, stop_after: int | None = None) -> subproc
     (folder / "conf" / "model").mkdir(parents=True, exist_ok=True)
     (folder / "conf" / "model" / "witnessed.yaml").write_text("_target_: test_launchers.WitnessedModel\n")
     command = [sys.executable, str(ROOT / "run.py"), *arguments, "tracker=none", "dataset.limit=3", "batch_size=1"]
-    command += ["model=witnessed", f"hydra.searchpath=[file://{folder / 'conf'}]"]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
+    command.append("model=witnessed")  # of conf/ there
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, [ROOT, ROOT / "tests", ROOT / "tests" / "cli"]))}
     environment |= {"LOADS": str(folder / "loads"), "RAY_USAGE_STATS_ENABLED": "0"}
     if stop_after is not None:
         environment["STOP_AFTER"] = str(stop_after)
