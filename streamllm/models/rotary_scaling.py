@@ -52,7 +52,7 @@ def mend(model: Any, config: Mapping[str, Any]) -> None:
     if config["model_type"] == "gpt_oss" and scaling.get("truncate") is False:
         for layer in model.layers:
             rope = layer.self_attn.rope
-            rope._freqs = _untruncated(rope.dims, model.args.rope_theta, scaling)
+            rope["_freqs"] = _untruncated(rope.dims, model.args.rope_theta, scaling)
     if config["model_type"] == "glm" and share is not None:
         for layer in model.layers:
             layer.self_attn.rope.dims = int(layer.self_attn.head_dim * share)

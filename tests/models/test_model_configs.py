@@ -191,7 +191,7 @@ def test_yarn_that_is_not_rounded_has_the_frequencies_of_transformers() -> None:
     model = model_of(read, "gpt_oss")
     mend(model, read)
     for layer in model.layers:
-        np.testing.assert_allclose(1 / np.array(layer.self_attn.rope._freqs), wanted, rtol=1e-5)
+        np.testing.assert_allclose(1 / np.array(layer.self_attn.rope["_freqs"]), wanted, rtol=1e-5)
     with pytest.raises(ValueError, match=r"truncate is False, and .* 'llama' rounds"):
         as_mlx_lm_reads(llama(YARN | {"truncate": False}))
 
