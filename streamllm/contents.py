@@ -209,7 +209,7 @@ def _of_main(name: str) -> dict[str, str]:
 
 
 def changes(then: Mapping[str, Mapping[str, str]], now: Mapping[str, Mapping[str, str]]) -> list[str]:
-    """What is not as it was, one phrase each ("model.safetensors of the model has changed"). A part counts where both
+    """What is not as it was, one phrase each ("model.safetensors of the model (changed)"). A part counts where both
     have it. Files and code of data do not count where the sentences read from them are the same (`SENTENCES`)."""
     same = {name for name in SENTENCES if name in then and then.get(name) == now.get(name)}
     found: list[str] = []
@@ -219,8 +219,8 @@ def changes(then: Mapping[str, Mapping[str, str]], now: Mapping[str, Mapping[str
             continue
         for name in dict.fromkeys((*before, *after)):
             if before.get(name) != after.get(name):
-                how = "is gone" if name not in after else "has changed" if name in before else "is new"
-                found.append(f"{name} of the {part} {how}")
+                how = "gone" if name not in after else "changed" if name in before else "new"
+                found.append(f"{name} of the {part} ({how})")
     return found
 
 

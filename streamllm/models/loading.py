@@ -4,12 +4,14 @@ they are. Invariant: what cannot be loaded or cannot stream is a `ModelError` th
 import json
 import logging
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 from mlx.utils import tree_map
 
+from streamllm import contents
 from streamllm.cache.retention import Retention
 from streamllm.engine.paradigms.group import Group
 from streamllm.engine.paradigms.memory import Paradigm, TargetStart
@@ -23,6 +25,12 @@ log = logging.getLogger(__name__)
 ASSETS = Path(__file__).parent / "assets"
 BUNDLED = "bundled:"
 TOKENIZER_FILES = ("tokenizer.json", "*.model", "*.tiktoken", "vocab.*")
+READ = (
+    *("*.safetensors", "config.json", "generation_config.json", "adapter_config.json", SETTINGS),
+    *(*TOKENIZER_FILES, "tekken.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json"),
+    *("added_tokens.json", "chat_template*", "additional_chat_templates/*"),
+)
+"""The files of a model or adapter folder that decide what comes out."""
 
 
 class ModelError(ValueError):
@@ -80,6 +88,16 @@ class ModelConfig:
     @property
     def retention(self) -> Retention:
         return Retention(self.max_source, self.max_target, self.sinks, self.kv_bits, self.kv_group_size)
+
+    def contents(self) -> contents.Contents:
+        """The digests of the files that `load` reads, as parts "model" and "adapter". A hub id counts by what was
+        downloaded last; what is not there is left out."""
+        found: contents.Contents = {}
+        adapter = Path(self.adapter_path) if self.adapter_path else None
+        for part, folder in (("model", local_folder(self.path)), ("adapter", adapter)):
+            if folder and (files := contents.present(partial(contents.of_folder, folder, READ))):
+                found[part] = files
+        return found
 
     def load(
         self,
@@ -145,6 +163,24 @@ class ModelConfig:
             if (place / SETTINGS).exists():
                 settings |= _read_json(place / SETTINGS)
         return settings
+
+
+def local_folder(path: str) -> Path | None:
+    """The folder of a model that is on this machine, as `find_model` would find it; None where it is not."""
+    if path.startswith(BUNDLED):
+        return ASSETS / path.removeprefix(BUNDLED)
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        return folder
+    if path.count("/") != 1:
+        return None
+    from huggingface_hub import constants
+
+    stored = Path(constants.HF_HUB_CACHE) / f"models--{path.replace('/', '--')}"
+    try:
+        return stored / "snapshots" / (stored / "refs" / "main").read_text().strip()
+    except OSError:
+        return None
 
 
 def find_model(path: str) -> Path:

@@ -12,6 +12,7 @@ import mlx.core as mx
 from mlx.utils import tree_flatten
 
 from streamllm.cache.retention import Retention
+from streamllm.contents import Contents, of_text
 from streamllm.engine.ahead import Sampler
 from streamllm.engine.paradigms.group import Group
 from streamllm.engine.paradigms.memory import Memory, Paradigm, TargetStart
@@ -55,6 +56,13 @@ class StreamingModel:
             from streamllm.engine.paradigms.windows import memories
 
             self._open = memories(retention, model, paradigm, *headers)
+
+    def contents(self) -> Contents:
+        """The prompt as it is fed: its texts, and a digest of their tokens."""
+        names = ("source_header", "source_footer", "target_header")
+        texts = {name: str(getattr(self.prompt.text, name)) for name in names}
+        tokens = [*(getattr(self.prompt, name) for name in names), sorted(self.prompt.end_tokens)]
+        return {"prompt": {**texts, "tokens": of_text(repr(tokens))}}
 
     def session(self, seed: int = 0, name: str = "", memory: Memory | None = None) -> Session:
         """A new sentence. Sampling is seeded by (seed, name), so that its order in a run does not matter.

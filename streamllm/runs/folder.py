@@ -19,6 +19,7 @@ from streamllm.records import Trace
 from streamllm.runs.lines import json_line, to_instance, to_prediction, to_timing
 from streamllm.runs.naming import digest
 from streamllm.runs.stored import (
+    BEFORE,
     CONFIG,
     CONTENTS,
     ENVIRONMENT,
@@ -44,7 +45,6 @@ __all__ = [  # with the names of its files
 ]
 
 LOCK = ".lock"
-BEFORE = ".before-"  # between the name of a run and a number, where the run was made anew
 
 
 class RunInUse(RuntimeError):
@@ -151,12 +151,16 @@ class RunFolder(StoredRun):
             self._resumed = any((self.path / name).stat().st_size for name in (TIMINGS, PREDICTIONS))
             self._stored = [line["id"] for line in read_json_lines(self.path / PREDICTIONS, strict=True)]
 
-    def add_contents(self, contents: Mapping[str, Mapping[str, str]]) -> None:
-        """Record what the run is made from beyond what `begin` knew; what is recorded already stays."""
+    def add_contents(self, contents: Mapping[str, Mapping[str, str]], anew: bool = False) -> None:
+        """Record what the run is made from beyond what `begin` knew. What is recorded already stays, unless it is made
+        ``anew``; a run that began without a record gets none."""
         self._check_held()
         known = self.contents()
-        if known is not None and not contents.keys() <= known.keys():
-            self._write_contents({**contents, **known})
+        if known is None:
+            return
+        every = {**known, **contents} if anew else {**contents, **known}
+        if every != known:
+            self._write_contents(every)
 
     def _write_contents(self, contents: Mapping[str, Mapping[str, str]]) -> None:
         write_atomically(self.path / CONTENTS, json.dumps(contents, indent=2, ensure_ascii=False) + "\n")

@@ -1,27 +1,23 @@
 """What a run was made from, kept as digests in its ``contents.json`` and compared before it goes on or is shown.
 
-Invariant: what is recorded is never changed; a run that was begun without it cannot be checked, and the log says so."""
+Invariant: what is recorded is never changed; a run that was begun without it cannot be checked, and says so."""
 
-import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
 
-from streamllm.contents import Contents, changes, listed, of_code, of_files, of_text, present
+from streamllm.contents import SENTENCES, Contents, changes, listed, of_code, of_files, of_text, present
 from streamllm.files import RunError
 from streamllm.records import Example
 from streamllm.runs.naming import NOT_IN_DIGEST
-from streamllm.runs.stored import CONTENTS, StoredRun
-
-log = logging.getLogger(__name__)
+from streamllm.runs.stored import BEFORE, CONTENTS, StoredRun
 
 
-class Rendered(Protocol):
-    """What is compared of a prompt (`streamllm.prompt.PromptTokens`)."""
-
-    source_header: list[int]
-    source_footer: list[int]
-    target_header: list[int]
-    text: Any
+def of_part(part: Any) -> Contents:
+    """What a model, loaded or not, or a policy says that it is made of (``contents()``)."""
+    found: Contents = getattr(part, "contents", dict)()
+    return found
 
 
 def of_data(dataset: Any, part: str = "data") -> Contents:
@@ -35,13 +31,6 @@ def of_sentences(examples: Iterable[Example], part: str = "sentences") -> Conten
     rows = [(example.id, example.source, example.reference) for example in examples]
     sources = of_text(*(text for row in rows for text in row[:2]))
     return {part: {"sources": sources, "references": of_text(*(row[2] for row in rows))}}
-
-
-def of_prompt(prompt: Rendered) -> Contents:
-    """The prompt as it is fed: its texts, and their tokens."""
-    texts = {name: str(getattr(prompt.text, name)) for name in ("source_header", "source_footer", "target_header")}
-    tokens = repr([list(getattr(prompt, name)) for name in texts])
-    return {"prompt": {**texts, "tokens": of_text(tokens)}}
 
 
 def of_own_code(config: Mapping[str, Any]) -> Contents:
@@ -64,23 +53,47 @@ def _targets(value: Any) -> Iterator[str]:
             yield from _targets(item)
 
 
-def check(folder: StoredRun, now: Contents) -> None:
-    """Refuse to go on with, or to show, a run that was made from something else than is there ``now``.
+def of_metrics(metrics: Sequence[Any], config: Mapping[str, Any]) -> Contents:
+    """The source of own metrics, and what the configuration sets them to, if it names them."""
+    found: Contents = {}
+    settings = list((config.get("metrics") or {}).values())
+    for number, metric in enumerate(metrics):
+        names = of_code(f"{type(metric).__module__}.{type(metric).__qualname__}")
+        if len(settings) == len(metrics) and isinstance(setting := settings[number], Mapping):
+            plain = {key: value for key, value in setting.items() if key != "_target_"}
+            names["settings"] = of_text(json.dumps(plain, sort_keys=True, default=str))
+        if names:
+            found[f"metric {metric.key}"] = names
+    return found
+
+
+def check(folder: StoredRun, now: Contents, read: Mapping[str, Callable[[], Iterable[Example]]] | None = None) -> None:
+    """Refuse to go on with, or to show, a run that was made from something else than is there ``now``. Parts that are
+    not known now, such as a model that has been removed, are not compared.
+
+    Args:
+        read: what reads the sentences of "sentences" or "validation sentences", if only they can tell whether a file
+            that has changed holds other ones.
 
     Raises:
         RunError: something has changed (one line that says what), or ``contents.json`` is damaged.
     """
-    then = folder.contents()
-    if then is None:
-        if folder.begun:
-            log.info("%s has no %s, so nobody knows whether its model and data are still the same", folder.path, CONTENTS)
-        return
+    then = folder.contents() or {}
+    for part, load in (read or {}).items():
+        files = {name: names for name, names in then.items() if name.startswith(SENTENCES[part])}
+        if part in then and part not in now and changes(files, now):
+            with suppress(ValueError, OSError):  # what cannot be read is not what was read
+                now = {**now, **of_sentences(load(), part)}
     if changed := changes(then, now):
-        raise RunError(f"{folder.path} was made from something else: {hint(changed)}")
+        raise RunError(
+            f"{folder.path} was made from something else than is there now: {listed(changed)}. Restore that, and the "
+            f"same command goes on; or give rerun=true, which keeps that folder as {folder.path.name}{BEFORE}1 and "
+            "runs anew"
+        )
 
 
-def hint(changed: Sequence[str]) -> str:
-    return (
-        f"{listed(changed)}. Restore that, and the same command goes on; or give rerun=true, which keeps the old "
-        "folder beside the new one"
-    )
+def unchecked(folder: StoredRun) -> str:
+    """Words for a run of which nobody knows what it was made from; none where that was recorded."""
+    if not folder.begun or folder.contents() is not None:
+        return ""
+    return f"there is no {CONTENTS}, so nobody can check that model, data and code are still those of then"

@@ -3,6 +3,7 @@ sees whole lines and whole files."""
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,9 @@ from streamllm.runs.lines import from_lines, matching
 
 CONFIG, ENVIRONMENT, CONTENTS, METRICS = "run.yaml", "env.json", "contents.json", "metrics.json"
 PREDICTIONS, TIMINGS, INSTANCES, LOG = "predictions.jsonl", "timings.jsonl", "instances.log", "run.log"
+
+
+BEFORE = ".before-"  # between the name of a run and a number, once the run was made anew
 
 
 class StoredRun:
@@ -27,6 +31,11 @@ class StoredRun:
     @property
     def finished(self) -> bool:
         return (self.path / METRICS).exists()
+
+    @property
+    def was_set_aside(self) -> bool:
+        """Whether another run has taken its place (`RunFolder.set_aside`)."""
+        return re.search(rf"{re.escape(BEFORE)}\d+$", self.path.name) is not None
 
     @property
     def begun(self) -> bool:
