@@ -41,7 +41,9 @@ def main(cfg: DictConfig) -> None:
         teacher = model.load(prompt, dataset.source_unit, dataset.target_unit)
         kept = {key: config[key] for key in DECIDES}  # type: ignore[index,call-overload]
         stream = bool(cfg.stream)
-        pairs = distill(teacher, dataset, Path(cfg.to), kept, cfg.batch_size, limits, cfg.seed, stream)
+        pairs = distill(
+            teacher, dataset, Path(cfg.to), kept, cfg.batch_size, limits, cfg.seed, stream, model.contents()
+        )
         for _ in tqdm(pairs, unit=" pairs", mininterval=0.1 if sys.stderr.isatty() else 30.0):
             pass
         print(f"{cfg.to}: streamllm train experiment=tiny_en_de dataset=table dataset.path={cfg.to}")

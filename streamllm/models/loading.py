@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
-from mlx.utils import tree_map
+from mlx.utils import tree_flatten, tree_map
 
 from streamllm import contents
 from streamllm.cache.retention import Retention
@@ -31,6 +31,8 @@ READ = (
     *("added_tokens.json", "chat_template*", "additional_chat_templates/*"),
 )
 """The files of a model or adapter folder that decide what comes out."""
+
+ADAPTED = frozenset({"lora_a", "lora_b", "m"})  # what LoRA and DoRA add to a module
 
 
 class ModelError(ValueError):
@@ -165,6 +167,11 @@ class ModelConfig:
         return settings
 
 
+def base_weights(folder: Path) -> str:
+    """A digest of the weights in a model folder, for an adapter to know its base by, however the files are called."""
+    return contents.of_text(*sorted(contents.of_folder(folder, ("model*.safetensors",)).values()))
+
+
 def local_folder(path: str) -> Path | None:
     """The folder of a model that is on this machine, as `find_model` would find it; None where it is not."""
     if path.startswith(BUNDLED):
@@ -241,6 +248,7 @@ def _load(folder: Path, adapter_path: str | None) -> tuple[Any, Any]:
             "downloading, fetch them again"
         ) from error
     if adapter_path is not None:
+        _check_base(folder, Path(adapter_path))
         try:
             model = load_adapters(model, adapter_path)
         except (ValueError, RuntimeError, OSError, KeyError, TypeError, AttributeError) as error:
@@ -248,8 +256,36 @@ def _load(folder: Path, adapter_path: str | None) -> tuple[Any, Any]:
                 f"cannot apply the adapter {adapter_path!r}: {_first_line(error)}. It must have been trained on "
                 "this model"
             ) from error
+        _check_whole(model, Path(adapter_path))
         model.eval()
     return model, tokenizer
+
+
+def _check_base(folder: Path, adapter: Path) -> None:
+    """Raises: ModelError: the adapter says that it was trained on other weights."""
+    base = _read_json(adapter / SETTINGS).get("base_weights") if (adapter / SETTINGS).exists() else None
+    if base is None:
+        log.info("%s does not say on which weights it was trained, so nobody can check that they are these", adapter)
+    elif base != base_weights(folder):
+        trained_on = _read_json(adapter / "adapter_config.json").get("model")
+        raise ModelError(
+            f"the adapter {adapter} was trained on other weights than those in {folder} now (on those of {trained_on} "
+            "then): give model.path=FOLDER with the model that it was trained on"
+        )
+
+
+def _check_whole(model: Any, adapter: Path) -> None:
+    """Raises: ModelError: a module that the adapter's configuration names has no weights in its file."""
+    config = _read_json(adapter / "adapter_config.json")
+    if config.get("fine_tune_type") == "full":
+        return
+    names = {name for name, _ in tree_flatten(model.parameters()) if name.rpartition(".")[2] in ADAPTED}
+    weights: Any = mx.load(str(adapter / "adapters.safetensors"))
+    if missing := names - set(weights):
+        raise ModelError(
+            f"{adapter / 'adapters.safetensors'} lacks {len(missing)} of the {len(names)} weights that adapter_config.json "
+            f"names (such as {min(missing)}; num_layers is {config.get('num_layers')}): give the whole adapter"
+        )
 
 
 def _refuse_own_code(folder: Path) -> None:

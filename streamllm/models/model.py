@@ -100,8 +100,9 @@ class StreamingModel:
             mx.save_safetensors(file, weights, {"format": "mlx"})
         self.save_settings(folder)
 
-    def save_settings(self, folder: Path) -> None:
-        """Write `SETTINGS`: all that belongs to the model besides weights and tokenizer."""
+    def save_settings(self, folder: Path, base: str | None = None) -> None:
+        """Write `SETTINGS`: all that belongs to the model besides weights and tokenizer; for an adapter, with the
+        digest of its ``base``'s weights."""
         settings: dict[str, Any] = {
             "prompt": asdict(self.prompt.text),
             "target_start": self.target_start,
@@ -109,4 +110,6 @@ class StreamingModel:
         }
         if self.alignment_heads is not None:
             settings["alignment_heads"] = [list(head) for head in self.alignment_heads]
+        if base is not None:
+            settings["base_weights"] = base
         write_atomically(folder / SETTINGS, json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
