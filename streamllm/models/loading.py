@@ -283,8 +283,9 @@ def _check_whole(model: Any, adapter: Path) -> None:
     weights: Any = mx.load(str(adapter / "adapters.safetensors"))
     if missing := names - set(weights):
         raise ModelError(
-            f"{adapter / 'adapters.safetensors'} lacks {len(missing)} of the {len(names)} weights that adapter_config.json "
-            f"names (such as {min(missing)}; num_layers is {config.get('num_layers')}): give the whole adapter"
+            f"{adapter / 'adapters.safetensors'} lacks {len(missing)} of the {len(names)} weights that "
+            f"adapter_config.json names (num_layers is {config.get('num_layers')}), such as {min(missing)}: give the "
+            "whole adapter"
         )
 
 

@@ -29,6 +29,7 @@ GROUND: dict[str, set[str]] = {
     "units": set(),
     "check": set(),
     "files": set(),
+    "contents": {"files"},
     "prompt": {"units"},
     "standins": set(),
     "faces": set(),
