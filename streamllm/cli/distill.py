@@ -34,6 +34,8 @@ def main(cfg: DictConfig) -> None:
                 raise ValueError(f"{override}: the teacher reads each source whole, so leave this out")
         if not cfg.to:
             raise ValueError("where to? add to=FILE.jsonl")
+        if cfg.rerun:
+            raise ValueError("rerun=true is for run and train: delete the file, or give another with to=FILE.jsonl")
         config = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
         model, prompt, dataset, limits = (
             hydra.utils.instantiate(cfg.get(key), _convert_="all") for key in ("model", "prompt", "dataset", "limits")
@@ -41,7 +43,8 @@ def main(cfg: DictConfig) -> None:
         teacher = model.load(prompt, dataset.source_unit, dataset.target_unit)
         kept = {key: config[key] for key in DECIDES}  # type: ignore[index,call-overload]
         stream = bool(cfg.stream)
-        pairs = distill(teacher, dataset, Path(cfg.to), kept, cfg.batch_size, limits, cfg.seed, stream)
+        made = model.contents()
+        pairs = distill(teacher, dataset, Path(cfg.to), kept, cfg.batch_size, limits, cfg.seed, stream, made)
         for _ in tqdm(pairs, unit=" pairs", mininterval=0.1 if sys.stderr.isatty() else 30.0):
             pass
         print(f"{cfg.to}: streamllm train experiment=tiny_en_de dataset=table dataset.path={cfg.to}")

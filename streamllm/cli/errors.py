@@ -66,6 +66,8 @@ def explained(main: Callable[[DictConfig], Returned]) -> Callable[[DictConfig], 
         try:
             if type(cfg.seed) is not int:
                 raise ValueError(f"seed is {cfg.seed!r}; it is a whole number")
+            if type(cfg.get("rerun", False)) is not bool:
+                raise ValueError(f"rerun is {cfg.rerun!r}; accepted are true and false")
             return main(cfg)
         except KeyboardInterrupt:
             sys.exit(130)
@@ -112,6 +114,7 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
         ValueError: a key and its repetition in a group differ: one run would have two folders, and two values of k.
     """
     values: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
+    values.pop("rerun", None)  # of this one command, and nothing of what comes out
     for key, group in REPEATED:
         repeated = (values.get(group) or {}).get(key)
         if key in values and repeated is not None and repeated != values[key]:

@@ -12,7 +12,7 @@ from streamllm.cli.loaded_once import LoadedOnce
 from streamllm.evaluation.runner import run_experiment
 
 PARTS = ("model", "prompt", "policy", "paradigm", "dataset", "tracker", "limits", "arrival", "tuning", "metrics")
-PLAIN = ("name", "seed", "batch_size", "min_lag", "max_lag")
+PLAIN = ("name", "seed", "batch_size", "min_lag", "max_lag", "rerun")
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="run")

@@ -106,7 +106,7 @@ class SweepTable(Callback):
         self._skips = False
         with contextlib.suppress(OmegaConfBaseException, ValueError):  # the run itself says what is wrong
             keys = [str(key) for key in config if key != "hydra"]
-            self._skips = _folder(OmegaConf.masked_copy(config, keys)).finished
+            self._skips = _folder(OmegaConf.masked_copy(config, keys)).finished and not config.get("rerun")
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         if self._sweep is None:

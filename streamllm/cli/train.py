@@ -28,7 +28,7 @@ def main(cfg: DictConfig) -> float:
         raise ValueError("give one of model=… (to go on from) and fresh=… (to make); see conf/model and conf/fresh")
     parts = {argument: hydra.utils.instantiate(cfg.get(key), _convert_="all") for key, argument in PARTS.items()}
     start = hydra.utils.instantiate(model or fresh, _convert_="all")
-    scores = train(config, cfg.name, start, seed=cfg.seed, root=Path(cfg.output.root), **parts)
+    scores = train(config, cfg.name, start, seed=cfg.seed, root=Path(cfg.output.root), rerun=cfg.rerun, **parts)
     return float(scores.get("bleu", 0.0))
 
 

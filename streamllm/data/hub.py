@@ -61,7 +61,8 @@ class HubDataset(RowDataset):
 
     def files(self) -> list[Path]:
         if self.data_dir is None:
-            return []
+            folder = Path(self.path)  # one that `datasets` reads, or else a hub id
+            return sorted(file for file in folder.rglob("*") if file.is_file()) if folder.is_dir() else []
         self._refuse_one_language()
         return _files_of_split(self.data_dir, self.split, self.source_language, self.target_language)
 

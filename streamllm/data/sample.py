@@ -20,6 +20,9 @@ class Sample(Dataset):
     target_language: str = "de"
     name: str = "sample"
 
+    def files(self) -> list[Path]:
+        return [SAMPLE]
+
     def load(self) -> list[Example]:
         self._refuse_one_language()
         rows = [json.loads(line) for line in read_lines(SAMPLE)]

@@ -95,12 +95,13 @@ def evaluate(
     arrival: ArrivalClock | None = None,
     tracker: Tracker | None = None,
     metrics: Sequence[Metric] = (),
+    rerun: bool = False,
 ) -> Evaluation:
     """Translate a data set with a policy into a run folder, or show what is there: a finished run is returned, and one
     that was stopped goes on.
 
-    All that is given but ``root``, ``name``, ``batch_size``, ``tracker`` and ``metrics`` names the folder, so that
-    another policy, or another parameter of it, is another run.
+    All that is given but ``root``, ``name``, ``batch_size``, ``tracker``, ``metrics`` and ``rerun`` names the folder,
+    so that another policy, or another parameter of it, is another run.
 
     Args:
         model: a configuration, or the ``path`` of one.
@@ -109,9 +110,11 @@ def evaluate(
         batch_size: sentences at a time; None is a number that suits the device. Results do not depend on it, but for
             times and near-ties.
         metrics: own ones, besides ours (`streamllm.metrics.own.Metric`); a finished run computes what it lacks.
+        rerun: run anew, and keep a folder that is there as ``<folder>.before-1`` (or the next number that is free).
 
     Raises:
-        ValueError: something given cannot say what it is (see `describe`); or as `run_experiment` raises.
+        ValueError: something given cannot say what it is (see `describe`), or a run was made from other files or code
+            than are there now; or as `run_experiment` raises.
     """
     model = ModelConfig(model) if isinstance(model, str) else model
     if isinstance(dataset, Sequence):
@@ -149,5 +152,6 @@ def evaluate(
         max_lag=max_lag,
         arrival=arrival,
         metrics=metrics,
+        rerun=rerun,
     )
     return Evaluation(Path(root) / f"{name}-{digest(config)}", found)

@@ -3,7 +3,7 @@
 Invariant: metrics.json is replaced whole, and nothing else that the run made changes."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from streamllm.metrics.arrival import ArrivalClock
@@ -12,22 +12,31 @@ from streamllm.metrics.summary import summarise
 from streamllm.records import State
 from streamllm.runs.folder import RunFolder
 from streamllm.runs.load import load_traces, read_config, target_of
+from streamllm.runs.made_from import of_metrics
 from streamllm.runs.scores import rewrite
 
 
-def with_own(folder: RunFolder, metrics: Sequence[Metric]) -> tuple[dict[str, Any], list[str]]:
-    """The metrics of a finished run, own ones that it lacks computed from its traces and added to its folder.
+def with_own(
+    folder: RunFolder, metrics: Sequence[Metric], config: Mapping[str, Any]
+) -> tuple[dict[str, Any], list[str]]:
+    """The metrics of a finished run, own ones that it lacks, or whose code or settings have changed, computed from its
+    traces and put into its folder.
 
-    Returns: all metrics, and the labels of those that were added.
+    Args:
+        config: of the run, which may say what the metrics are set to.
+
+    Returns: all metrics, and the labels of those that were computed.
     Raises: FileNotFoundError: its traces are gone. RunError, RunInUse: the folder cannot be read or written.
         MetricError: an own metric failed; the folder stays as it is.
     """
     found = folder.metrics()
-    missing = [metric for metric in metrics if metric.key not in found]
+    then, now = folder.contents() or {}, of_metrics(metrics, config)
+    changed = {part for part, names in now.items() if then.get(part, names) != names}
+    missing = [metric for metric in metrics if metric.key not in found or f"metric {metric.key}" in changed]
     if not missing:
         return found, []
     found |= own_values(missing, load_traces(folder.path))
-    rewrite(folder, found, own_scores(missing))
+    rewrite(folder, found, own_scores(missing), now)
     return found, [metric.label for metric in missing]
 
 
@@ -52,5 +61,5 @@ def rescore(
     language, unit, tokenizer = target_of(folder.path)
     ours = summarise(traces, language, unit, arrival, at_limit, tokenizer)
     found = {**ours, **{key: value for key, value in before.items() if key not in ours}, **own_values(metrics, traces)}
-    rewrite(folder, found, own)
+    rewrite(folder, found, own, of_metrics(metrics, {}))
     return found

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from streamllm import check
+from streamllm.contents import Contents
 from streamllm.engine.limits import Limits
 from streamllm.evaluation.tables import summary_text
 from streamllm.metrics.arrival import ArrivalClock
@@ -15,6 +16,7 @@ from streamllm.metrics.quality import check_tokenizer
 from streamllm.metrics.summary import summarise
 from streamllm.policies.bounded import bounded
 from streamllm.records import Example, Policy, State, Trace
+from streamllm.runs import made_from
 from streamllm.runs.environment import environment
 from streamllm.runs.folder import LOG, RunFolder
 from streamllm.runs.scores import describe
@@ -71,6 +73,7 @@ def run_experiment(
     max_lag: int | None = None,
     arrival: ArrivalClock | None = None,
     metrics: Sequence[Metric] = (),
+    rerun: bool = False,
 ) -> dict[str, Any]:
     """Translate a data set with a policy, and return the metrics (those of `streamllm.metrics.summarise`).
 
@@ -78,6 +81,7 @@ def run_experiment(
         config: the resolved configuration that the other arguments were made from. It names the folder,
             ``root/<name>-<digest of config>``; where that run has finished, its metrics are returned and
             neither data nor model is loaded.
+            What the run was made from is compared first: files of the model, the data, the prompt, own code.
         prompt: None takes the model's own.
         batch_size: sentences at a time, None for a number that suits the device. Results do not depend on it, but for
             times and for near-ties; what cannot be batched is translated one by one, which is logged
@@ -85,15 +89,19 @@ def run_experiment(
         paradigm: how the two streams lie in memory; None is `paradigms.Group`.
         min_lag, max_lag: bounds on what the policy may decide (`policies.Bounded`), in units.
         arrival: the clock by which source units arrive, for latency in seconds.
-        metrics: own ones, besides ours. A finished run computes one that it lacks from its traces.
+        metrics: own ones, besides ours. A finished run computes one that it lacks, or that has changed, from its
+            traces.
+        rerun: run anew; a folder that is there is kept as ``<folder>.before-1``, or the next number that is free.
 
     Raises:
-        ValueError, OSError, ImportError: the data or the model cannot be loaded, or do not fit each other.
+        ValueError, OSError, ImportError: the data or the model cannot be loaded, or do not fit each other, or the run
+            was made from something else than is there now.
         MetricError: an own metric cannot be used, or failed, when everything translated has been stored.
         RunInUse: another process is writing the folder.
         KeyboardInterrupt: after everything translated so far has been stored.
     """
     check.batch_size(batch_size)
+    made = {**made_from.of_part(model), **made_from.of_part(policy), **made_from.of_own_code(config)}
     policy = bounded(policy, min_lag, max_lag)
     if arrival is not None and arrival.measured:
         batch_size = 1  # in a batch, a sentence's times are shares
@@ -101,10 +109,14 @@ def run_experiment(
     tokenizer: str | None = getattr(dataset, "bleu_tokenizer", None)
     check_tokenizer(tokenizer)
     folder = RunFolder.of(config, name, root)
+    if rerun and (aside := folder.set_aside()) is not None:
+        print(f"what was in {folder.path} is in {aside} now")
     if folder.finished:
-        found, added = with_own(folder, metrics)
+        made_from.check(folder, {**made, **made_from.of_data(dataset)}, {"sentences": dataset.load})
+        found, added = with_own(folder, metrics, config)
         new = f"  {' and '.join(added)}: computed now, from what was translated then\n" if added else ""
-        again = "to run it again, delete the folder"
+        new += f"  {unchecked}\n" if (unchecked := made_from.unchecked(folder)) else ""
+        again = "to run it again, add rerun=true"
         print(f"{summary_text(folder, found)}\n{new}  finished before{other_code(folder)}; {again}")
         if tracker is not None and (tracker.again or added):
             guarded = Guarded(tracker)
@@ -115,8 +127,15 @@ def run_experiment(
         return found
     examples = dataset.load()  # before the model: bad data costs nothing
 
+    read = {**made_from.of_data(dataset), **made_from.of_sentences(examples)}
+    prompt_fed: Contents = {}
+
+    def contents() -> Contents:
+        return {**made_from.of_part(model), **made, **read, **prompt_fed}
+
     def make_translate() -> Translate:
         loaded = model.load(prompt, dataset.source_unit, dataset.target_unit, paradigm)
+        prompt_fed.update(made_from.of_part(loaded))
         from streamllm.batching.scheduler import translate_many  # after it: a model that is not there is said at once
 
         return lambda examples: translate_many(loaded, examples, policy, limits, batch_size, seed)
@@ -133,6 +152,7 @@ def run_experiment(
         arrival=arrival,
         at_limit=limits.reached,
         metrics=metrics,
+        contents=contents,
     )
 
 
@@ -149,17 +169,26 @@ def evaluate(
     arrival: ArrivalClock | None = None,
     at_limit: Callable[[State], bool] | None = None,
     metrics: Sequence[Metric] = (),
+    contents: Callable[[], Contents] = dict,
 ) -> dict[str, Any]:
     """Translate what the folder does not hold yet, then write the metrics of all of it; raises as
-    `run_experiment`. ``make_translate`` is called, and so the model loaded, only if something is missing."""
+    `run_experiment`. ``make_translate`` is called, and so the model loaded, only if something is missing.
+
+    Args:
+        contents: what the run is made from, as far as it is known when it is asked: before the model is loaded, and
+            after.
+    """
     _check_examples(examples)
     own = own_scores(metrics, taken=config)
     guarded = Guarded(tracker or NullTracker())
     with folder:
+        made_from.check(folder, contents())
         done = _check_done(folder, folder.traces(), examples)
         pending = [example for example in examples if example.id not in done]
         translate_pending = make_translate() if pending else None
-        folder.begin(config, environment())
+        unchecked = made_from.unchecked(folder)
+        made_from.check(folder, contents())
+        folder.begin(config, environment(), {**contents(), **made_from.of_metrics(metrics, config)})
         with logging_to(folder.path / LOG), guarded.finishing():
             try:
                 guarded.start(RunInfo(folder.digest, folder.path.name, folder.path, config))
@@ -167,6 +196,8 @@ def evaluate(
                     logging.INFO if done else logging.DEBUG,
                     *("%s: %d of %d sentences are there already", folder.path, len(done), len(examples)),
                 )
+                if unchecked:
+                    log.info("%s: %s", folder.path, unchecked)
                 if translate_pending is not None:
                     running = RunningScores(target_language, target_unit, done.values(), tokenizer)
                     store_all(translate_pending(pending), folder, done, len(examples), running, guarded)
@@ -211,7 +242,7 @@ def _check_done(folder: RunFolder, traces: Sequence[Trace], examples: Sequence[E
         if example is None or (example.source, example.reference) != (trace.source, trace.reference):
             raise ValueError(
                 f"{folder.path} was begun on other data: {_changed(trace, example)}. "
-                "Delete the folder, or restore the data"
+                "Restore the data, or give rerun=true, which keeps that folder under another name"
             )
     return {trace.id: trace for trace in traces}
 

@@ -4,13 +4,15 @@ they are. Invariant: what cannot be loaded or cannot stream is a `ModelError` th
 import json
 import logging
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
-from mlx.utils import tree_map
+from mlx.utils import tree_flatten, tree_map
 
+from streamllm import contents
 from streamllm.cache.retention import Retention
 from streamllm.engine.paradigms.group import Group
 from streamllm.engine.paradigms.memory import Paradigm, TargetStart
@@ -27,6 +29,14 @@ log = logging.getLogger(__name__)
 ASSETS = Path(__file__).parent / "assets"
 BUNDLED = "bundled:"
 TOKENIZER_FILES = ("tokenizer.json", "*.model", "*.tiktoken", "vocab.*", "tekken.json")
+READ = (
+    *("*.safetensors", "config.json", "generation_config.json", "adapter_config.json", SETTINGS),
+    *(*TOKENIZER_FILES, "merges.txt", "tokenizer_config.json", "special_tokens_map.json"),
+    *("added_tokens.json", "chat_template*", "additional_chat_templates/*"),
+)
+"""The files of a model or adapter folder that decide what comes out."""
+
+ADAPTED = frozenset({"lora_a", "lora_b", "m"})  # what LoRA and DoRA add to a module
 
 
 class ModelError(ValueError):
@@ -84,6 +94,16 @@ class ModelConfig:
     @property
     def retention(self) -> Retention:
         return Retention(self.max_source, self.max_target, self.sinks, self.kv_bits, self.kv_group_size)
+
+    def contents(self) -> contents.Contents:
+        """The digests of the files that `load` reads, as parts "model" and "adapter". A hub id counts by what was
+        downloaded last; what is not there is left out."""
+        found: contents.Contents = {}
+        adapter = Path(self.adapter_path) if self.adapter_path else None
+        for part, folder in (("model", local_folder(self.path)), ("adapter", adapter)):
+            if folder and (files := contents.present(partial(contents.of_folder, folder, READ))):
+                found[part] = files
+        return found
 
     def load(
         self,
@@ -153,6 +173,29 @@ class ModelConfig:
         return settings
 
 
+def base_weights(folder: Path) -> str:
+    """A digest of the weights in a model folder, for an adapter to know its base by, however the files are called."""
+    return contents.of_text(*sorted(contents.of_folder(folder, ("model*.safetensors",)).values()))
+
+
+def local_folder(path: str) -> Path | None:
+    """The folder of a model that is on this machine, as `find_model` would find it; None where it is not."""
+    if path.startswith(BUNDLED):
+        return ASSETS / path.removeprefix(BUNDLED)
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        return folder
+    if path.count("/") != 1:
+        return None
+    from huggingface_hub import constants
+
+    stored = Path(constants.HF_HUB_CACHE) / f"models--{path.replace('/', '--')}"
+    try:
+        return stored / "snapshots" / (stored / "refs" / "main").read_text().strip()
+    except OSError:
+        return None
+
+
 def find_model(path: str) -> Path:
     """The folder of a model, downloaded if ``path`` is a hub id."""
     if path.startswith(BUNDLED):
@@ -220,6 +263,7 @@ def _load(folder: Path, adapter_path: str | None) -> tuple[Any, Any]:
         raise ModelError(f"cannot load {folder}: {_what(error)}. {_cause(folder)}") from error
     mend(model, read)
     if adapter_path is not None:
+        _check_base(folder, Path(adapter_path))
         try:
             model = load_adapters(model, adapter_path)
         except (ValueError, RuntimeError, OSError, KeyError, TypeError, AttributeError) as error:
@@ -227,8 +271,37 @@ def _load(folder: Path, adapter_path: str | None) -> tuple[Any, Any]:
                 f"cannot apply the adapter {adapter_path!r}: {_first_line(error)}. It must have been trained on "
                 "this model"
             ) from error
+        _check_whole(model, Path(adapter_path))
         model.eval()
     return model, tokenizer
+
+
+def _check_base(folder: Path, adapter: Path) -> None:
+    """Raises: ModelError: the adapter says that it was trained on other weights."""
+    base = _read_json(adapter / SETTINGS).get("base_weights") if (adapter / SETTINGS).exists() else None
+    if base is None:
+        log.info("%s does not say on which weights it was trained, so nobody can check that they are these", adapter)
+    elif base != base_weights(folder):
+        trained_on = _read_json(adapter / "adapter_config.json").get("model")
+        raise ModelError(
+            f"the adapter {adapter} was trained on other weights than those in {folder} now (on those of {trained_on} "
+            "then): give model.path=FOLDER with the model that it was trained on"
+        )
+
+
+def _check_whole(model: Any, adapter: Path) -> None:
+    """Raises: ModelError: a module that the adapter's configuration names has no weights in its file."""
+    config = _read_json(adapter / "adapter_config.json")
+    if config.get("fine_tune_type") == "full":
+        return
+    names = {name for name, _ in tree_flatten(model.parameters()) if name.rpartition(".")[2] in ADAPTED}
+    weights: Any = mx.load(str(adapter / "adapters.safetensors"))
+    if missing := names - set(weights):
+        raise ModelError(
+            f"{adapter / 'adapters.safetensors'} lacks {len(missing)} of the {len(names)} weights that "
+            f"adapter_config.json names (num_layers is {config.get('num_layers')}), such as {min(missing)}: give the "
+            "whole adapter"
+        )
 
 
 def _refuse_own_code(folder: Path) -> None:

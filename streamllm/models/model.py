@@ -12,6 +12,7 @@ import mlx.core as mx
 from mlx.utils import tree_flatten
 
 from streamllm.cache.retention import Retention
+from streamllm.contents import Contents, of_text
 from streamllm.engine.ahead import Sampler
 from streamllm.engine.paradigms.group import Group
 from streamllm.engine.paradigms.memory import Memory, Paradigm, TargetStart
@@ -56,6 +57,13 @@ class StreamingModel:
 
             self._open = memories(retention, model, paradigm, *headers)
 
+    def contents(self) -> Contents:
+        """The prompt as it is fed: its texts, and a digest of their tokens."""
+        names = ("source_header", "source_footer", "target_header")
+        texts = {name: str(getattr(self.prompt.text, name)) for name in names}
+        tokens = [*(getattr(self.prompt, name) for name in names), sorted(self.prompt.end_tokens)]
+        return {"prompt": {**texts, "tokens": of_text(repr(tokens))}}
+
     def session(self, seed: int = 0, name: str = "", memory: Memory | None = None) -> Session:
         """A new sentence. Sampling is seeded by (seed, name), so that its order in a run does not matter.
 
@@ -92,8 +100,9 @@ class StreamingModel:
             mx.save_safetensors(file, weights, {"format": "mlx"})
         self.save_settings(folder)
 
-    def save_settings(self, folder: Path) -> None:
-        """Write `SETTINGS`: all that belongs to the model besides weights and tokenizer."""
+    def save_settings(self, folder: Path, base: str | None = None) -> None:
+        """Write `SETTINGS`: all that belongs to the model besides weights and tokenizer; for an adapter, with the
+        digest of its ``base``'s weights."""
         settings: dict[str, Any] = {
             "prompt": asdict(self.prompt.text),
             "target_start": self.target_start,
@@ -101,4 +110,6 @@ class StreamingModel:
         }
         if self.alignment_heads is not None:
             settings["alignment_heads"] = [list(head) for head in self.alignment_heads]
+        if base is not None:
+            settings["base_weights"] = base
         write_atomically(folder / SETTINGS, json.dumps(settings, indent=2, ensure_ascii=False) + "\n")

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from streamllm.check import whole_number
+from streamllm.contents import Contents, of_text
 from streamllm.records import READ, WRITE, Action, Decide, Example, State
 
 Delays = Sequence[int]
@@ -32,6 +33,11 @@ class Oracle:
                 raise ValueError(f"delays{of} are {delays!r}; accepted is a list of numbers of units, such as [1,2,4]")
             for delay in delays:
                 whole_number(f"a delay{of}", delay, 0, of="source units")
+
+    def contents(self) -> Contents:
+        """The delays, which may come from a file, as a digest."""
+        delays = sorted(self.delays.items()) if isinstance(self.delays, Mapping) else list(self.delays)
+        return {"policy": {"delays": of_text(repr(delays))}}
 
     def start(self, example: Example) -> Decide:
         delays = self._of(example)

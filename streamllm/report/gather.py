@@ -137,13 +137,14 @@ def _find(paths: Sequence[str | os.PathLike[str]]) -> tuple["pandas.DataFrame", 
             wanted[path.resolve()] = None
             continue
         inside = [run for run in sorted(path.iterdir()) if (run / CONFIG).exists() and not run.name.startswith(".")]
+        inside = [run for run in inside if not RunFolder(run).was_set_aside]
         finished = [run for run in inside if RunFolder(run).finished]
         wanted |= dict.fromkeys(run.resolve() for run in finished)
         unfinished |= dict.fromkeys(run for run in inside if run not in finished)
         if not finished:
             state = f"no finished run, and {len(inside)} unfinished" if inside else "no run"
             raise FileNotFoundError(f"{path} holds {state}: give a folder with finished runs of run.py, or one of them")
-    loaded = {parent: load_runs(parent) for parent in dict.fromkeys(run.parent for run in wanted)}
+    loaded = {parent: load_runs(parent, set_aside=True) for parent in dict.fromkeys(run.parent for run in wanted)}
     if all(rows.empty for rows in loaded.values()):
         raise FileNotFoundError(f"no run of {', '.join(map(str, loaded))} can be read: look at the warnings")
     loaded = {parent: rows for parent, rows in loaded.items() if not rows.empty}

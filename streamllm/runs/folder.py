@@ -18,10 +18,22 @@ from streamllm.files import Held, RunError, holding, open_for_append, read_json_
 from streamllm.records import Trace
 from streamllm.runs.lines import json_line, to_instance, to_prediction, to_timing
 from streamllm.runs.naming import digest
-from streamllm.runs.stored import CONFIG, ENVIRONMENT, INSTANCES, LOG, METRICS, PREDICTIONS, TIMINGS, StoredRun
+from streamllm.runs.stored import (
+    BEFORE,
+    CONFIG,
+    CONTENTS,
+    ENVIRONMENT,
+    INSTANCES,
+    LOG,
+    METRICS,
+    PREDICTIONS,
+    TIMINGS,
+    StoredRun,
+)
 
 __all__ = [  # with the names of its files
     "CONFIG",
+    "CONTENTS",
     "ENVIRONMENT",
     "INSTANCES",
     "LOG",
@@ -91,11 +103,34 @@ class RunFolder(StoredRun):
         if held is not None:
             held.close()
 
-    def begin(self, config: Mapping[str, Any], environment: Mapping[str, Any], traces: bool = True) -> None:
-        """Write configuration and environment if they are not there, and make the folder ready for `append`: a last
-        line that a kill cut short is removed.
+    def set_aside(self) -> Path | None:
+        """Give the folder another name, ``NAME.before-1`` or the next number that is free, so that the run begins anew.
+
+        Returns: where it is now; None where there is no run.
+        Raises: RunInUse: another process is writing it.
+        """
+        if not self.path.is_dir() or not any(self.path.iterdir()):
+            return None
+        with self:
+            number = 1
+            while (aside := self.path.with_name(f"{self.path.name}{BEFORE}{number}")).exists():
+                number += 1
+            self.path.rename(aside)
+        (aside / LOCK).unlink(missing_ok=True)
+        return aside
+
+    def begin(
+        self,
+        config: Mapping[str, Any],
+        environment: Mapping[str, Any],
+        contents: Mapping[str, Mapping[str, str]] | None = None,
+        traces: bool = True,
+    ) -> None:
+        """Write configuration, environment and contents if they are not there, and make the folder ready for `append`:
+        a last line that a kill cut short is removed.
 
         Args:
+            contents: what the run is made from (`streamllm.contents`), kept if this is the run's beginning.
             traces: False for a run without traces, such as a training: then there is no file for them.
 
         Raises:
@@ -104,7 +139,9 @@ class RunFolder(StoredRun):
         import yaml
 
         held = self._check_held()
-        if not (self.path / CONFIG).exists():
+        if contents is not None and not self.begun:
+            self._write_contents(contents)
+        if not self.begun:
             write_atomically(self.path / CONFIG, yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
         if not (self.path / ENVIRONMENT).exists():
             write_atomically(self.path / ENVIRONMENT, json.dumps(environment, indent=2, ensure_ascii=False) + "\n")
@@ -113,6 +150,20 @@ class RunFolder(StoredRun):
             self._predictions = held.enter_context(open_for_append(self.path / PREDICTIONS))
             self._resumed = any((self.path / name).stat().st_size for name in (TIMINGS, PREDICTIONS))
             self._stored = [line["id"] for line in read_json_lines(self.path / PREDICTIONS, strict=True)]
+
+    def add_contents(self, contents: Mapping[str, Mapping[str, str]], anew: bool = False) -> None:
+        """Record what the run is made from beyond what `begin` knew. What is recorded already stays, unless it is made
+        ``anew``; a run that began without a record gets none."""
+        self._check_held()
+        known = self.contents()
+        if known is None:
+            return
+        every = {**known, **contents} if anew else {**contents, **known}
+        if every != known:
+            self._write_contents(every)
+
+    def _write_contents(self, contents: Mapping[str, Mapping[str, str]]) -> None:
+        write_atomically(self.path / CONTENTS, json.dumps(contents, indent=2, ensure_ascii=False) + "\n")
 
     def append(self, trace: Trace) -> None:
         """Store one trace; when this returns, it is on disk."""

@@ -61,9 +61,12 @@ def _delays(trace: Trace) -> list[int]:
     return [*trace.delays[:written], *[trace.source_units + 1] * (len(trace.delays) - written)]
 
 
-def load_runs(root: str | os.PathLike[str] = "outputs") -> "pandas.DataFrame":
+def load_runs(root: str | os.PathLike[str] = "outputs", set_aside: bool = False) -> "pandas.DataFrame":
     """One row for each finished run in ``root``: ``folder``, ``name`` and ``digest``, its configuration with
     dots between keys (``policy.k``), and its metrics. A run whose metrics are damaged is left out, with a warning.
+
+    Args:
+        set_aside: also what was made anew since, with ``rerun=true`` (``NAME.before-1`` and so on).
 
     Raises:
         FileNotFoundError: ``root`` is not a folder.
@@ -75,7 +78,7 @@ def load_runs(root: str | os.PathLike[str] = "outputs") -> "pandas.DataFrame":
     rows = []
     for path in sorted(Path(root).iterdir()):
         folder = StoredRun(path)
-        if path.name.startswith(".") or not folder.finished:
+        if path.name.startswith(".") or not folder.finished or (folder.was_set_aside and not set_aside):
             continue
         try:
             metrics = folder.metrics()

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from streamllm.contents import Contents
 from streamllm.files import write_atomically
 from streamllm.metrics.scores import Score, described, own_score
 from streamllm.runs.folder import METRICS, RunFolder
@@ -41,9 +42,13 @@ def describe(run: str | os.PathLike[str], own: Iterable[Score]) -> None:
         write_atomically(Path(run) / SCORES, json.dumps(rows, indent=2, ensure_ascii=False) + "\n")
 
 
-def rewrite(folder: RunFolder, metrics: Mapping[str, Any], own: Sequence[Score] = ()) -> None:
-    """Replace the metrics of a finished run; nothing else of it changes. ``own`` names what is new in them."""
+def rewrite(
+    folder: RunFolder, metrics: Mapping[str, Any], own: Sequence[Score] = (), contents: Contents | None = None
+) -> None:
+    """Replace the metrics of a finished run; nothing else of it changes. ``own`` names what is new in them, and
+    ``contents`` is what their code was."""
     with folder:
+        folder.add_contents(contents or {}, anew=True)
         describe(folder.path, own)
         write_atomically(folder.path / METRICS, json.dumps(metrics, indent=2, ensure_ascii=False) + "\n")
 

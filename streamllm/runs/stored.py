@@ -3,6 +3,7 @@ sees whole lines and whole files."""
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,11 @@ from streamllm.files import RunError, read_json_lines
 from streamllm.records import Trace
 from streamllm.runs.lines import from_lines, matching
 
-CONFIG, ENVIRONMENT, METRICS = "run.yaml", "env.json", "metrics.json"
+CONFIG, ENVIRONMENT, CONTENTS, METRICS = "run.yaml", "env.json", "contents.json", "metrics.json"
 PREDICTIONS, TIMINGS, INSTANCES, LOG = "predictions.jsonl", "timings.jsonl", "instances.log", "run.log"
+
+
+BEFORE = ".before-"  # between the name of a run and a number, once the run was made anew
 
 
 class StoredRun:
@@ -27,6 +31,33 @@ class StoredRun:
     @property
     def finished(self) -> bool:
         return (self.path / METRICS).exists()
+
+    @property
+    def was_set_aside(self) -> bool:
+        """Whether another run has taken its place (`RunFolder.set_aside`)."""
+        return re.search(rf"{re.escape(BEFORE)}\d+$", self.path.name) is not None
+
+    @property
+    def begun(self) -> bool:
+        return (self.path / CONFIG).exists()
+
+    def contents(self) -> dict[str, dict[str, str]] | None:
+        """What the run was made from (`streamllm.contents`); None where that was not recorded.
+
+        Raises:
+            RunError: the file is damaged.
+        """
+        path = self.path / CONTENTS
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            return {part: dict(names) for part, names in found.items()}
+        except FileNotFoundError:
+            return None
+        except (ValueError, TypeError, AttributeError) as error:
+            raise RunError(
+                f"{path} is damaged ({error}), so nobody knows what the run was made from: give rerun=true, or delete "
+                "that file if you know that nothing has changed"
+            ) from error
 
     def metrics(self) -> dict[str, Any]:
         """The flat metrics of a finished run.

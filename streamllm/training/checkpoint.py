@@ -11,6 +11,7 @@ from typing import Any
 import mlx.core as mx
 from mlx.utils import tree_flatten, tree_unflatten
 
+from streamllm.contents import Contents, changes, listed
 from streamllm.files import replacing
 
 
@@ -21,7 +22,8 @@ class Checkpoint:
     Args:
         weights: by name, those that are trained.
         optimizer: its state, a tree of arrays.
-        counters: by name; ``world`` and ``data`` say by how many processes and on what data the training was begun.
+        counters: by name; ``world``, ``data`` and ``contents`` say by how many processes, on what data and from what
+            files the training was begun.
     """
 
     weights: dict[str, mx.array]
@@ -42,8 +44,9 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
     write(path, arrays, {"counters": json.dumps(checkpoint.counters)})
 
 
-def load(path: Path, world: int, data: str | None) -> Checkpoint:
-    """Read a checkpoint that a training by ``world`` processes, on the data with this digest, goes on from.
+def load(path: Path, world: int, data: str | None, contents: Contents | None = None) -> Checkpoint:
+    """Read a checkpoint that a training by ``world`` processes, on the data with this digest and from ``contents`` (as
+    far as somebody knows), goes on from.
 
     Raises:
         ValueError: the file is damaged, or of a training that this one cannot go on from.
@@ -57,11 +60,14 @@ def load(path: Path, world: int, data: str | None) -> Checkpoint:
     if counters.get("world", world) != world:  # what a batch is depends on it
         raise ValueError(
             f"{path.parent} was begun by {counters['world']} processes, and now there are {world}: go on "
-            "with as many, or delete the folder to begin anew"
+            "with as many, or begin anew with rerun=true"
         )
     if counters.get("data") not in (None, data):
+        raise ValueError(f"{path.parent} was begun on other data: restore it, or begin anew on this with rerun=true")
+    if changed := changes(counters.get("contents") or {}, contents or {}):
         raise ValueError(
-            f"{path.parent} was begun on other data: restore it, or delete the folder to begin anew on this"
+            f"{path.parent} was made from something else than is there now: {listed(changed)}. Restore that, or begin "
+            "anew with rerun=true"
         )
     return Checkpoint(_under("model.", arrays), tree_unflatten([*_under("optimizer.", arrays).items()]), counters)
 

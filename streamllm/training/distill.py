@@ -11,15 +11,18 @@ from typing import Any
 
 from streamllm.batching.scheduler import translate_many
 from streamllm.batching.sizes import batch_size_of
+from streamllm.contents import Contents, changes, listed
 from streamllm.data.dataset import Dataset
 from streamllm.engine.limits import Limits
 from streamllm.files import open_for_append, read_json_lines, write_atomically
 from streamllm.models.model import StreamingModel
 from streamllm.policies import Full
+from streamllm.runs import made_from
 from streamllm.runs.naming import digest
 
 log = logging.getLogger(__name__)
 
+CONTENTS = "contents"  # the key, in the file beside the pairs, of what they are made from
 BLOCK = 64  # times the batch size: pairs that are held at a time
 
 
@@ -32,6 +35,7 @@ def distill(
     limits: Limits = Limits(),
     seed: int = 0,
     stream: bool = False,
+    teacher: Contents | None = None,
 ) -> Iterator[int]:
     """Translate the sources of a corpus, each read whole (policy=full), into a file of JSON Lines that
     ``dataset=table dataset.path=…`` takes: ``id``, and source and target by their language codes.
@@ -42,23 +46,30 @@ def distill(
         config: of model and corpus; kept beside the file, which goes on only where it is the same.
         batch_size: sentences at a time, None for `scheduler.default_batch_size`.
         stream: read the corpus one by one instead of holding it.
+        teacher: what the model is made of (`ModelConfig.contents`), to go on with the same one only.
 
     Yields: the number of pairs in the file, after each.
 
     Raises:
-        ValueError: the file was begun with another configuration or is damaged, its languages are one, or batch_size is
-            not positive.
+        ValueError: the file was begun with another configuration, teacher or corpus, or is damaged, its languages are
+            one, or batch_size is not positive.
     """
     batch_size = batch_size_of(batch_size)
     source, target = corpus.source_language, corpus.target_language
     if source == target:
         raise ValueError(f"source and target language are both {source!r}, and name the columns of {to}")
     begun = to.with_name(f"{to.name}.config.json")
-    if to.exists() and (not begun.exists() or digest(json.loads(begun.read_text())) != digest(config)):
-        raise ValueError(f"{to} was made with another configuration, see {begun}: give another file, or delete it")
+    contents: Contents = {**(teacher or {}), **made_from.of_part(model), **made_from.of_data(corpus)}
+    if stream:
+        corpus_again = corpus.stream
+    else:
+        examples = corpus.load()
+        corpus_again, contents = partial(iter, examples), {**contents, **made_from.of_sentences(examples)}
+    _check_begun(to, begun, config, contents)
     to.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(begun, json.dumps(dict(config), indent=2, ensure_ascii=False) + "\n")
-    corpus_again = corpus.stream if stream else partial(iter, corpus.load())
+    if not to.exists():
+        record = {**config, CONTENTS: contents}
+        write_atomically(begun, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
     done: dict[str, str] = {}  # lines by id
     empty: set[str] = set()
     with open_for_append(to) as file:
@@ -79,3 +90,22 @@ def distill(
     write_atomically(to, "".join(f"{line}\n" for line in ordered))
     if empty:
         log.warning("%d sources got no translation and were left out, e.g. %s", len(empty), min(empty))
+
+
+def _check_begun(to: Path, begun: Path, config: Mapping[str, Any], contents: Contents) -> None:
+    """Raises: ValueError: what is in ``to`` was made with another configuration, teacher or corpus."""
+    if not to.exists():
+        return
+    then = json.loads(begun.read_text(encoding="utf-8")) if begun.exists() else None
+    made = then.pop(CONTENTS, None) if then is not None else None
+    if then is None or digest(then) != digest(config):
+        raise ValueError(f"{to} was made with another configuration, see {begun}: give another file, or delete it")
+    if made is None:
+        log.info(
+            "%s does not say what it was made from, so nobody can check that teacher and corpus are the same", begun
+        )
+    elif changed := changes(made, contents):
+        raise ValueError(
+            f"{to} was made from something else than is there now: {listed(changed)}. Restore that, and the same "
+            "command goes on; or give another file"
+        )

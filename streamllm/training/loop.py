@@ -19,6 +19,7 @@ from mlx.nn.utils import average_gradients
 from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
 from streamllm.check import number, whole_number
+from streamllm.contents import Contents
 from streamllm.files import write_atomically
 from streamllm.training import checkpoint
 from streamllm.training.checkpoint import Checkpoint
@@ -102,6 +103,7 @@ class Trainer:
         objective: what is made small; validation also goes by it.
         score: computes {"bleu": …} for a model, slower than a loss; decides about early stopping.
         track: also gets every logged line (a tracker).
+        contents: what this training is made from; a checkpoint is gone on from where that is the same.
         group: of a distributed training; the gradient is that of all processes' rows together.
 
     ``mx.compile`` is not used: on a CPU the exponentials come from numpy (`streamllm.cpu.exponentials`), which
@@ -122,6 +124,7 @@ class Trainer:
         paradigm: str = "group",
         optimizer: optim.Optimizer | None = None,
         objective: Objective = CrossEntropy(),
+        contents: Contents | None = None,
     ):
         if data.count is None and not config.steps:
             raise ValueError(
@@ -130,7 +133,7 @@ class Trainer:
             )
         self.model, self.data, self.validation = model, data, validation
         self.config, self.folder = config, folder
-        self.score, self.track = score, track
+        self.score, self.track, self.contents = score, track, contents
         self.group = group or mx.distributed.init()
         self.rank, self.world = self.group.rank(), self.group.size()
         self.target_start, self.paradigm, self.objective = target_start, paradigm, objective
@@ -303,7 +306,7 @@ class Trainer:
         if self.rank:
             return
         counters = {name: getattr(self, name) for name in COUNTERS} | {"window": asdict(self.window)}
-        counters |= {"world": self.world, "data": self.data.source.digest}
+        counters |= {"world": self.world, "data": self.data.source.digest, "contents": self.contents}
         state = Checkpoint(self._weights(), self.optimizer.state, counters)
         checkpoint.save(self.folder / CHECKPOINT, state)
 
@@ -313,7 +316,7 @@ class Trainer:
             if self.rank == 0:
                 lines.unlink(missing_ok=True)  # logged before a checkpoint was made
             return
-        found = checkpoint.load(path, self.world, self.data.source.digest)
+        found = checkpoint.load(path, self.world, self.data.source.digest, self.contents)
         self.model.load_weights([*found.weights.items()], strict=False)
         self.optimizer.state = found.optimizer
         for name in COUNTERS:

@@ -18,16 +18,18 @@ import mlx.optimizers as optim
 
 from streamllm.batching.scheduler import translate_many
 from streamllm.check import whole_number
+from streamllm.contents import of_file
 from streamllm.engine.paradigms.group import Group
 from streamllm.engine.paradigms.interleaved import Interleaved
 from streamllm.engine.paradigms.memory import Paradigm
 from streamllm.files import new_folder, write_atomically
 from streamllm.metrics.summary import summarise
-from streamllm.models.loading import TOKENIZER_FILES, ModelConfig, find_model
+from streamllm.models.loading import TOKENIZER_FILES, ModelConfig, base_weights, find_model
 from streamllm.models.model import StreamingModel
 from streamllm.policies import Full, WaitK
 from streamllm.prompt import Prompt, PromptTokens
 from streamllm.records import Example, Policy
+from streamllm.runs import made_from
 from streamllm.runs.environment import environment
 from streamllm.runs.folder import METRICS, RunFolder
 from streamllm.tracking.tracker import Guarded, NullTracker, RunInfo, Tracker
@@ -103,8 +105,11 @@ def train(
     adapter: AdapterConfig | None = None,
     optimizer: optim.Optimizer | None = None,
     objective: Objective = CrossEntropy(),
+    rerun: bool = False,
 ) -> dict[str, Any]:
     """Train, or resume, and return the scores; a finished training only returns them.
+
+    What it was made from (base model, data, validation data, prompt, own code) is compared first.
 
     Args:
         config: the resolved configuration; it names the run folder.
@@ -112,9 +117,11 @@ def train(
         prompt: as for `ModelConfig.load`; what is trained keeps it.
         adapter: what is trained instead of the weights. Quantised weights then stay so, unless
             ``model.quantized`` is False; without an adapter they are unpacked.
+        rerun: train anew; a folder that is there is kept as ``<folder>.before-1``, or the next number that is free.
 
     Raises:
-        ValueError, FileNotFoundError: the data or the model cannot be had, before anything is computed.
+        ValueError, FileNotFoundError: the data or the model cannot be had, or is not what a training that is there was
+            begun with, before anything is computed.
     """
     if not isinstance(paradigm, Group | Interleaved):
         raise ValueError(
@@ -124,7 +131,21 @@ def train(
     _check_weights(model, adapter)
     group = mx.distributed.init()
     run = RunFolder.of(config, name, root)
+    if rerun:
+        if group.rank() == 0 and (aside := run.set_aside()) is not None:
+            log.info("what was in %s is in %s now", run.path, aside)
+        mx.eval(mx.distributed.all_sum(mx.array(1), group=group))  # the others wait until it is gone
+    made = {
+        **made_from.of_part(model),
+        **made_from.of_own_code(config),
+        **made_from.of_data(corpus),
+        **made_from.of_data(validation_corpus, "validation data"),
+    }
+    if group.rank() == 0 and (unchecked := made_from.unchecked(run)):
+        log.info("%s: %s", run.path, unchecked)
     if run.finished:
+        read = {"sentences": corpus.load, "validation sentences": validation_corpus.load}
+        made_from.check(run, made, read)
         log.info("%s has finished already", run.path)
         return run.metrics()
     _check_languages(corpus, validation_corpus)
@@ -144,10 +165,13 @@ def train(
     else:
         examples = corpus.load()
         pairs = partial(iter, examples)
+        made |= made_from.of_sentences(examples)
+    made |= made_from.of_sentences(validation_examples, "validation sentences")
+    made_from.check(run, made)
     guarded = Guarded(tracker if group.rank() == 0 else NullTracker())
     with run if group.rank() == 0 else nullcontext(), guarded.finishing():
         if group.rank() == 0:
-            run.begin(config, environment(), traces=False)
+            run.begin(config, environment(), made, traces=False)
             if isinstance(model, FreshModel) and not (run.path / START).exists():
                 texts = (text for example in pairs() for text in (example.source, example.reference))
                 with new_folder(run.path / START) as part:
@@ -160,6 +184,10 @@ def train(
         quantized = adapter is not None and model.quantized is not False
         model = replace(model, path=str(start), quantized=quantized)
         streaming = model.load(prompt, corpus.source_unit, corpus.target_unit, paradigm)
+        made |= {**made_from.of_part(model), **made_from.of_part(streaming)}
+        made_from.check(run, made)
+        if group.rank() == 0:
+            run.add_contents(made)
         adapter_settings = adapter.apply(streaming.model, seed) if adapter else None
         if streaming.target_start == "after_source":  # not trained to stream so far
             streaming.target_start = 0
@@ -184,6 +212,7 @@ def train(
             paradigm=paradigm.trained_as,
             optimizer=optimizer,
             objective=objective,
+            contents=made if run.contents() is not None else None,
         )
         size = "a stream of" if data.buffer else len(examples)
         log.info("%s sentence pairs, %d for validation; %s", size, len(validation_examples), run.path)
@@ -199,7 +228,7 @@ def train(
                 scores |= score(streaming.model)
             if adapter_settings:
                 save_adapter(streaming.model, adapter_settings, name_of_start, run.path / "adapter")
-                streaming.save_settings(run.path / "adapter")
+                streaming.save_settings(run.path / "adapter", base_weights(start))
             else:
                 _export(streaming, start, run.path / "model")
             write_atomically(run.path / METRICS, json.dumps(scores, indent=2) + "\n")
@@ -246,7 +275,7 @@ def _source(
     if data.cache and not varied:
         key = {
             "corpus": asdict(corpus) if is_dataclass(corpus) and not isinstance(corpus, type) else repr(corpus),
-            "files": [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in corpus.files()],
+            "files": [(str(file.resolve()), of_file(file)) for file in corpus.files()],
             "prompt": asdict(prompt.text),
             "units": (corpus.source_unit, corpus.target_unit),
             "tokenizer": _digest(start),

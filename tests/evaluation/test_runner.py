@@ -161,7 +161,7 @@ def test_finished_run_shows_its_results_without_data_or_model(tmp_path: Path, ca
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({}, "finished before; to run it again, delete the folder"),
+        ({}, "finished before; to run it again, add rerun=true"),
         ({"dirty": True}, "finished before with other code (aaaaaaaaaa; now it is aaaaaaaaaa with changes); to run"),
         ({"commit": "b" * 40}, "finished before with other code (aaaaaaaaaa; now it is bbbbbbbbbb); to run it again"),
         ({"commit": None, "dirty": None}, "finished before; to run it again"),

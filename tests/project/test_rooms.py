@@ -29,6 +29,7 @@ GROUND: dict[str, set[str]] = {
     "units": set(),
     "check": set(),
     "files": set(),
+    "contents": {"files"},
     "prompt": {"units", "faces"},  # a small room: the engine needs it
     "standins": set(),
     "faces": set(),
