@@ -34,8 +34,8 @@ from sessions import (
 from streamllm.engine.lookahead import NextToken, beam_search
 from streamllm.engine.paradigms.group import Group
 from streamllm.engine.paradigms.interleaved import Interleaved
-from streamllm.engine.paradigms.memory import TargetStart
-from streamllm.engine.paradigms.reencoded import Batch
+from streamllm.engine.paradigms.memory import Paradigm, TargetStart
+from streamllm.engine.paradigms.reencoded import Batch, BatchPositions
 from streamllm.engine.session import Session
 from streamllm.prompt import PromptTokens
 from streamllm.records import Emission
@@ -527,6 +527,23 @@ def test_a_beam_is_the_same_before_and_after_a_draft(models: list[Any], facts: P
     session.draft(4)
     assert session.beam(2, 3) == before
     assert session.beam(2, 3) == before
+
+
+@pytest.mark.parametrize("paradigm", [Group(), Batch(), BatchPositions()], ids=["group", "batch", "batch_positions"])
+def test_a_beam_is_the_same_after_a_prediction_with_units_hidden(
+    models: list[Any], facts: PromptTokens, paradigm: Paradigm
+) -> None:
+    found = []
+    for hidden in (0, 2):
+        session = Session(paradigm.open(models[2]), facts, max_unit_tokens=4)
+        for word in WORDS[:4]:
+            session.read(word)
+        mark = session.mark()
+        session.write()
+        session.prediction(hidden)
+        session.rewind(mark)
+        found.append(session.beam(3, 3))
+    assert found[0] == found[1]
 
 
 def test_a_beam_begins_with_units_that_are_waiting(tokenizer: Any) -> None:

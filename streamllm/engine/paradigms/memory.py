@@ -64,8 +64,8 @@ class Memory(Protocol):
         ...
 
     def fork(self) -> "Fork":
-        """The target as it stands, to go on with in several ways; the memory itself stays as it is. Since the last
-        write, nothing has been read, and nothing written with source hidden."""
+        """The target as it stands, to go on with in several ways; the memory still holds the same tokens. Since the
+        last write, nothing has been read."""
         ...
 
 
