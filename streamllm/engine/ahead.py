@@ -106,6 +106,7 @@ class Ahead:
         if self._known:
             again = self._last[-1:] if self.begun else self._last
             self._memory.trim(len(again) + len(self._known) - 1)  # the last of them has not been fed
+            self._memory.keep_start(self.begun)  # a header of one token may have been all that there was
             self._open, self._known, self._logits, self.attention = again, [], [], None
 
     def settle(self) -> None:
@@ -145,6 +146,8 @@ class Ahead:
             self._open = []
             self._last = [self._taken[-1][0]] if self._taken else self._before
         self.begun = place.begun
+        if not self.begun:
+            self._memory.keep_start(False)
 
     # Other ways on
 

@@ -31,6 +31,7 @@ from sessions import (
     varied_models,
 )
 
+from streamllm.batching.pool import Pool
 from streamllm.engine.lookahead import NextToken, beam_search
 from streamllm.engine.paradigms.group import Group
 from streamllm.engine.paradigms.interleaved import Interleaved
@@ -445,6 +446,40 @@ def test_only_the_last_token_of_a_header_that_was_written_after_is_fed_again(mod
     session.read("x")
     assert session.write().unit == "dog"
     assert fed(session) == ["<bos>x", "<mark> German:", " x", ":", " dog"]
+
+
+@pytest.mark.parametrize("header", ["<mark>", "German: cat"], ids=["one token", "several tokens"])
+@pytest.mark.parametrize("shared", [False, True], ids=["alone", "in a pool"])
+def test_the_first_write_decides_where_the_target_starts_though_it_gives_the_end_token(
+    tokenizer: Any, header: str, shared: bool
+) -> None:
+    """Also where the header's only token is fed again after a read."""
+    model = tiny.Biased(tiny.random_model(0, len(tokenizer)), tiny.sentence_bias(tokenizer, 99.0))
+    memory: Any = Pool(model, 1, "after_source").open() if shared else Group().open(model, "after_source")
+    session = Session(memory, PromptTokens(replace(PROMPT, target_header=header), tokenizer))
+    session.read("the")
+    first = session.source_tokens
+    assert session.write().unit is None
+    session.read("cat,")
+    session.prediction(hidden=1)
+    session.prediction()
+    assert (memory if shared else memory.caches[0]).target_start == first
+
+
+def test_a_first_write_that_is_taken_back_has_not_decided_where_the_target_starts(
+    tokenizer: Any,
+) -> None:
+    model = tiny.Biased(tiny.random_model(0, len(tokenizer)), tiny.sentence_bias(tokenizer, 99.0))
+    memory = Group().open(model, "after_source")
+    session = Session(memory, PromptTokens(replace(PROMPT, target_header="<mark>"), tokenizer))
+    session.read("the")
+    mark = session.mark()
+    assert session.write().unit is None
+    session.prediction(hidden=1)
+    session.rewind(mark)
+    session.read("cat,")
+    session.prediction()
+    assert memory.caches[0].target_start == session.source_tokens
 
 
 # Beams
