@@ -159,9 +159,15 @@ class Ahead:
             self._known, self._logits, self.attention = self._known[:1], self._logits[:1], None
 
     def with_hidden(self, n: int) -> mx.array:
-        """Logits (V,) of the next token as they would be without the last ``n`` source tokens. The prediction from all
-        of the source is forgotten."""
+        """Logits (V,) of the next token if the token that it is predicted after had not seen the last ``n`` source
+        tokens; a header that nothing was written after is as a whole without them. The prediction from all of the
+        source is forgotten."""
+        if not n:
+            return self.logits
         self.forget()
+        if self.begun and len(self._open) > 1:  # tokens that were given: they are fed as a prediction would feed them
+            self._memory.write(self._open[:-1])
+            self._open = self._open[-1:]
         logits = self._memory.write(self._open, hidden=n)
         self._memory.trim(len(self._open))
         return logits

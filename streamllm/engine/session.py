@@ -242,8 +242,9 @@ class Session:
     def prediction(self, hidden: int = 0) -> NextToken:
         """What the model says of the next token, from all source read but its last ``hidden`` units.
 
-        With units hidden, what was written before still knows them. That costs a forward, and one more if the
-        prediction from all of the source is known already and wanted again. With a window on the source, no more
+        With units hidden, what was written before still knows them. That costs a forward, one more if the
+        prediction from all of the source is known already and wanted again, and one if a unit of several tokens was
+        given since the last prediction. With a window on the source, no more
         units can be hidden than it holds.
         """
         if hidden <= 0:
