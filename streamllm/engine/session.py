@@ -332,11 +332,15 @@ class Session:
 
     def unit_attention(self, heads: Sequence[Sequence[int]] | None = None) -> np.ndarray:
         """How much each of ``heads`` (None: all) attends to each source unit that is held when the next token is
-        predicted: (heads, units), a row sums to at most 1. Raises: as `attended`."""
+        predicted: (heads, units), a row sums to at most 1. A unit that the tokenizer gives no tokens has none of it.
+        Raises: as `attended`."""
         if not self._unit_ends:
             raise ValueError("no source unit has been read, so none is attended to: read one first")
         attention = self._ahead.watched()
         weights = np.array(attention.weights(heads if heads is not None else attention.heads))
         first, end = self.memory.source_gap
-        starts = np.array([self._source_start, *self._unit_ends[:-1]]) - (end - first)
-        return np.add.reduceat(weights[:, : self._unit_ends[-1] - (end - first)], starts, axis=1)
+        bounds = np.array([self._source_start, *self._unit_ends]) - (end - first)
+        attended = np.zeros((len(weights), len(self._unit_ends)), weights.dtype)
+        if len(some := np.flatnonzero(np.diff(bounds))):  # units that have tokens
+            attended[:, some] = np.add.reduceat(weights[:, : bounds[-1]], bounds[some], axis=1)
+        return attended
