@@ -26,7 +26,7 @@ import mlx.core as mx
 import numpy as np
 
 from streamllm.engine.ahead import Ahead, Place, Sampler
-from streamllm.engine.lookahead import NextToken, beam_search
+from streamllm.engine.lookahead import NextToken, beam_search, write_on
 from streamllm.engine.paradigms.memory import Fork, Memory
 from streamllm.prompt import PromptTokens
 from streamllm.records import Emission, Hypothesis
@@ -272,7 +272,8 @@ class Session:
         return tuple(hypothesis)
 
     def beam(self, size: int, max_units: int = 200) -> list[Hypothesis]:
-        """At most ``size`` hypotheses by `lookahead.beam_search`, the best first.
+        """At most ``size`` hypotheses by `lookahead.beam_search`, the best first. The search is over after some four
+        tokens a unit; a unit that it leaves in the middle is written to its end greedily.
 
         Raises:
             ValueError: size is not positive.
@@ -281,28 +282,52 @@ class Session:
             raise ValueError(f"the beam's size is {size}; accepted is at least 1")
         self._ahead.shorten()
         branches: list[Fork] = []
+        following = first = self._ahead.logits  # after each hypothesis that has not ended
 
         def step(parents: list[int], tokens: list[int]) -> mx.array:
+            nonlocal following
             branches[:] = branches or [self.memory.fork()]
-            return branches[0].step(parents, tokens)
+            following = branches[0].step(parents, tokens)
+            return following
+
+        def is_cut(tokens: list[int]) -> bool:
+            """Whether the last of its first units may go on, and began within the limit."""
+            units, used = self._units_of(tokens, ended=False)
+            return len(units) < max_units and used < max_tokens
 
         max_tokens = int(min(4 * max_units + 8, self._max_ahead))  # few words have more than four
-        found = beam_search(self._ahead.logits, step, self._ends, size, max_tokens)
-        return [self._units_of(tokens)[:max_units] for tokens in found]
+        found = beam_search(first, step, self._ends, size, max_tokens)
+        ended = [(tokens, True) for tokens in found if len(tokens) < max_tokens]
+        others = write_on(found[len(ended) :], following, step, self._ends, is_cut)
+        return [self._units_of(*each)[0][:max_units] for each in [*ended, *others]]
 
     def _ends(self, token: int) -> bool:
         return token in self.prompt.end_tokens or self.prompt.text_before_stop(token) is not None
 
-    def _units_of(self, tokens: list[int]) -> Hypothesis:
-        """The units that ``tokens`` would be if the model chose them; the session stays as it is."""
+    def _units_of(self, tokens: list[int], ended: bool) -> tuple[Hypothesis, int]:
+        """The units that ``tokens`` would be if the model chose them, and how many tokens are in them. If the sentence
+        has not ``ended`` after them, a last unit that may go on is left out. The session stays as it is."""
         ahead, mark = self._ahead, self._mark(self._ahead.place)
         self._ahead = ahead.scripted([*tokens, _END])
         hypothesis: list[Emission] = []
-        while (emission := self.write()).unit is not None:
+        used = 0
+        while True:
+            emission, before = self.write(), used
+            used = self.target_tokens - mark.target_tokens
+            if not ended and before < used == len(tokens) and not self._is_closed(emission.tokens):
+                used = before
+                break
+            if emission.unit is None:
+                used = len(tokens)
+                break
             hypothesis.append(emission)
         self._ahead = ahead
         self._restore(mark)
-        return tuple(hypothesis)
+        return tuple(hypothesis), used
+
+    def _is_closed(self, tokens: tuple[int, ...]) -> bool:
+        """Whether ``tokens`` are a whole unit whatever follows."""
+        return self.prompt.target_unit == "character" and self._is_whole_characters(list(tokens))
 
     def attended(self, heads: Sequence[Sequence[int]] | None = None) -> int:
         """Which source unit (from 0) the next token is predicted from: the one that ``heads`` (None: the model's

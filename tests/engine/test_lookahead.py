@@ -581,6 +581,42 @@ def test_a_beam_is_the_same_after_a_prediction_with_units_hidden(
     assert found[0] == found[1]
 
 
+LONG = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n", "o", "p"]  # tokens of a word
+
+
+@pytest.mark.parametrize("max_ahead", [None, 3])
+def test_a_unit_of_a_beam_is_whole_however_long(tokenizer: Any, max_ahead: int | None) -> None:
+    for pieces in ([" run", *LONG, " cat"], [" run", *LONG], [" dog", " run", *LONG, " dog"]):
+        session = scripted(tokenizer, sentence(*pieces), max_ahead=max_ahead)
+        session.read("x")
+        draft = session.draft(1)
+        assert session.beam(1, 1) == [draft]
+        assert draft[0].unit == "".join(pieces).split()[0]
+
+
+def test_a_unit_without_end_ends_where_writing_cuts_it_in_a_beam_too(tokenizer: Any) -> None:
+    session = scripted(tokenizer, lambda source, target: "a", max_unit_tokens=20)
+    session.read("x")
+    assert session.beam(1, 1) == [session.draft(1)]
+    assert units(session.draft(1)) == ["a" * 20]
+
+
+def test_a_beam_leaves_out_a_unit_that_is_not_whole(models: list[Any], facts: PromptTokens) -> None:
+    """Of many units: what is shown of the last one is what writing on would give."""
+    for model, paradigm in itertools.product(models, (Group(), Batch(), Interleaved())):
+        session = Session(paradigm.open(model), facts, max_ahead=6)
+        session.read("the")
+        for hypothesis in session.beam(3, 8):
+            again = Session(paradigm.open(model), facts)
+            again.read("the")
+            written = [again.write(emission.tokens) for emission in hypothesis]
+            assert written == list(hypothesis)
+            if hypothesis:
+                following = again.prediction()
+                ends = following.ends or facts.starts_unit(following.token)
+                assert ends or facts.ends_unit(hypothesis[-1].tokens[-1])
+
+
 def test_a_beam_begins_with_units_that_are_waiting(tokenizer: Any) -> None:
     session = scripted(tokenizer, sentence(" of the", " dog"))
     session.read("x")
