@@ -317,7 +317,7 @@ class Row:
 
     def __init__(self, pool: Pool, slot: int, target_start: TargetStart):
         self._pool, self.slot = pool, slot
-        self._after_source = target_start == "after_source"
+        self._after_source, self._keeps_start = target_start == "after_source", False
         self.target_start = 0 if target_start == "after_source" else target_start
         self.unread: list[int] = []  # source tokens to be fed
         self.unwritten: list[int] = []  # target tokens to be fed after them
@@ -348,8 +348,9 @@ class Row:
         return answer.logits, answer.attention
 
     def _ask(self, tokens: list[int], hidden: int) -> Answer:
-        if self._after_source and not self.target_offset:
+        if self._after_source and not self.target_offset and not self._keeps_start:
             self.target_start = self.source_tokens - hidden
+        self._keeps_start = self._keeps_start and hidden > 0
         self.branches_end = 0
         self._count(tokens)
         return self._wait(tokens, hidden)
@@ -370,6 +371,9 @@ class Row:
         self._pool.forget(self, n)
         self.length -= n
         self.target_offset -= n
+
+    def keep_start(self, keep: bool) -> None:
+        self._keeps_start = keep
 
     def fork(self) -> "RowBranches":
         return RowBranches(self)

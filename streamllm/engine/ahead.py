@@ -106,6 +106,7 @@ class Ahead:
         if self._known:
             again = self._last[-1:] if self.begun else self._last
             self._memory.trim(len(again) + len(self._known) - 1)  # the last of them has not been fed
+            self._memory.keep_start(self.begun)  # a header of one token may have been all that there was
             self._open, self._known, self._logits, self.attention = again, [], [], None
 
     def settle(self) -> None:
@@ -145,6 +146,8 @@ class Ahead:
             self._open = []
             self._last = [self._taken[-1][0]] if self._taken else self._before
         self.begun = place.begun
+        if not self.begun:
+            self._memory.keep_start(False)
 
     # Other ways on
 
@@ -156,9 +159,15 @@ class Ahead:
             self._known, self._logits, self.attention = self._known[:1], self._logits[:1], None
 
     def with_hidden(self, n: int) -> mx.array:
-        """Logits (V,) of the next token as they would be without the last ``n`` source tokens. The prediction from all
-        of the source is forgotten."""
+        """Logits (V,) of the next token if the token that it is predicted after had not seen the last ``n`` source
+        tokens; a header that nothing was written after is as a whole without them. The prediction from all of the
+        source is forgotten."""
+        if not n:
+            return self.logits
         self.forget()
+        if self.begun and len(self._open) > 1:  # tokens that were given: they are fed as a prediction would feed them
+            self._memory.write(self._open[:-1])
+            self._open = self._open[-1:]
         logits = self._memory.write(self._open, hidden=n)
         self._memory.trim(len(self._open))
         return logits

@@ -81,7 +81,7 @@ class Attention:
                 f"attention heads are {[list(head) for head in heads]}; accepted are pairs of layer (below "
                 f"{len(self.calls)}) and head (below {self.calls[0][0].shape[1]}), at least one"
             )
-        columns = mx.array(self.columns)
+        columns = mx.array(self.columns, mx.int32)  # none of them, if all units read are without tokens
         rows = []
         for layer, head in heads:
             queries, keys, scale = self.calls[layer]

@@ -10,6 +10,9 @@ import numpy as np
 Step = Callable[[list[int], list[int]], mx.array]
 """``step(parents, tokens)``: branch ``parents[i]`` goes on with ``tokens[i]``; logits (len(tokens), V)."""
 
+IsCut = Callable[[list[int]], bool]
+"""Whether the tokens of a hypothesis stop in the middle."""
+
 
 @dataclass(frozen=True)
 class NextToken:
@@ -85,6 +88,29 @@ def beam_search(
         logits = step(parents, [tokens[-1] for _, tokens in alive])
     ended.sort(key=lambda scored: -scored[0] / (len(scored[1]) + 1))
     return [tokens for _, tokens in [*ended, *alive][:size]]
+
+
+def write_on(
+    hypotheses: list[list[int]], logits: mx.array, step: Step, is_end: Callable[[int], bool], is_cut: IsCut
+) -> list[tuple[list[int], bool]]:
+    """Go on greedily with each of ``hypotheses`` while ``is_cut(tokens)``; each with whether it has ended.
+
+    Args:
+        hypotheses: in the order of their branches; the last of those may be none of them.
+        logits: after each branch, (branches, V).
+    """
+    found = [(tokens, False) for tokens in hypotheses]
+    branches = list(range(len(found)))  # whose hypothesis each is
+    while going := [row for row, i in enumerate(branches) if is_cut(found[i][0])]:
+        likeliest = logprobs(logits).argmax(axis=-1)
+        on = [row for row in going if not is_end(int(likeliest[row]))]
+        for row in going:
+            tokens, i = found[branches[row]][0], branches[row]
+            found[i] = ([*tokens, int(likeliest[row])], False) if row in on else (tokens, True)
+        if not on:
+            break
+        branches, logits = [branches[row] for row in on], step(on, [int(likeliest[row]) for row in on])
+    return found
 
 
 def _best(scores: np.ndarray, n: int) -> np.ndarray:

@@ -26,7 +26,7 @@ import mlx.core as mx
 import numpy as np
 
 from streamllm.engine.ahead import Ahead, Place, Sampler
-from streamllm.engine.lookahead import NextToken, beam_search
+from streamllm.engine.lookahead import NextToken, beam_search, write_on
 from streamllm.engine.paradigms.memory import Fork, Memory
 from streamllm.prompt import PromptTokens
 from streamllm.records import Emission, Hypothesis
@@ -248,8 +248,9 @@ class Session:
     def prediction(self, hidden: int = 0) -> NextToken:
         """What the model says of the next token, from all source read but its last ``hidden`` units.
 
-        With units hidden, what was written before still knows them. That costs a forward, and one more if the
-        prediction from all of the source is known already and wanted again. With a window on the source, no more
+        With units hidden, what was written before still knows them. That costs a forward, one more if the
+        prediction from all of the source is known already and wanted again, and one if a unit of several tokens was
+        given since the last prediction. With a window on the source, no more
         units can be hidden than it holds.
         """
         if hidden <= 0:
@@ -277,7 +278,8 @@ class Session:
         return tuple(hypothesis)
 
     def beam(self, size: int, max_units: int = 200) -> list[Hypothesis]:
-        """At most ``size`` hypotheses by `lookahead.beam_search`, the best first.
+        """At most ``size`` hypotheses by `lookahead.beam_search`, the best first. The search is over after some four
+        tokens a unit; a unit that it leaves in the middle is written to its end greedily.
 
         Raises:
             ValueError: size is not positive.
@@ -286,28 +288,52 @@ class Session:
             raise ValueError(f"the beam's size is {size}; accepted is at least 1")
         self._ahead.shorten()
         branches: list[Fork] = []
+        following = first = self._ahead.logits  # after each hypothesis that has not ended
 
         def step(parents: list[int], tokens: list[int]) -> mx.array:
+            nonlocal following
             branches[:] = branches or [self.memory.fork()]
-            return branches[0].step(parents, tokens)
+            following = branches[0].step(parents, tokens)
+            return following
+
+        def is_cut(tokens: list[int]) -> bool:
+            """Whether the last of its first units may go on, and began within the limit."""
+            units, used = self._units_of(tokens, ended=False)
+            return len(units) < max_units and used < max_tokens
 
         max_tokens = int(min(4 * max_units + 8, self._max_ahead))  # few words have more than four
-        found = beam_search(self._ahead.logits, step, self._ends, size, max_tokens)
-        return [self._units_of(tokens)[:max_units] for tokens in found]
+        found = beam_search(first, step, self._ends, size, max_tokens)
+        ended = [(tokens, True) for tokens in found if len(tokens) < max_tokens]
+        others = write_on(found[len(ended) :], following, step, self._ends, is_cut)
+        return [self._units_of(*each)[0][:max_units] for each in [*ended, *others]]
 
     def _ends(self, token: int) -> bool:
         return token in self.prompt.end_tokens or self.prompt.text_before_stop(token) is not None
 
-    def _units_of(self, tokens: list[int]) -> Hypothesis:
-        """The units that ``tokens`` would be if the model chose them; the session stays as it is."""
+    def _units_of(self, tokens: list[int], ended: bool) -> tuple[Hypothesis, int]:
+        """The units that ``tokens`` would be if the model chose them, and how many tokens are in them. If the sentence
+        has not ``ended`` after them, a last unit that may go on is left out. The session stays as it is."""
         ahead, mark = self._ahead, self._mark(self._ahead.place)
         self._ahead = ahead.scripted([*tokens, _END])
         hypothesis: list[Emission] = []
-        while (emission := self.write()).unit is not None:
+        used = 0
+        while True:
+            emission, before = self.write(), used
+            used = self.target_tokens - mark.target_tokens
+            if not ended and before < used == len(tokens) and not self._is_closed(emission.tokens):
+                used = before
+                break
+            if emission.unit is None:
+                used = len(tokens)
+                break
             hypothesis.append(emission)
         self._ahead = ahead
         self._restore(mark)
-        return tuple(hypothesis)
+        return tuple(hypothesis), used
+
+    def _is_closed(self, tokens: tuple[int, ...]) -> bool:
+        """Whether ``tokens`` are a whole unit whatever follows."""
+        return self.prompt.target_unit == "character" and self._is_whole_characters(list(tokens))
 
     def attended(self, heads: Sequence[Sequence[int]] | None = None) -> int:
         """Which source unit (from 0) the next token is predicted from: the one that ``heads`` (None: the model's
@@ -337,14 +363,18 @@ class Session:
 
     def unit_attention(self, heads: Sequence[Sequence[int]] | None = None) -> np.ndarray:
         """How much each of ``heads`` (None: all) attends to each source unit that is held when the next token is
-        predicted: (heads, units), a row sums to at most 1. Raises: as `attended`."""
+        predicted: (heads, units), a row sums to at most 1. A unit that the tokenizer gives no tokens has none of it.
+        Raises: as `attended`."""
         if not self._unit_ends:
             raise ValueError("no source unit has been read, so none is attended to: read one first")
         attention = self._ahead.watched()
         weights = np.array(attention.weights(heads if heads is not None else attention.heads))
         first, end = self.memory.source_gap
-        starts = np.array([self._source_start, *self._unit_ends[:-1]]) - (end - first)
-        return np.add.reduceat(weights[:, : self._unit_ends[-1] - (end - first)], starts, axis=1)
+        bounds = np.array([self._source_start, *self._unit_ends]) - (end - first)
+        attended = np.zeros((len(weights), len(self._unit_ends)), weights.dtype)
+        if len(some := np.flatnonzero(np.diff(bounds))):  # units that have tokens
+            attended[:, some] = np.add.reduceat(weights[:, : bounds[-1]], bounds[some], axis=1)
+        return attended
 
 
 def _emission(piece: str, tokens: tuple[int, ...] = (), extends: bool = False) -> Emission:

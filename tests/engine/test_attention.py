@@ -14,6 +14,7 @@ from families import FAMILIES
 from mlx_lm.models import qwen2
 from reference import build
 
+from streamllm.batching.pool import Pool
 from streamllm.engine.attention import recorded
 from streamllm.engine.paradigms.group import Group, GroupMemory
 from streamllm.engine.paradigms.interleaved import Interleaved
@@ -255,6 +256,37 @@ def test_the_attention_of_a_unit_is_that_of_its_tokens_together(
         assert found == expected[heads].mean(axis=0).argmax()
         seen.add(found)
     assert len(seen) > 1
+
+
+@pytest.mark.parametrize("header", ["a <", ""])
+@pytest.mark.parametrize("shared", [False, True], ids=["alone", "in a pool"])
+@pytest.mark.parametrize("empty", [(0,), (1,), (3,), (0, 1), (1, 2, 3), (0, 1, 2, 3)], ids=str)
+def test_a_unit_without_tokens_is_not_attended_to(
+    model: Any, tokenizer: Any, empty: tuple[int, ...], header: str, shared: bool
+) -> None:
+    """A tokenizer may drop what it does not know. The others get what they get where it was not read."""
+
+    class Dropping(PromptTokens):
+        def source_tokens(self, unit: str, first: bool) -> list[int]:
+            return super().source_tokens(unit, False) if unit != "?" else []
+
+    dropping = Dropping(Prompt(source_header=header, target_header="German:"), tokenizer)
+    words = ["?" if i in empty else word for i, word in enumerate(WORDS)]
+    kept = [word for word in words if word != "?"]
+
+    def session(words: list[str]) -> Session:
+        memory: Any = Pool(model, 1).open() if shared else Group().open(model)
+        session = Session(memory, dropping)
+        for word in words:
+            session.read(word)
+        return session
+
+    attended = session(words).unit_attention()
+    assert not attended[:, list(empty)].any()
+    if kept:
+        rest = np.delete(attended, empty, axis=1)
+        np.testing.assert_allclose(rest, session(kept).unit_attention(), atol=1e-6)
+        assert session(words).attended([[0, 0]]) not in empty
 
 
 def test_heads_of_the_model_are_taken_where_none_are_given(model: Any, facts: PromptTokens) -> None:

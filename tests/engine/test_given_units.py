@@ -2,12 +2,14 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import tiny
 from sessions import PROMPT, SCRIPTED, Noted, close, fed, scripted, sentence, tokens_of, units, varied_models
 
 from streamllm.engine.paradigms.group import Group
-from streamllm.engine.paradigms.memory import TargetStart
+from streamllm.engine.paradigms.memory import Paradigm, TargetStart
+from streamllm.engine.paradigms.reencoded import Batch, BatchPositions
 from streamllm.engine.session import Session
 from streamllm.prompt import PromptTokens
 from streamllm.records import Emission
@@ -96,6 +98,27 @@ def test_after_given_units_predictions_are_those_of_a_forward_from_scratch(
     close(session.prediction().logits, memory.logits(target, start))
     target += [(token, latest) for token in session.write().tokens]
     close(session.prediction().logits, memory.logits(target, start))
+
+
+@pytest.mark.parametrize("paradigm", [Group(), Batch(), BatchPositions()], ids=["group", "batch", "batch_positions"])
+@pytest.mark.parametrize("before", [0, 1])
+def test_after_a_given_unit_a_prediction_with_units_hidden_is_the_same_before_and_after_one_from_all(
+    models: list[Any], facts: PromptTokens, tokenizer: Any, paradigm: Paradigm, before: int
+) -> None:
+    """The last token alone does not see them."""
+    found = []
+    for ask in (False, True):
+        session = Session(paradigm.open(models[2]), facts)
+        for word in ("the", "cat,", "runs"):
+            session.read(word)
+        for _ in range(before):
+            session.write()
+        session.write(tokens_of(tokenizer, " run", "er", "ing"))
+        if ask:
+            session.prediction()
+        found += [session.prediction(hidden=2).logits, session.prediction().logits]
+    close(found[0], np.array(found[2]))
+    close(found[1], np.array(found[3]))
 
 
 def test_a_given_unit_may_extend_the_one_before(tokenizer: Any) -> None:

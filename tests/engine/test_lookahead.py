@@ -31,11 +31,12 @@ from sessions import (
     varied_models,
 )
 
+from streamllm.batching.pool import Pool
 from streamllm.engine.lookahead import NextToken, beam_search
 from streamllm.engine.paradigms.group import Group
 from streamllm.engine.paradigms.interleaved import Interleaved
-from streamllm.engine.paradigms.memory import TargetStart
-from streamllm.engine.paradigms.reencoded import Batch
+from streamllm.engine.paradigms.memory import Paradigm, TargetStart
+from streamllm.engine.paradigms.reencoded import Batch, BatchPositions
 from streamllm.engine.session import Session
 from streamllm.prompt import PromptTokens
 from streamllm.records import Emission
@@ -447,6 +448,40 @@ def test_only_the_last_token_of_a_header_that_was_written_after_is_fed_again(mod
     assert fed(session) == ["<bos>x", "<mark> German:", " x", ":", " dog"]
 
 
+@pytest.mark.parametrize("header", ["<mark>", "German: cat"], ids=["one token", "several tokens"])
+@pytest.mark.parametrize("shared", [False, True], ids=["alone", "in a pool"])
+def test_the_first_write_decides_where_the_target_starts_though_it_gives_the_end_token(
+    tokenizer: Any, header: str, shared: bool
+) -> None:
+    """Also where the header's only token is fed again after a read."""
+    model = tiny.Biased(tiny.random_model(0, len(tokenizer)), tiny.sentence_bias(tokenizer, 99.0))
+    memory: Any = Pool(model, 1, "after_source").open() if shared else Group().open(model, "after_source")
+    session = Session(memory, PromptTokens(replace(PROMPT, target_header=header), tokenizer))
+    session.read("the")
+    first = session.source_tokens
+    assert session.write().unit is None
+    session.read("cat,")
+    session.prediction(hidden=1)
+    session.prediction()
+    assert (memory if shared else memory.caches[0]).target_start == first
+
+
+def test_a_first_write_that_is_taken_back_has_not_decided_where_the_target_starts(
+    tokenizer: Any,
+) -> None:
+    model = tiny.Biased(tiny.random_model(0, len(tokenizer)), tiny.sentence_bias(tokenizer, 99.0))
+    memory = Group().open(model, "after_source")
+    session = Session(memory, PromptTokens(replace(PROMPT, target_header="<mark>"), tokenizer))
+    session.read("the")
+    mark = session.mark()
+    assert session.write().unit is None
+    session.prediction(hidden=1)
+    session.rewind(mark)
+    session.read("cat,")
+    session.prediction()
+    assert memory.caches[0].target_start == session.source_tokens
+
+
 # Beams
 
 
@@ -527,6 +562,59 @@ def test_a_beam_is_the_same_before_and_after_a_draft(models: list[Any], facts: P
     session.draft(4)
     assert session.beam(2, 3) == before
     assert session.beam(2, 3) == before
+
+
+@pytest.mark.parametrize("paradigm", [Group(), Batch(), BatchPositions()], ids=["group", "batch", "batch_positions"])
+def test_a_beam_is_the_same_after_a_prediction_with_units_hidden(
+    models: list[Any], facts: PromptTokens, paradigm: Paradigm
+) -> None:
+    found = []
+    for hidden in (0, 2):
+        session = Session(paradigm.open(models[2]), facts, max_unit_tokens=4)
+        for word in WORDS[:4]:
+            session.read(word)
+        mark = session.mark()
+        session.write()
+        session.prediction(hidden)
+        session.rewind(mark)
+        found.append(session.beam(3, 3))
+    assert found[0] == found[1]
+
+
+LONG = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n", "o", "p"]  # tokens of a word
+
+
+@pytest.mark.parametrize("max_ahead", [None, 3])
+def test_a_unit_of_a_beam_is_whole_however_long(tokenizer: Any, max_ahead: int | None) -> None:
+    for pieces in ([" run", *LONG, " cat"], [" run", *LONG], [" dog", " run", *LONG, " dog"]):
+        session = scripted(tokenizer, sentence(*pieces), max_ahead=max_ahead)
+        session.read("x")
+        draft = session.draft(1)
+        assert session.beam(1, 1) == [draft]
+        assert draft[0].unit == "".join(pieces).split()[0]
+
+
+def test_a_unit_without_end_ends_where_writing_cuts_it_in_a_beam_too(tokenizer: Any) -> None:
+    session = scripted(tokenizer, lambda source, target: "a", max_unit_tokens=20)
+    session.read("x")
+    assert session.beam(1, 1) == [session.draft(1)]
+    assert units(session.draft(1)) == ["a" * 20]
+
+
+def test_a_beam_leaves_out_a_unit_that_is_not_whole(models: list[Any], facts: PromptTokens) -> None:
+    """Of many units: what is shown of the last one is what writing on would give."""
+    for model, paradigm in itertools.product(models, (Group(), Batch(), Interleaved())):
+        session = Session(paradigm.open(model), facts, max_ahead=6)
+        session.read("the")
+        for hypothesis in session.beam(3, 8):
+            again = Session(paradigm.open(model), facts)
+            again.read("the")
+            written = [again.write(emission.tokens) for emission in hypothesis]
+            assert written == list(hypothesis)
+            if hypothesis:
+                following = again.prediction()
+                ends = following.ends or facts.starts_unit(following.token)
+                assert ends or facts.ends_unit(hypothesis[-1].tokens[-1])
 
 
 def test_a_beam_begins_with_units_that_are_waiting(tokenizer: Any) -> None:

@@ -37,20 +37,25 @@ class GroupMemory(CachedMemory):
         super().__init__(model, start, caches)
         self._place(start)
         self._after_source = target_start == "after_source"
+        self._keeps_start = False
 
     @property
     def target_offset(self) -> int:
         return self.caches[0].target_offset
 
     def write(self, tokens: list[int], hidden: int = 0) -> mx.array:
-        if self._after_source and not self.target_offset:
+        if self._after_source and not self.target_offset and not self._keeps_start:
             self._place(self.caches[0].source_offset - hidden)
         if not hidden:
+            self._keeps_start = False
             return self._feed(tokens, self._targets)
         source = self.caches[0].source_offset
         sees = mx.broadcast_to(mx.arange(source) < source - hidden, (1, len(tokens), source))
         with _visible(self.caches, sees):
             return self._feed(tokens, self._targets)
+
+    def keep_start(self, keep: bool) -> None:
+        self._keeps_start = keep
 
     def _place(self, position: int) -> None:
         for cache in self.caches:

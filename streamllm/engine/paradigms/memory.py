@@ -63,9 +63,14 @@ class Memory(Protocol):
         """Forget the last ``n`` target tokens; no source has been read since they were fed."""
         ...
 
+    def keep_start(self, keep: bool) -> None:
+        """Whether the next token, if no target is held, is where the first one was; else where that is (φ
+        "after_source") is decided anew. A write that sees all of the source ends it."""
+        ...
+
     def fork(self) -> "Fork":
-        """The target as it stands, to go on with in several ways; the memory itself stays as it is. Since the last
-        write, nothing has been read, and nothing written with source hidden."""
+        """The target as it stands, to go on with in several ways; the memory still holds the same tokens. Since the
+        last write, nothing has been read."""
         ...
 
 
@@ -131,6 +136,9 @@ class CachedMemory:
 
     def write(self, tokens: list[int], hidden: int = 0) -> mx.array:
         raise NotImplementedError
+
+    def keep_start(self, keep: bool) -> None:
+        """Only where φ can be "after_source", there is anything to keep."""
 
     def likeliest(self, logits: mx.array) -> int:
         return int(mx.argmax(logits).item())  # type: ignore[arg-type]

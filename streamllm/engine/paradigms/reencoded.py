@@ -6,6 +6,7 @@ from typing import Any
 
 import mlx.core as mx
 
+from streamllm.engine.paradigms.branches import Branches
 from streamllm.engine.paradigms.group import GroupMemory
 from streamllm.engine.paradigms.memory import TargetStart
 
@@ -63,6 +64,11 @@ class BatchMemory(GroupMemory):
             self._forget()  # it was encoded with some of the source hidden
         return logits
 
+    def fork(self) -> Branches:
+        if self._stale and self._tokens:  # a prediction with source hidden has left nothing of the target
+            self.write([])
+        return super().fork()
+
     def _forget(self) -> None:
         for cache in self.caches:
             cache.reset_target()
@@ -94,10 +100,17 @@ class BatchPositionsMemory(GroupMemory):
         self._rotations = found
 
     def write(self, tokens: list[int], hidden: int = 0) -> mx.array:
-        follows = self.caches[0].source_offset - hidden
-        if self.target_offset and follows != self.caches[0].target_start:
-            moved = follows - self.caches[0].target_start
+        self._follow(self.caches[0].source_offset - hidden)
+        return super().write(tokens, hidden)
+
+    def fork(self) -> Branches:
+        self._follow(self.caches[0].source_offset)  # after a prediction with source hidden it stands before that
+        return super().fork()
+
+    def _follow(self, position: int) -> None:
+        """Move the target to where its first token is at ``position``."""
+        moved = position - self.caches[0].target_start
+        if self.target_offset and moved:
             for cache, rotate in zip(self.caches, self._rotations, strict=True):
                 cache.map_target_keys(partial(rotate, by=moved))
-            self._place(follows)
-        return super().write(tokens, hidden)
+            self._place(position)
