@@ -165,6 +165,7 @@ def check_omnisteval(tools: Tools, folder: Path, policy: str, results: RunFolder
     for name in ("BLEU", "chrF", *LATENCIES, "YAAL"):
         value = theirs[name if name in theirs else f"{name} (CU)"]  # computation-unaware
         yield Row(policy, "omnisteval", name, number(ours[name.lower()]), float(value), 4)
+    yield Row(policy, "omnisteval", "(CA) columns", 0, sum("(CA)" in name for name in theirs), 0)
 
 
 def check_remote(
@@ -213,7 +214,7 @@ def number(value: Any) -> float:
 @contextlib.contextmanager
 def serving(keys: Sequence[str]) -> Iterator[str]:
     """The port of a server of the model and policy that ``keys`` choose."""
-    command = [sys.executable, "scripts/serve.py", *keys, "port=0"]
+    command = [sys.executable, "-m", "streamllm", "serve", *keys, "port=0"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as server:
         try:
             assert server.stdout is not None
