@@ -165,6 +165,7 @@ def check_omnisteval(tools: Tools, folder: Path, policy: str, results: RunFolder
     for name in ("BLEU", "chrF", *LATENCIES, "YAAL"):
         value = theirs[name if name in theirs else f"{name} (CU)"]  # computation-unaware
         yield Row(policy, "omnisteval", name, number(ours[name.lower()]), float(value), 4)
+    yield Row(policy, "omnisteval", "(CA) columns", 0, sum("(CA)" in name for name in theirs), 0)
 
 
 def check_remote(

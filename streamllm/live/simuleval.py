@@ -30,7 +30,8 @@ ROUTES = {"/": "GET", "/reset": "POST", "/input": "PUT", "/output": "GET"}
 
 
 class ProtocolError(ValueError):
-    """A request that this protocol does not have; the message says what is accepted."""
+    """A request that this protocol does not have, or (409) one that does not follow the last; the message says what is
+    accepted."""
 
     def __init__(self, message: str, status: HTTPStatus = HTTPStatus.BAD_REQUEST):
         super().__init__(message)
@@ -41,11 +42,13 @@ class ProtocolError(ValueError):
 class Segment:
     """Text on its way: SimulEval 1.1.4's TextSegment, or its EmptySegment when there is none.
 
-    ``finished``: no more will come, of the source or of the target.
+    ``finished``: no more will come, of the source or of the target. ``index``: how many units of source came before, as
+    SimulEval counts them; None where a client does not count.
     """
 
     content: str = ""
     finished: bool = False
+    index: int | None = None
 
     @classmethod
     def from_json(cls, body: bytes) -> Self:
@@ -58,21 +61,23 @@ class Segment:
             ) from error
         if not isinstance(values, dict) or "data_type" not in values:
             raise ProtocolError(f"{values!r:.80} is no segment: put an object such as {cls('word').to_json()}")
-        kind, finished = values["data_type"], values.get("finished", False)
+        kind, finished, index = values["data_type"], values.get("finished", False), values.get("index")
         content = "" if kind is None else values.get("content")
         if kind not in ("text", None):
             raise ProtocolError(f"data_type is {kind!r}; accepted are 'text', and null for a segment without content")
         if not isinstance(finished, bool):
             raise ProtocolError(f"finished is {finished!r}; accepted are true and false")
+        if index is not None and (not isinstance(index, int) or isinstance(index, bool) or index < 0):
+            raise ProtocolError(f"index is {index!r:.80}; accepted are the number of units before it, and null")
         if not isinstance(content, str):
             raise ProtocolError(f"content is {content!r:.80}; accepted is a string")
         if any("\ud800" <= char <= "\udfff" for char in content):
             raise ProtocolError(f"content is {content!r:.80}, which is half a character: send both surrogates together")
-        return cls(content, finished)
+        return cls(content, finished, index)
 
     def to_json(self) -> str:
         """As SimulEval writes it."""
-        values: dict[str, Any] = {"index": 0, "content": self.content or [], "finished": self.finished}
+        values: dict[str, Any] = {"index": self.index or 0, "content": self.content or [], "finished": self.finished}
         values |= {"is_empty": not self.content, "data_type": "text" if self.content else None}
         return json.dumps(values | {"tgt_lang": None, "config": {}})
 
@@ -100,6 +105,7 @@ class Sentence:
         self._loop: greenlet | None = None
         self._pushed: deque[str] = deque()  # and not read yet
         self._before = ""  # the last of the source so far
+        self._segments = self._pushes = self._pops = 0  # segments with content, and all
         self._source_ended = False
         self._written: list[str] = []  # and not popped yet
         self._error: Exception | None = None
@@ -108,14 +114,18 @@ class Sentence:
         """More source: any number of units, or none.
 
         Raises:
-            ProtocolError: the source had ended.
+            ProtocolError: the source had ended, or the index of the segment says that a request is missing or is of
+                another sentence.
         """
+        if segment.index is not None:
+            self._check_order(segment.index, bool(segment.content))
         units = pieces(segment.content, self._units[0], self._before)
         self._before = (self._before + segment.content)[-2:]
         if units and self._source_ended:
             raise ProtocolError(
                 f"{segment.content!r:.80} comes after the end of the source: POST /reset before a new sentence"
             )
+        self._segments, self._pushes = self._segments + bool(segment.content), self._pushes + 1
         self._pushed.extend(units)
         self._source_ended = self._source_ended or segment.finished
 
@@ -124,6 +134,7 @@ class Sentence:
 
         Raises: what the model or the policy raises, also whenever it is called again.
         """
+        self._pops += 1
         if self._loop is None:
             self._loop = greenlet(self._run)
         if self._error is not None:
@@ -141,6 +152,21 @@ class Sentence:
         """Give up."""
         if self._loop:  # has begun and has not ended
             self._loop.throw(GreenletExit)
+
+    def _check_order(self, index: int, content: bool) -> None:
+        """SimulEval counts the units that it sends, and asks for output after each of them."""
+        # Where nothing is left to send, it sends segments without content and with the index 0.
+        if index != self._segments and (content or index or not self._source_ended):
+            found = f"the index {index} comes where {self._segments} is due"
+        elif self._pops != self._pushes:
+            found = f"the index {index} comes after {self._pushes} PUT /input and {self._pops} GET /output"
+        else:
+            return
+        raise ProtocolError(
+            f"{found}: a request is missing, or two evaluators ask at once. This sentence is lost: evaluate again, one "
+            "evaluator at a time. (A client that does not count leaves out index.)",
+            HTTPStatus.CONFLICT,
+        )
 
     def _run(self) -> None:
         for event, _ in self._events:
@@ -222,6 +248,7 @@ class AgentServer(HTTPServer):
             raise ValueError(f"port is {port!r}; accepted are 0 (any free port) to 65535")
         self._new_sentence, self._info = new_sentence, info
         self._sentence = new_sentence()
+        self._lost: str | None = None  # why the sentence is, until the next reset
         try:
             super().__init__((host, port), _Handler)
         except OSError as error:
@@ -245,14 +272,36 @@ class AgentServer(HTTPServer):
             raise ProtocolError(message, HTTPStatus.METHOD_NOT_ALLOWED)
         if path == "/reset":
             self._sentence.close()
-            self._sentence = self._new_sentence()
+            self._sentence, self._lost = self._new_sentence(), None
         elif path == "/input":
-            self._sentence.push(Segment.from_json(body))
+            self._check_lost()
+            try:
+                self._sentence.push(Segment.from_json(body))
+            except ProtocolError as error:
+                if _counts(body):
+                    self._lost = str(error)
+                    log.warning("%s", error)
+                raise
         elif path == "/output":
+            self._check_lost()
             return self._sentence.pop().to_json()
         else:
             return json.dumps({"info": self._info})
         return ""
+
+    def _check_lost(self) -> None:
+        if self._lost is not None:
+            raise ProtocolError(f"{self._lost} (until POST /reset)", HTTPStatus.CONFLICT)
+
+
+def _counts(body: bytes) -> bool:
+    """Whether a refused segment has an index. Then SimulEval may have sent it, which does not look at the status and
+    would go on without it."""
+    try:
+        values = json.loads(body)
+    except ValueError:
+        return False
+    return isinstance(values, dict) and values.get("index") is not None
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -265,13 +314,14 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             text = self.server.answer(self.command, urlsplit(self.path).path, self._body())
         except ProtocolError as error:
-            status, text = error.status, _error(error)
+            # SimulEval looks at no status: what it cannot read stops it.
+            status, text = error.status, str(error) if error.status == HTTPStatus.CONFLICT else _error(error)
         except Exception as error:  # an error of the model or the policy costs this sentence, not the server
             log.exception("%s %s", self.command, self.path)
             status, text = HTTPStatus.INTERNAL_SERVER_ERROR, _error(error)
         content = text.encode()
         self.send_response(status)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", "text/plain" if status == HTTPStatus.CONFLICT else "application/json")
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)

@@ -16,7 +16,7 @@ def read_instances(path: str | os.PathLike[str], unit: Unit) -> list[Trace]:
     """The traces of an ``instances.log``, or of the one in a folder, in the order of their indices.
 
     Delays and the length of the source are in what the log has: units for text, milliseconds for speech. There are no
-    events.
+    events. Times are zero where the log has no ``elapsed``, as ours.
 
     Args:
         unit: of the target.
@@ -53,7 +53,7 @@ def _trace(row: Mapping[str, Any], unit: Unit) -> Trace:
         reference=row["reference"],
         units=tuple(split(prediction, unit)),
         delays=tuple(row["delays"]),
-        elapsed=tuple(value / 1000 for value in row["elapsed"]),
+        elapsed=tuple(value / 1000 for value in row.get("elapsed", [0] * len(row["delays"]))),
         events=(),
         source_units=row["source_length"],
         prediction=prediction,

@@ -61,12 +61,15 @@ def from_lines(prediction: Mapping[str, Any], timing: Mapping[str, Any] | None) 
 
 
 def to_instance(index: int, trace: Trace) -> dict[str, Any]:
-    """The row of SimulEval 1.1.4's ``instances.log``; ``index`` is the sentence's place in the data set."""
+    """The row of SimulEval 1.1.4's ``instances.log``; ``index`` is the sentence's place in the data set.
+
+    It has no ``elapsed``, the delays in milliseconds with computation: its delays are units. SimulEval writes zeros
+    there for text, and then computes latencies from them under ``--computation-aware``.
+    """
     return {
         "index": index,
         "prediction": trace.prediction,
         "delays": list(trace.delays),
-        "elapsed": [0] * len(trace.delays),
         "prediction_length": len(trace.delays),
         "reference": trace.reference,
         "source": trace.source,

@@ -1,5 +1,6 @@
 """The server speaks SimulEval's agent protocol, and what its client records is what a run records."""
 
+import itertools
 import json
 import os
 import re
@@ -384,6 +385,95 @@ def test_a_bad_segment_is_answered_in_one_line_and_changes_nothing(
 )
 def test_other_requests_are_told_what_there_is(serve: Serve, method: str, path: str, status: int, message: str) -> None:
     assert serve(lambda: fake(Full())).ask(method, path) == (status, json.dumps({"error": message}))
+
+
+def numbered(index: int, **others: Any) -> str:
+    """A segment as SimulEval writes it."""
+    return json.dumps({"index": index, "data_type": "text", "content": "a", "finished": False} | others)
+
+
+NOTHING = Segment().to_json()
+
+
+def is_refused(client: Client) -> bool:
+    """Whether SimulEval would stop here: it looks at no status."""
+    status, body = client.ask("GET", "/output")
+    with pytest.raises(ValueError, match="Expecting value"):
+        json.loads(body)
+    return status == 409
+
+
+def evaluate_without(client: Client, missing: int) -> list[list[str]]:
+    """The words of two sentences that SimulEval evaluates, where one of its requests gets lost; the first has number 0.
+
+    Raises: ValueError: it got what is no JSON, and stopped.
+    """
+    numbers = itertools.count()
+
+    def ask(method: str, path: str, body: str | None = None) -> str:
+        return NOTHING if next(numbers) == missing else client.ask(method, path, body)[1]
+
+    found = []
+    for source in (["a", "b", "c"], ["d", "e"]):
+        ask("POST", "/reset")
+        words, _ = evaluate(source, lambda body: str(ask("PUT", "/input", body)), lambda: ask("GET", "/output"))
+        found.append(words)
+    return found
+
+
+@pytest.mark.parametrize("missing", range(1, 12))
+def test_an_evaluation_of_which_a_request_is_missing_stops(serve: Serve, missing: int) -> None:
+    client = serve(lambda: fake(WaitK(2)))
+    assert evaluate_without(client, 12) == [["t1", "t2", "t3", "t4", "t5"]] * 2
+    with pytest.raises(ValueError, match="Expecting value"):
+        evaluate_without(client, missing)
+
+
+def test_the_only_word_of_a_sentence_may_not_be_missing_either(serve: Serve) -> None:
+    client = serve(lambda: fake(WaitK(2)))
+    client.reset()
+    assert client.content() == []
+    assert client.ask("PUT", "/input", numbered(0, finished=True, data_type=None, content=[]))[0] == 409
+    assert is_refused(client)
+
+
+def test_two_evaluators_at_once_are_both_refused_until_the_next_reset(serve: Serve) -> None:
+    client = serve(lambda: fake(WaitK(1)))
+
+    def put(index: int) -> int:
+        return client.ask("PUT", "/input", numbered(index))[0]
+
+    client.reset()  # the first
+    for index in (0, 1):
+        assert (put(index), client.content()) == (200, f"t{index + 1}")
+    client.reset()  # the second
+    assert (put(0), client.content()) == (200, "t1")
+    assert put(2) == 409  # the first again
+    assert is_refused(client)
+    assert put(1) == 409  # the second again
+    assert is_refused(client)
+    client.reset()
+    assert (put(0), client.content()) == (200, "t1")
+
+
+@pytest.mark.parametrize(
+    "body", [numbered(0, data_type="speech"), numbered(0, content=["a"]), numbered(-1), numbered(True)]
+)
+def test_a_refused_segment_with_an_index_loses_its_sentence(serve: Serve, body: str) -> None:
+    client = serve(lambda: fake(WaitK(1)))
+    assert client.ask("PUT", "/input", body)[0] == 400
+    assert is_refused(client)
+
+
+def test_a_client_that_does_not_count_may_push_and_ask_as_it_likes(serve: Serve) -> None:
+    client = serve(lambda: fake(WaitK(2)))
+    assert client.content() == []
+    client.put(text("a"))
+    client.put(text("b"))
+    assert client.content() == "t1"
+    client.put(text("c", finished=True))
+    client.put(json.dumps({"data_type": None, "finished": True}))
+    assert client.content() == "t2 t3 t4 t5"
 
 
 def test_source_after_its_end_is_answered_in_one_line(serve: Serve) -> None:
