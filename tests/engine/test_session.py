@@ -151,13 +151,22 @@ class Oracle:
         text = self.text(unit) + tail
         after_space = self._written[-1:].isspace()
         self._written += text
-        units = text.split() if self._unit == "word" else [c for c in text if not c.isspace()]
+        units = text.split() if self._unit == "word" else self._characters(text)
         if not units:
             return None
         first = self._bytes[unit[0]] if unit else b"."
         begins = after_space or not first or first.startswith((b" ", b"\n", b"\r", b"\t"))
         self.extends = self._stale and self._unit == "word" and not begins
         self._wrote, self._stale = True, False
+        return units
+
+    def _characters(self, text: str) -> list[str]:
+        """Each with a space before it where white space is written there, but not at the beginning."""
+        start, units = len(self._written) - len(text), []
+        for at, char in enumerate(text, start):
+            before = self._written[:at]
+            if not char.isspace():
+                units.append((" " if before[-1:].isspace() and before.strip() else "") + char)
         return units
 
     def _divides(self, unit: list[int], following: int) -> bool:
