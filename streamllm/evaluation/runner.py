@@ -80,8 +80,8 @@ def run_experiment(
     Args:
         config: the resolved configuration that the other arguments were made from. It names the folder,
             ``root/<name>-<digest of config>``; where that run has finished, its metrics are returned and
-            neither data nor model is loaded. What the run was made from is compared first: files of the model and of the
-            data, the prompt, code that is not ours.
+            neither data nor model is loaded. What the run was made from is compared first: files of the
+            model and of the data, and code that is not ours.
         prompt: None takes the model's own.
         batch_size: sentences at a time, None for a number that suits the device. Results do not depend on it, but for
             times and for near-ties; what cannot be batched is translated one by one, which is logged
