@@ -80,8 +80,8 @@ def run_experiment(
     Args:
         config: the resolved configuration that the other arguments were made from. It names the folder,
             ``root/<name>-<digest of config>``; where that run has finished, its metrics are returned and
-            neither data nor model is loaded.
-            What the run was made from is compared first: files of the model, the data, the prompt, own code.
+            neither data nor model is loaded. What the run was made from is compared first: files of the
+            model and of the data, and code that is not ours.
         prompt: None takes the model's own.
         batch_size: sentences at a time, None for a number that suits the device. Results do not depend on it, but for
             times and for near-ties; what cannot be batched is translated one by one, which is logged
@@ -109,9 +109,7 @@ def run_experiment(
     tokenizer: str | None = getattr(dataset, "bleu_tokenizer", None)
     check_tokenizer(tokenizer)
     folder = RunFolder.of(config, name, root)
-    if rerun and (aside := folder.set_aside()) is not None:
-        print(f"what was in {folder.path} is in {aside} now")
-    if folder.finished:
+    if folder.finished and not rerun:
         made_from.check(folder, {**made, **made_from.of_data(dataset)}, {"sentences": dataset.load})
         found, added = with_own(folder, metrics, config)
         new = f"  {' and '.join(added)}: computed now, from what was translated then\n" if added else ""
@@ -131,7 +129,7 @@ def run_experiment(
     prompt_fed: Contents = {}
 
     def contents() -> Contents:
-        return {**made_from.of_part(model), **made, **read, **prompt_fed}
+        return {**made, **made_from.of_part(model), **read, **prompt_fed}  # a download may have come in between
 
     def make_translate() -> Translate:
         loaded = model.load(prompt, dataset.source_unit, dataset.target_unit, paradigm)
@@ -140,6 +138,8 @@ def run_experiment(
 
         return lambda examples: translate_many(loaded, examples, policy, limits, batch_size, seed)
 
+    if rerun and (aside := folder.set_aside()) is not None:
+        print(f"what was in {folder.path} is in {aside} now")
     return evaluate(
         folder,
         examples,
@@ -188,7 +188,7 @@ def evaluate(
         translate_pending = make_translate() if pending else None
         unchecked = made_from.unchecked(folder)
         made_from.check(folder, contents())
-        folder.begin(config, environment(), {**contents(), **made_from.of_metrics(metrics, config)})
+        folder.begin(config, environment(), contents())
         with logging_to(folder.path / LOG), guarded.finishing():
             try:
                 guarded.start(RunInfo(folder.digest, folder.path.name, folder.path, config))
@@ -207,6 +207,7 @@ def evaluate(
                 )
                 found |= own_values(metrics, traces)
                 describe(folder.path, own)
+                folder.add_contents(made_from.of_metrics(metrics, config), anew=True)
                 folder.finish(found, traces)
                 conclude(guarded, folder, traces, found, target_language, target_unit, tokenizer)
                 log.debug("finished: %s", found)

@@ -65,7 +65,7 @@ class Bench:
 
     @property
     def run_folder(self) -> Path:
-        (run,) = (path for path in (self.folder / "outputs").iterdir() if "before-" not in path.name)
+        (run,) = (path for path in (self.folder / "outputs").iterdir() if ".before-" not in path.name)
         return run
 
     def run(self, policy: Any = WaitK(1), **options: Any) -> Evaluation:

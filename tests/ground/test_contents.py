@@ -155,9 +155,8 @@ def test_of_a_script_the_class_and_what_it_names_counts(tmp_path: Path) -> None:
     def said(**words: object) -> str:
         file = written(tmp_path / "script.py", script.format(**words))
         command = [sys.executable, str(file)]
-        return subprocess.run(
-            command, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE
-        ).stdout.decode()
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        return subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True).stdout
 
     first = said(k=1, comment="a")
     assert all(f"'{name}'" in first for name in ("Mine", "rule", "K"))
