@@ -11,6 +11,7 @@ import mlx.core as mx
 
 from streamllm.engine.attention import Attention
 from streamllm.engine.paradigms.memory import Memory
+from streamllm.engine.sampling import Sampling
 
 Sampler = Callable[[mx.array], mx.array]
 """Log-probabilities (1, V) -> token (1,)."""
@@ -34,7 +35,7 @@ class Ahead:
         sampler: picks a token; None is greedy.
     """
 
-    def __init__(self, memory: Memory, header: Sequence[int], sampler: Sampler | None = None):
+    def __init__(self, memory: Memory, header: Sequence[int], sampler: Sampling | Sampler | None = None):
         self._memory, self._sampler = memory, sampler
         self._open = list(header)  # to be fed before the next prediction
         # Tokens that come next, each predicted after feeding the one before: all but the last are fed.
@@ -44,6 +45,10 @@ class Ahead:
         # whole sentence, in a batch those of all sentences, would fill the memory.
         self._taken: list[tuple[int, mx.array | None]] = []
         self._marked = False
+        # Tokens picked since the last read, from the first of `_taken` on: where a prediction is made anew, the token
+        # is that which was picked before.
+        self._picked: list[int] = []
+        self._reads = self._written = 0  # times that source was read, and tokens written
         self._forced = 0  # times that tokens were given which the model had not predicted
         # What the first of `_known` was predicted after: the last token written, or the tokens fed with it; and the
         # same before `_taken`.
@@ -63,13 +68,18 @@ class Ahead:
             self._last = self._open
             self._before = self._before if self._taken else self._last
             self._open = []
-            if self._sampler is None:
-                token = self._memory.likeliest(logits)
-            else:
-                row = logits[None]
-                token = int(self._sampler(row - mx.logsumexp(row, axis=-1, keepdims=True)).item())  # type: ignore[arg-type]
-            self._known, self._logits = [token], [logits]
+            if len(self._picked) == len(self._taken):
+                self._picked.append(self._pick(logits))
+            self._known, self._logits = [self._picked[len(self._taken)]], [logits]
         return self._known[0]
+
+    def _pick(self, logits: mx.array) -> int:
+        if self._sampler is None:
+            return self._memory.likeliest(logits)
+        if isinstance(self._sampler, Sampling):
+            return self._sampler.draw(logits, self._reads, self._written)
+        row = logits[None].astype(mx.float32)
+        return int(self._sampler(row - mx.logsumexp(row, axis=-1, keepdims=True)).item())  # type: ignore[arg-type]
 
     @property
     def logits(self) -> mx.array:
@@ -82,6 +92,7 @@ class Ahead:
         token = self._known.pop(0)
         logits = self._logits.pop(0)
         self._taken.append((token, logits if self._marked else None))
+        self._written += 1
         self._last = [token]
         if not self._known:
             self._open = [token]
@@ -96,8 +107,9 @@ class Ahead:
         if given:  # what is known to follow takes another way
             if self._known:
                 self._memory.trim(len(self._known) - 1)
-            self._known, self._logits, self._taken = [], [], []
+            self._known, self._logits, self._taken, self._picked = [], [], [], []
             self._open = [*self._open, *given]
+            self._written += len(given)
             self._forced += 1
 
     def forget(self) -> None:
@@ -112,7 +124,8 @@ class Ahead:
     def settle(self) -> None:
         """Before source is read: forget what is known to come; what has been written cannot be taken back any more."""
         self.forget()
-        self._taken, self._marked = [], False
+        self._taken, self._picked, self._marked = [], [], False
+        self._reads += 1
 
     # Going back
 
@@ -141,6 +154,7 @@ class Ahead:
         back = self._taken[place.taken :]
         if back:
             self._taken = self._taken[: place.taken]
+            self._written -= len(back)
             self._known = [token for token, _ in back] + self._known
             self._logits = [logits for _, logits in back] + self._logits  # type: ignore[assignment]
             self._open = []

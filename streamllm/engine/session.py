@@ -28,6 +28,7 @@ import numpy as np
 from streamllm.engine.ahead import Ahead, Place, Sampler
 from streamllm.engine.lookahead import NextToken, beam_search, write_on
 from streamllm.engine.paradigms.memory import Fork, Memory
+from streamllm.engine.sampling import Sampling
 from streamllm.prompt import PromptTokens
 from streamllm.records import Emission, Hypothesis
 from streamllm.units import pieces
@@ -55,7 +56,8 @@ class Session:
     Args:
         memory: an empty one, of any paradigm.
         prompt: headers, footer and facts about tokens.
-        sampler: picks a token; None is greedy.
+        sampler: picks a token; None is greedy. One that is not a `Sampling` is asked once for each token, until source
+            is read.
         max_unit_tokens: tokens after which a unit ends even though no new one has begun; if they are all white
             space, this counts as the end token.
         alignment_heads: pairs of layer and head that follow the source, for `attended`.
@@ -66,7 +68,7 @@ class Session:
         self,
         memory: Memory,
         prompt: PromptTokens,
-        sampler: Sampler | None = None,
+        sampler: Sampling | Sampler | None = None,
         max_unit_tokens: int = 64,
         alignment_heads: Sequence[Sequence[int]] | None = None,
         max_ahead: int | None = None,

@@ -13,9 +13,9 @@ from mlx.utils import tree_flatten
 
 from streamllm.cache.retention import Retention
 from streamllm.contents import Contents, of_text
-from streamllm.engine.ahead import Sampler
 from streamllm.engine.paradigms.group import Group
 from streamllm.engine.paradigms.memory import Memory, Paradigm, TargetStart
+from streamllm.engine.sampling import Sampling
 from streamllm.engine.session import Session
 from streamllm.files import replacing, write_atomically
 from streamllm.prompt import PromptTokens
@@ -70,25 +70,13 @@ class StreamingModel:
         Args:
             memory: an empty one for it to live in; None opens one of its own.
         """
-        key = mx.random.key(zlib.crc32(f"{seed}/{name}".encode()))
-        sampler = self._sampler(key) if self._temperature > 0 else None
+        sampler = None
+        if self._temperature > 0:
+            sampler = Sampling(zlib.crc32(f"{seed}/{name}".encode()), self._temperature, self._top_p)
         if memory is None:
             memory = self._open(self.target_start)
         heads, ahead = self.alignment_heads, self.retention.max_target
         return Session(memory, self.prompt, sampler, alignment_heads=heads, max_ahead=ahead)
-
-    def _sampler(self, key: mx.array) -> Sampler:
-        """A sampler with random numbers of its own: other sentences may be under way at the same time."""
-        from mlx_lm.sample_utils import apply_top_p
-
-        def sample(logprobs: mx.array) -> mx.array:
-            nonlocal key
-            key, now = mx.random.split(key)
-            if self._top_p < 1:
-                logprobs = apply_top_p(logprobs, self._top_p)
-            return mx.random.categorical(logprobs / self._temperature, key=now)
-
-        return sample
 
     def save(self, folder: Path, dtype: mx.Dtype | None = None) -> None:
         """Write a folder that `ModelConfig` and ``mlx_lm.load`` open: weights and `SETTINGS` beside the

@@ -18,6 +18,7 @@ from sessions import tokens_of
 from streamllm.engine.limits import Limits
 from streamllm.engine.loop import translate
 from streamllm.engine.paradigms.group import GroupMemory
+from streamllm.engine.sampling import Sampling
 from streamllm.engine.session import Session
 from streamllm.models.model import StreamingModel
 from streamllm.policies import Full, WaitK
@@ -928,6 +929,101 @@ def test_sampling_leaves_the_random_state_of_others_alone(sampling: StreamingMod
     mx.random.seed(3)
     sample(sampling, "a")
     assert mx.random.uniform(shape=(4,)).tolist() == expected
+
+
+class _Says:
+    """A model that says the same logits (V,) whatever it reads."""
+
+    def __init__(self, logits: mx.array):
+        self.layers, self._logits = [None], logits
+
+    def __call__(self, tokens: mx.array, cache: Any) -> mx.array:
+        ids = tokens.astype(mx.float32)[:, None, :, None]
+        cache[0].update_and_fetch(ids, ids)
+        return mx.broadcast_to(self._logits, (*tokens.shape, self._logits.shape[0]))
+
+
+def test_a_sample_does_not_hang_on_the_last_digits_of_the_logits(tokenizer: Any) -> None:
+    """Neighbours in a batch change these. The names are those, of 900, that `mx.random.categorical` gave another token:
+    it adds up the probabilities of all tokens."""
+    large = 32_000
+    logits = 3 * mx.random.normal((large,), key=mx.random.key(1))
+    rounding = 1e-5 * mx.random.normal((large,), key=mx.random.key(9))
+    facts = PromptTokens(PROMPT, tokenizer)
+    models = [StreamingModel(_Says(x), facts, tokenizer, temperature=1.0) for x in (logits, logits + rounding)]
+    for name in ("13", "130", "406", "461", "466", "501", "745", "874"):
+        drawn = {model.session(0, name).predict() for model in models}
+        assert len(drawn) == 1
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_samples_are_as_frequent_as_the_model_finds_them_likely(temperature: float) -> None:
+    logits = mx.array([0.0, 1.0, 2.0, -1.0, -9.0])
+    draws = [Sampling(seed, temperature).draw(logits, 0, 0) for seed in range(2000)]
+    shares = np.bincount(draws, minlength=5) / len(draws)
+    np.testing.assert_allclose(shares, np.array(mx.softmax(logits / temperature)), atol=0.035)
+
+
+def test_samples_with_top_p_are_among_the_likeliest_tokens() -> None:
+    """As many as have that probability together, before the temperature."""
+    logits = mx.log(mx.array([0.1, 0.5, 0.15, 0.25]))
+    for top_p, likeliest in ((0.4, {1}), (0.7, {1, 3}), (0.85, {1, 2, 3}), (1.0, {0, 1, 2, 3})):
+        assert {Sampling(seed, 3.0, top_p).draw(logits, 0, 0) for seed in range(200)} == likeliest
+
+
+def test_samples_at_different_places_are_independent() -> None:
+    """A token that is predicted anew after a read is drawn anew."""
+    logits = mx.zeros((1000,))
+    places = [(reads, written) for reads in range(8) for written in range(8)]
+    draws = {Sampling(0, 1.0).draw(logits, *place) for place in places}
+    assert len(draws) > 55  # of 64; the same noise would give one
+
+
+def test_half_precision_is_sampled_in_float32() -> None:
+    logits = 3 * mx.random.normal((5000,), key=mx.random.key(3))
+    for dtype in (mx.bfloat16, mx.float16):
+        half = logits.astype(dtype)
+        for seed in range(20):
+            assert Sampling(seed, 1.0, 0.9).draw(half, 0, 0) == Sampling(seed, 1.0, 0.9).draw(
+                half.astype(mx.float32), 0, 0
+            )
+
+
+@pytest.mark.parametrize("question", ["hidden", "beam", "attended"])
+def test_while_sampling_a_draft_is_what_is_written_whatever_was_asked_in_between(
+    sampling: StreamingModel, question: str
+) -> None:
+    for name in "abcde":
+        session = sampling.session(0, name)
+        for word in ("the", "dog", "runs"):
+            session.read(word)
+        draft = session.draft(4)
+        questions: dict[str, Callable[[], object]] = {
+            "hidden": lambda session=session: session.prediction(hidden=2),
+            "beam": lambda session=session: session.beam(2, 2),
+            "attended": lambda session=session: session.attended([[0, 0]]),
+        }
+        questions[question]()
+        assert session.draft(4) == draft
+        assert [session.write() for _ in draft] == list(draft)
+
+
+def test_any_sampler_is_asked_once_for_each_token(tokenizer: Any) -> None:
+    """Also one that draws from random numbers that everybody shares."""
+    asked = 0
+
+    def sampler(logprobs: mx.array) -> mx.array:
+        nonlocal asked
+        asked += 1
+        return mx.array([(37 * asked) % logprobs.shape[1]])
+
+    session = Session(GroupMemory(tiny.random_model(5, len(tokenizer))), PromptTokens(PROMPT, tokenizer), sampler)
+    session.read("the")
+    draft = session.draft(2)
+    before = asked
+    session.prediction(hidden=1)
+    assert session.draft(2) == draft
+    assert asked == before
 
 
 def test_temperature_and_top_p_shape_the_samples(tokenizer: Any) -> None:

@@ -29,7 +29,7 @@ from streamllm.training.fresh import FreshModel
 from streamllm.training.loop import Trainer, TrainingConfig
 from streamllm.training.loss import cross_entropy, forward
 from streamllm.training.masks import arrival_order, visible
-from streamllm.units import Unit, split
+from streamllm.units import Unit, pieces
 
 PAIRS = [
     Example("1", "a small dog runs over the green grass", "ein kleiner Hund rennt über die grüne Wiese"),
@@ -67,8 +67,8 @@ def streamed_logits(
 ) -> tuple[list[mx.array], list[int]]:
     """Logits that predict each learned token, by streaming wait-k with the reference forced as output: reads
     one word at a time, re-feeds the last token after a read; and the labels."""
-    prompt, units = model.prompt, split(example.source, model.prompt.source_unit)
-    words = split(example.reference, prompt.target_unit)
+    prompt, units = model.prompt, pieces(example.source, model.prompt.source_unit)
+    words = pieces(example.reference, prompt.target_unit)
     target = [prompt.encode(prompt.spaced(word, i == 0, prompt.target_unit)) for i, word in enumerate(words)]
     memory = paradigm.open(model.model, model.target_start)
     lag = len(units) + 1 if k == FULL else int(k)
