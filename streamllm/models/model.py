@@ -58,11 +58,10 @@ class StreamingModel:
             self._open = memories(retention, model, paradigm, *headers)
 
     def contents(self) -> Contents:
-        """The prompt as it is fed: its texts, and a digest of their tokens."""
-        names = ("source_header", "source_footer", "target_header")
-        texts = {name: str(getattr(self.prompt.text, name)) for name in names}
-        tokens = [*(getattr(self.prompt, name) for name in names), sorted(self.prompt.end_tokens)]
-        return {"prompt": {**texts, "tokens": of_text(repr(tokens))}}
+        """The prompt as it is fed, and a digest of its tokens."""
+        prompt = self.prompt
+        tokens = [prompt.source_header, prompt.source_footer, prompt.target_header, sorted(prompt.end_tokens)]
+        return {"prompt": {"text": prompt.rendered, "tokens": of_text(repr(tokens))}}
 
     def session(self, seed: int = 0, name: str = "", memory: Memory | None = None) -> Session:
         """A new sentence. Sampling is seeded by (seed, name), so that its order in a run does not matter.

@@ -182,14 +182,14 @@ def test_a_prompt_that_is_rendered_otherwise_is_refused(bench: Bench, begin: Cal
     begin(bench)
     file = bench.run_folder / CONTENTS
     made = json.loads(file.read_text())
-    made["prompt"]["target_header"] = "of yesterday"
+    made["prompt"]["text"] = "of yesterday"
     file.write_text(json.dumps(made))
     if begin is Bench.finished:
         bench.again()
         (bench.run_folder / METRICS).unlink()
         lines = (bench.run_folder / PREDICTIONS).read_text().splitlines(keepends=True)
         (bench.run_folder / PREDICTIONS).write_text(lines[0])
-    with pytest.raises(RunError, match=r"target_header of the prompt \(changed\)"):
+    with pytest.raises(RunError, match=r"text of the prompt \(changed\)"):
         bench.again()
 
 
