@@ -135,7 +135,7 @@ def paired_test(
     a, b = _pair(_Scored.of(baseline, names), _Scored.of(system, names))
 
     def p_value(name: str, drawn: Array, difference: float) -> float:
-        return randomisation_p(*(run.statistics(name) for run in (a, b)), partial(a.score, name), trials, seed)
+        return randomisation_p(a.statistics(name), b.statistics(name), partial(a.score, name), trials, seed)
 
     return _differences(a, b, names, samples, seed, NAME, p_value)
 
