@@ -1,6 +1,7 @@
 """Two runs over the same sentences, score by score: streamllm compare outputs/A outputs/B
 
-The interval of a difference is that of a paired bootstrap over sentences; see `streamllm.runs.compare`."""
+The interval of a difference is that of a paired bootstrap over sentences, p that of approximate randomisation; see
+`streamllm.runs.compare`."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,18 +10,19 @@ from typing import Any
 
 from streamllm.cli.arguments import Parser, one_line_errors
 from streamllm.metrics.scores import REPORT, Score, scores
-from streamllm.runs.compare import SEED, Difference, paired_bootstrap
+from streamllm.runs.compare import SEED, Difference, paired_test
 from streamllm.runs.folder import RunFolder
+from streamllm.runs.randomisation import NAME, TRIALS
 from streamllm.runs.scores import own_of_runs
 
 
-def comparison(a: Path, b: Path, samples: int = 1000, seed: int = SEED) -> str:
+def comparison(a: Path, b: Path, samples: int = 1000, seed: int = SEED, trials: int = TRIALS) -> str:
     """A line for each score that both runs have: A, B, B - A and, where sentences can be drawn anew for it, the 95 %
     interval and the p-value.
 
-    Raises: as `paired_bootstrap`.
+    Raises: as `paired_test`.
     """
-    differences = paired_bootstrap(a, b, samples, seed)
+    differences = paired_test(a, b, samples, seed, trials=trials)
     found = RunFolder(a).metrics(), RunFolder(b).metrics()
     rows = []
     for score in scores(own_of_runs([a, b])).values():
@@ -29,7 +31,7 @@ def comparison(a: Path, b: Path, samples: int = 1000, seed: int = SEED) -> str:
         elif REPORT in score.shown:
             rows.append(_plain(score, found))
     lines = _aligned([row for row in rows if row])
-    head = [f"A  {a}", f"B  {b}", f"{found[0].get('sentences', '?')} sentences; B - A [95 % interval]"]
+    head = [f"A  {a}", f"B  {b}", f"{found[0].get('sentences', '?')} sentences; B - A [95 % interval], p by {NAME}"]
     return "\n".join([*head, *lines])
 
 
@@ -38,7 +40,7 @@ def _drawn(score: Score, found: Difference) -> list[str]:
         return []
     values = [score.text(found.baseline), score.text(found.system), f"{found.difference:+.{score.digits}f}"]
     interval = f"[{found.low:+.{score.digits}f}, {found.high:+.{score.digits}f}]"
-    return [score.label, *values, interval, f"p = {found.p_value:.3f}"]
+    return [score.label, *values, interval, f"p = {found.p_value:.3f}" if found.p_value >= 0.001 else "p < 0.001"]
 
 
 def _plain(score: Score, found: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -63,13 +65,14 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 def command() -> None:
     parser = Parser(
         prog="streamllm compare",
-        description="Two finished runs over the same sentences: scores, differences, and how sure these are (paired "
-        "bootstrap over sentences). A score without an interval is no sum over sentences.",
+        description="Two finished runs over the same sentences: scores, differences, and how sure these are. Intervals "
+        f"are by paired bootstrap over sentences, p by {NAME}. A score without an interval is no sum over sentences.",
     )
     parser.add_argument("a", type=Path, metavar="A", help="a run folder, the baseline")
     parser.add_argument("b", type=Path, metavar="B", help="another run folder")
     parser.add_argument("--samples", type=int, default=1000, metavar="N", help="of the bootstrap (%(default)s)")
-    parser.add_argument("--seed", type=int, default=SEED, metavar="N", help="of the bootstrap (%(default)s)")
+    parser.add_argument("--trials", type=int, default=TRIALS, metavar="N", help="of the randomisation (%(default)s)")
+    parser.add_argument("--seed", type=int, default=SEED, metavar="N", help="of both (%(default)s)")
     given = parser.parse_args()
     with one_line_errors():
-        print(comparison(given.a, given.b, given.samples, given.seed))
+        print(comparison(given.a, given.b, given.samples, given.seed, given.trials))

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
         paired_bootstrap as paired_bootstrap,
     )
     from streamllm.runs.compare import (
+        paired_test as paired_test,
+    )
+    from streamllm.runs.compare import (
         sentence_table as sentence_table,
     )
     from streamllm.runs.folder import RunFolder as RunFolder
@@ -51,6 +54,7 @@ __getattr__, __dir__, __all__ = face(
         "load_runs": "streamllm.runs.load",
         "load_traces": "streamllm.runs.load",
         "paired_bootstrap": "streamllm.runs.compare",
+        "paired_test": "streamllm.runs.compare",
         "policy_name": "streamllm.runs.load",
         "read_config": "streamllm.runs.load",
         "sentence_table": "streamllm.runs.compare",

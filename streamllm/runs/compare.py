@@ -1,11 +1,13 @@
 """Statistics on runs: intervals of one, differences between two, and the table of their sentences side by side.
 
-One resampling of whole sentences serves all metrics, so quality and latency are judged on the same samples.
+One resampling of whole sentences serves all metrics, so quality and latency are judged on the same samples. Intervals
+are by bootstrap; whether two runs differ is tested by randomisation.
 """
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +20,7 @@ from streamllm.metrics.quality import sentence_bleu, tokenizer
 from streamllm.records import Trace
 from streamllm.runs.folder import RunFolder
 from streamllm.runs.load import load_traces, target_of
+from streamllm.runs.randomisation import NAME, TRIALS, randomisation_p
 
 if TYPE_CHECKING:
     import pandas
@@ -28,6 +31,7 @@ RunPath = str | os.PathLike[str]
 Array = NDArray[np.float64]
 
 BLEU_NAME = "bleu"
+BOOTSTRAP = "paired bootstrap"
 SEED = 12345  # sacrebleu's, so that its paired test draws the very same samples
 SHOWN = 3  # ids that an error names
 
@@ -45,7 +49,7 @@ class Interval:
 @dataclass(frozen=True)
 class Difference:
     """A corpus score of two runs; ``difference`` is system - baseline, from ``low`` to ``high`` with 95 %
-    confidence. For the p-value see `paired_bootstrap`."""
+    confidence by paired bootstrap. ``test`` is the name of the test that gave the p-value: write it beside the p."""
 
     metric: str
     baseline: float
@@ -54,6 +58,7 @@ class Difference:
     low: float
     high: float
     p_value: float
+    test: str
 
 
 def bootstrap(
@@ -101,33 +106,75 @@ def intervals(
     return pandas.DataFrame(rows, index=runs.index)
 
 
-def paired_bootstrap(
-    baseline: RunPath, system: RunPath, samples: int = 1000, seed: int = SEED, metrics: Sequence[str] | None = None
+def paired_test(
+    baseline: RunPath,
+    system: RunPath,
+    samples: int = 1000,
+    seed: int = SEED,
+    metrics: Sequence[str] | None = None,
+    trials: int = TRIALS,
 ) -> dict[str, Difference]:
-    """Whether two finished runs over the same sentences differ: paired bootstrap (Koehn 2004).
+    """Whether two finished runs over the same sentences differ: p by approximate randomisation, two-sided, and exact
+    where few sentences differ (`randomisation_p`); the interval by paired bootstrap (Koehn 2004).
 
-    Every sample draws the same sentences of both runs, for BLEU and all latencies at once. The p-value is that
-    of sacrebleu's ``PairedTest(test_type="bs")``, with its seed and for BLEU equal to it: how often the absolute
-    difference exceeds its own mean over the samples by more than the real one. For a clear difference that is a
-    one-sided p, so an interval of 95 % without zero goes with p < 0.025. Runs that agree in every sample get 1,
-    where sacrebleu gives its least value.
+    Every trial exchanges, and every sample draws, the same sentences for BLEU and all latencies at once. Where a
+    metric differs in one, two or three sentences that all speak for one run, p is 1, 0.5 or 0.25: so few sentences
+    show nothing. Riezler and Maxwell (2005) recommend randomisation over the bootstrap, whose p is too small too often.
 
     Args:
         baseline, system: the run folders; sentences are matched by id, in any order.
         samples, seed, metrics: as for `bootstrap`.
+        trials: of the randomisation.
 
     Returns: a `Difference` for each metric; ``pandas.DataFrame(result.values())`` makes a table of them.
     Raises: RunError: the runs do not hold the same sentences; and as `bootstrap`.
     """
+    if trials < 1:
+        raise ValueError(f"trials is {trials}; at least 1 is needed, and {TRIALS} is usual")
     names = _check_arguments(samples, metrics)
     a, b = _pair(_Scored.of(baseline, names), _Scored.of(system, names))
+
+    def p_value(name: str, drawn: Array, difference: float) -> float:
+        return randomisation_p(a.statistics(name), b.statistics(name), partial(a.score, name), trials, seed)
+
+    return _differences(a, b, names, samples, seed, NAME, p_value)
+
+
+def paired_bootstrap(
+    baseline: RunPath, system: RunPath, samples: int = 1000, seed: int = SEED, metrics: Sequence[str] | None = None
+) -> dict[str, Difference]:
+    """As `paired_test`, but p by paired bootstrap too, to compare with what others have published.
+
+    The p-value is that of sacrebleu's ``PairedTest(test_type="bs")``, with its seed and for BLEU equal to it: how
+    often the absolute difference exceeds its own mean over the samples by more than the real one. For a clear
+    difference that is a one-sided p, so an interval of 95 % without zero goes with p < 0.025. Runs that agree in
+    every sample get 1, where sacrebleu gives its least value.
+    """
+    names = _check_arguments(samples, metrics)
+    a, b = _pair(_Scored.of(baseline, names), _Scored.of(system, names))
+    return _differences(
+        a, b, names, samples, seed, BOOTSTRAP, lambda _, drawn, difference: _p_of_bootstrap(drawn, difference)
+    )
+
+
+def _differences(
+    a: "_Scored",
+    b: "_Scored",
+    names: Sequence[str],
+    samples: int,
+    seed: int,
+    test: str,
+    p_value: Callable[[str, Array, float], float],
+) -> dict[str, Difference]:
+    """``p_value`` is asked with a metric, its differences in the samples, and the one found."""
     counts = _resample(len(a.traces), samples, seed)
     differences = {}
     for name in names:
         drawn = b.corpus(name, counts) - a.corpus(name, counts)
         low, high = _percentiles(drawn)
         old, new = a.value(name), b.value(name)
-        differences[name] = Difference(name, old, new, new - old, low, high, _p_value(drawn, new - old))
+        p = p_value(name, drawn, new - old)
+        differences[name] = Difference(name, old, new, new - old, low, high, p, test)
     return differences
 
 
@@ -140,7 +187,7 @@ def sentence_table(run_a: RunPath, run_b: RunPath, metrics: Sequence[str] = ("al
     Returns: one row a sentence: ``id``, ``source``, ``reference``, ``prediction_a``, ``prediction_b``, sentence
         BLEU (0 to 100) ``bleu_a``, ``bleu_b`` and ``bleu_difference`` (b - a), and the same three columns for
         each latency, in source units; nan where a sentence has no output.
-    Raises: as `paired_bootstrap`.
+    Raises: as `paired_test`.
     """
     import pandas
 
@@ -208,14 +255,24 @@ class _Scored:
             return np.array([sentence_bleu(t.prediction, t.reference, *how) for t in self.traces])
         return self.latencies[name]
 
-    def corpus(self, name: str, counts: Array) -> Array:
-        """The corpus score of each sample; ``counts`` (samples, sentences) is how often each sentence is in it."""
+    def statistics(self, name: str) -> Array:
+        """What its corpus score is computed from, (sentences, statistics), when it has been summed."""
         if name == BLEU_NAME:
-            return _bleu_of_sums(counts @ self.bleu, _scorer(self.language, self.tokenizer))
+            return self.bleu.astype(np.float64)
         values = self.latencies[name]
         defined = ~np.isnan(values)
+        return np.stack([np.where(defined, values, 0.0), defined.astype(np.float64)], 1)
+
+    def score(self, name: str, sums: Array) -> Array:
+        """The corpus scores (samples,) of sums of `statistics`."""
+        if name == BLEU_NAME:
+            return _bleu_of_sums(sums, _scorer(self.language, self.tokenizer))
         with np.errstate(invalid="ignore"):  # 0 / 0: no sentence of the sample has the metric
-            return np.asarray((counts @ np.where(defined, values, 0.0)) / (counts @ defined.astype(np.float64)))
+            return np.asarray(sums[:, 0] / sums[:, 1])
+
+    def corpus(self, name: str, counts: Array) -> Array:
+        """The corpus score of each sample; ``counts`` (samples, sentences) is how often each sentence is in it."""
+        return self.score(name, counts @ self.statistics(name))
 
     def value(self, name: str) -> float:
         """The score of the run itself, to the last digit that of ``metrics.json``."""
@@ -272,7 +329,7 @@ def _percentiles(drawn: Array) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _p_value(drawn: Array, difference: float) -> float:
+def _p_of_bootstrap(drawn: Array, difference: float) -> float:
     sizes = np.abs(drawn[~np.isnan(drawn)])
     if not sizes.size or np.isnan(difference):
         return float("nan")

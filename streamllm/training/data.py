@@ -88,8 +88,8 @@ class DataConfig:
         k: values of k that are drawn from, one for each example; "full" is the whole source with its footer.
         batch_tokens: of a batch in one process: its pairs times the tokens of the longest of them, source and target.
             Padded, it has more where the longest source and the longest target are not of one pair.
-        max_tokens: pairs with a longer stream, headers included, are left out, and the log says of
-            how many of the first block that is true.
+        max_tokens: pairs with a longer stream, headers included, are left out, of the validation data too. The log says
+            of how many of the first block, and of how many of the validation data, that is true.
         bpe_dropout: probability of leaving out a merge in the training data.
         source_mask: probability that a source word is replaced by a random word of the batch's own sentence.
         buffer: pairs that are held at a time: they are shuffled, and batches are of pairs of similar length among
@@ -197,11 +197,8 @@ class TrainingData:
         for block, pairs in enumerate(self.source.blocks(epoch, start), start):
             rng = random.Random(f"{self.seed}/{epoch}/{block}" if block else f"{self.seed}/{epoch}")
             kept = self.encode_all(pairs, rng)
-            if epoch == block == rank == 0 and len(kept) < len(pairs):
-                log.info(
-                    "%d of the first %d pairs are left out: more than %d tokens (data.max_tokens) in a stream",
-                    *(len(pairs) - len(kept), len(pairs), self.config.max_tokens),
-                )
+            if epoch == block == rank == 0:
+                self._say_left_out("the first %d pairs", len(pairs), len(kept))
             yield self._batches(kept, rng, rank, world)
 
     def epoch(self, epoch: int, rank: int = 0, world: int = 1) -> list[tuple[Batch, int]]:
@@ -211,8 +208,17 @@ class TrainingData:
     def encode_all(self, pairs: Sequence[Example | Tokenized], rng: random.Random) -> list[Encoded]:
         """Pairs in tokens, each with a k of its own, without those that are too long."""
         ks = self.config.ks
-        encoded = [self.encode(pair, rng.choice(ks), rng) for pair in pairs]
+        return self._short_enough([self.encode(pair, rng.choice(ks), rng) for pair in pairs])
+
+    def _short_enough(self, encoded: list[Encoded]) -> list[Encoded]:
         return [e for e in encoded if max(len(e.source), len(e.target)) <= self.config.max_tokens]
+
+    def _say_left_out(self, of: str, pairs: int, kept: int) -> None:
+        if kept < pairs:
+            log.info(
+                f"%d of {of} are left out: more than %d tokens (data.max_tokens) in a stream",
+                *(pairs - kept, pairs, self.config.max_tokens),
+            )
 
     def _batches(self, kept: list[Encoded], rng: random.Random, rank: int, world: int) -> list[tuple[Batch, int]]:
         # Jittered lengths mix the pairs of a batch anew in every epoch.
@@ -225,10 +231,19 @@ class TrainingData:
             if len(group) >= world
         ]
 
-    def fixed(self, k: int | str) -> Iterator[Batch]:
-        """The data once, in order of length, without regularisation: for validation."""
-        encoded = sorted((self.encode(pair, k) for block in self.source.blocks(0, 0) for pair in block), key=len)
-        return (pad(group) for group in self._cut(encoded, 1))
+    def fixed(self, *ks: int | str) -> Iterator[Batch]:
+        """The data once for each k, in order of length, without regularisation and without what is too long: for
+        validation.
+
+        Raises:
+            ValueError: nothing is left.
+        """
+        pairs = [pair for block in self.source.blocks(0, 0) for pair in block]
+        encoded = [self._short_enough([self.encode(pair, k) for pair in pairs]) for k in ks]
+        self._say_left_out("the %d pairs of the validation data", len(pairs), len(encoded[0]))
+        if not encoded[0]:
+            raise ValueError("no sentence pair of the validation data is left: see data.max_tokens and validation.…")
+        return (pad(group) for one in encoded for group in self._cut(sorted(one, key=len), 1))
 
     def _cut(self, encoded: list[Encoded], world: int) -> Iterator[list[Encoded]]:
         group: list[Encoded] = []

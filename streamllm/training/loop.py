@@ -6,6 +6,7 @@ state and some counters, and the loss curve of a resumed training is the uninter
 
 import json
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -33,7 +34,7 @@ from streamllm.training.schedules import SCHEDULES, factor
 
 log = logging.getLogger(__name__)
 Log = Callable[[dict[str, Any]], None]
-Score = Callable[[nn.Module], dict[str, float]]
+Score = Callable[[nn.Module], dict[str, float | None]]
 CHECKPOINT = "last.safetensors"
 COUNTERS = ("step", "epoch", "block", "batch", "best", "since_best", "validated_at", "kept", "lines")
 
@@ -101,7 +102,8 @@ class Trainer:
         optimizer: its learning rate is set at every step. None is AdamW.
         paradigm: whose mask is trained, "group" or "interleaved" (`streamllm.training.loss.forward`).
         objective: what is made small; validation also goes by it.
-        score: computes {"bleu": …} for a model, slower than a loss; decides about early stopping.
+        score: computes {"bleu": …} for a model, slower than a loss; decides about early stopping. None where something
+            is not defined, as a lag where nothing was written; a BLEU that is None is never the best.
         track: also gets every logged line (a tracker).
         contents: what this training is made from; a checkpoint is gone on from where that is the same.
         group: of a distributed training; the gradient is that of all processes' rows together.
@@ -249,11 +251,11 @@ class Trainer:
         """Log a validation loss, and scores where it is their turn or this is the ``last``; keep the weights; save a
         checkpoint."""
         started = time.perf_counter()
-        line: dict[str, float] = {"validation_loss": self.validation_loss()}
+        line: dict[str, Any] = {"validation_loss": self.validation_loss()}
         number = len(self.kept) + 1
         if self.score and (number % self.config.score_every == 0 or last):
             line |= self._scores()
-            if line["bleu"] > self.best.get("bleu", -1.0):
+            if line["bleu"] is not None and line["bleu"] > self.best.get("bleu", -1.0):
                 self.best, self.since_best = line | {"epoch": self.epoch, "validation": number}, 0
             else:
                 self.since_best += 1
@@ -277,14 +279,15 @@ class Trainer:
         total = mx.distributed.all_sum(mx.array(sums), group=self.group)
         return _float(total[0] / total[1])
 
-    def _scores(self) -> dict[str, float]:
+    def _scores(self) -> dict[str, float | None]:
         """Scores as computed by the first process, known to all."""
         assert self.score is not None
         self.model.eval()
         scores = self.score(self.model) if self.rank == 0 else {"bleu": 0.0}
         self.barrier.wait()
-        bleu = mx.distributed.all_sum(mx.array(scores["bleu"]), group=self.group)
-        return scores | {"bleu": _float(bleu)}
+        own = math.nan if scores["bleu"] is None else scores["bleu"]
+        bleu = _float(mx.distributed.all_sum(mx.array(own), group=self.group))
+        return scores | {"bleu": None if math.isnan(bleu) else bleu}
 
     def _average(self) -> None:
         """Give the model the mean of the last validations' weights; with early stopping, of those up to the best."""

@@ -16,10 +16,14 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from streamllm import contents
 from streamllm.files import new_folder
 from streamllm.records import Example
 
 log = logging.getLogger(__name__)
+
+DIGESTS = "digests.json"
+FORMAT = 2  # of the folders of `TokenFiles`; since 2 they have digests
 
 
 @dataclass(frozen=True)
@@ -98,11 +102,15 @@ class TokenFiles:
 
     Args:
         buffer: pairs of a block, drawn from all; None gives all in one block, in the order of the data.
+
+    Raises:
+        ValueError: the files are not what was written, see `DIGESTS`.
     """
 
     FILES = ("tokens", "lengths", "pairs")
 
     def __init__(self, folder: Path, buffer: int | None, seed: int):
+        _check_whole(folder)
         self._tokens, self._lengths = (np.memmap(folder / f"{name}.bin", np.int32, "r") for name in self.FILES[:2])
         self._pairs = np.memmap(folder / "pairs.bin", np.int64, "r").reshape(-1, 4)
         self.buffer, self.seed = buffer or len(self), seed
@@ -148,7 +156,7 @@ def token_files(
     Args:
         key: all that the tokens depend on, fit for JSON.
     """
-    text = json.dumps(key, sort_keys=True, ensure_ascii=False, default=str)
+    text = json.dumps({"format": FORMAT} | dict(key), sort_keys=True, ensure_ascii=False, default=str)
     folder = root / hashlib.sha256(text.encode()).hexdigest()[:16]
     if folder.exists():  # it may not be ours to write
         log.info("tokens are in %s already", folder)
@@ -183,4 +191,25 @@ def _write_tokens(
             at, unit, count = at + len(flat), unit + len(units), count + 1
     if not count:
         raise ValueError("the data set has no sentence pairs")
+    (folder / DIGESTS).write_text(json.dumps(_digests(folder)) + "\n", encoding="utf-8")
     return count
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    return contents.of_folder(folder, [f"{name}.bin" for name in TokenFiles.FILES])
+
+
+def _check_whole(folder: Path) -> None:
+    """Raises: ValueError: a file is not as it was written: half, say, after a copy or a crash."""
+    path = folder / DIGESTS
+    try:
+        written = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        written = {}
+    found = _digests(folder)
+    names = [f"{name}.bin" for name in TokenFiles.FILES]
+    if damaged := [name for name in names if written.get(name, "") != found.get(name)]:
+        raise ValueError(
+            f"the tokens in {folder} are damaged ({contents.listed(damaged)}): delete that folder, and the same "
+            "command makes them anew"
+        )

@@ -197,13 +197,13 @@ def train(
         training_data = TrainingData(source, streaming.prompt, data, seed, dropout)
         held_out = TrainingData(validation_examples, streaming.prompt, replace(data, bpe_dropout=0.0), seed)
 
-        def score(_: nn.Module) -> dict[str, float]:  # the trainer changes the model of `streaming` in place
+        def score(_: nn.Module) -> dict[str, float | None]:  # the trainer changes the model of `streaming` in place
             return _score(streaming, validation_examples, corpus, validation)
 
         trainer = Trainer(
             streaming.model,
             training_data,
-            [batch for k in validation.ks for batch in held_out.fixed(k)],
+            [*held_out.fixed(*validation.ks)],
             training,
             run.path,
             score=score if validation.sentences else None,
@@ -301,18 +301,18 @@ def _digest(folder: Path) -> str:
 
 def _score(
     streaming: StreamingModel, examples: Sequence[Example], corpus: Corpus, validation: ValidationConfig
-) -> dict[str, float]:
-    """BLEU and AL of wait-k translations, for each k and on average."""
+) -> dict[str, float | None]:
+    """BLEU and AL of wait-k translations, for each k and on average; an AL is None where nothing was written."""
     examples = examples[: validation.sentences]
     order = [example.id for example in examples]
-    each: dict[int | str, dict[str, float]] = {}
+    each: dict[int | str, dict[str, float | None]] = {}
     for k in validation.ks:
         policy: Policy = Full() if k == FULL else WaitK(int(k))
         found = translate_many(streaming, examples, policy, batch_size=validation.batch_size)
         traces = {trace.id: trace for trace in found}
         summary = summarise([traces[id] for id in order], corpus.target_language, corpus.target_unit)
-        each[k] = {name: float(summary[name]) for name in ("bleu", "al")}  # type: ignore[arg-type]
-    scores = {name: sum(one[name] for one in each.values()) / len(each) for name in ("bleu", "al")}
+        each[k] = {name: _number(summary[name]) for name in ("bleu", "al")}
+    scores = {name: _mean([one[name] for one in each.values()]) for name in ("bleu", "al")}
     if len(each) > 1:
         scores |= {
             f"{name}_{'full' if k == FULL else f'k{k}'}": value
@@ -320,6 +320,16 @@ def _score(
             for name, value in both.items()
         }
     return scores
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """Of all; None if one is not defined, since the mean of the others would be of other k."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if len(known) == len(values) else None
 
 
 def _export(streaming: StreamingModel, start: Path, folder: Path) -> None:

@@ -70,8 +70,9 @@ def test_compare_shows_both_values_the_difference_and_how_sure_it_is(
     found = {line.split("  ")[0].strip(): line for line in lines}
     number = r"[+-]\d+\.\d\d"
     shown = (
-        rf"A +{a['bleu']:.2f}  B +{b['bleu']:.2f} +\{b['bleu'] - a['bleu']:+.2f} +\[{number}, {number}\]  p = 0\.\d+"
+        rf"A +{a['bleu']:.2f}  B +{b['bleu']:.2f} +\{b['bleu'] - a['bleu']:+.2f} +\[{number}, {number}\]  p < 0\.001"
     )
+    assert lines[2].endswith("p by approximate randomisation")
     assert re.search(shown, found["BLEU"])
     assert re.search(rf"A +{a['chrf']:.2f}  B +{b['chrf']:.2f} +\+\d+\.\d\d$", found["chrF"]), "no interval"
     assert {"AL", "LAAL", "AP", "DAL"} <= found.keys()

@@ -1,6 +1,7 @@
 """Statistics on runs: what is resampled, what sacrebleu says of the same, and which runs are refused."""
 
 import dataclasses
+import itertools
 import math
 import random
 from collections.abc import Mapping, Sequence
@@ -18,9 +19,18 @@ from streamllm.metrics.latency import METRICS, latency
 from streamllm.metrics.quality import sentence_bleu
 from streamllm.metrics.summary import summarise
 from streamllm.records import Trace
-from streamllm.runs.compare import Difference, Interval, bootstrap, intervals, paired_bootstrap, sentence_table
+from streamllm.runs.compare import (
+    Difference,
+    Interval,
+    bootstrap,
+    intervals,
+    paired_bootstrap,
+    paired_test,
+    sentence_table,
+)
 from streamllm.runs.folder import RunFolder
 from streamllm.runs.load import load_runs
+from streamllm.runs.randomisation import randomisation_p
 
 WORDS = ["ein", "eine", "Hund", "Katze", "Mann", "läuft", "steht", "sitzt", "auf", "unter", "dem", "der", "Wiese", "."]
 CONFIG = {"dataset": {"target_language": "de", "target_unit": None}}
@@ -161,7 +171,7 @@ def test_intervals_of_many_runs_stand_beside_them(better: Path, worse: Path):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_p_value_of_bleu_is_that_of_sacrebleu(tmp_path: Path, seed: int):
+def test_p_value_of_the_bootstrap_of_bleu_is_that_of_sacrebleu(tmp_path: Path, seed: int):
     a, b = sentences(40, 0.5, 2, seed), sentences(40, 0.45, 2, seed + 10)
     test = PairedTest(
         [("a", [t.prediction for t in a]), ("b", [t.prediction for t in b])],
@@ -190,30 +200,32 @@ def test_both_runs_are_drawn_alike(tmp_path: Path):
     """Lags that differ by one in each sentence differ by one in each sample, however much sentences vary."""
     a = [trace(str(n), "ein Hund", "ein Hund", (d, 6)) for n, d in enumerate((1, 2, 4, 5))]
     b = [dataclasses.replace(t, delays=(t.delays[0] + 2, 6)) for t in a]
-    found = paired_bootstrap(make_run(tmp_path / "a-1", a), make_run(tmp_path / "b-2", b), 50, metrics=["cw_max"])
+    found = paired_test(make_run(tmp_path / "a-1", a), make_run(tmp_path / "b-2", b), 50, metrics=["cw_max"])
     assert found["cw_max"].low < found["cw_max"].high
     a = [dataclasses.replace(t, delays=t.delays[:1], units=t.units[:1]) for t in a]
     b = [dataclasses.replace(t, delays=(t.delays[0] + 1,)) for t in a]
-    found = paired_bootstrap(make_run(tmp_path / "c-1", a), make_run(tmp_path / "d-2", b), 50, metrics=["cw"])
+    found = paired_test(make_run(tmp_path / "c-1", a), make_run(tmp_path / "d-2", b), 50, metrics=["cw"])
     assert (found["cw"].low, found["cw"].high) == pytest.approx((1, 1))
 
 
 def test_equal_runs_do_not_differ_for_sure(better: Path, tmp_path: Path):
     again = make_run(tmp_path / "again-3", sentences(60, 0.2, 3, seed=1))
-    assert paired_bootstrap(better, again, 50)["laal"] == Difference(
-        "laal", (value := RunFolder(better).metrics()["laal"]), value, 0.0, 0.0, 0.0, 1.0
-    )
+    value = RunFolder(better).metrics()["laal"]
+    for test, name in ((paired_test, "approximate randomisation"), (paired_bootstrap, "paired bootstrap")):
+        found = test(better, again, 50)
+        assert found["laal"] == Difference("laal", value, value, 0.0, 0.0, 0.0, 1.0, name)
+        assert {one.p_value for one in found.values()} == {1.0}
 
 
 def test_sentences_are_matched_by_id_in_any_order(worse: Path, better: Path, tmp_path: Path):
     turned = make_run(tmp_path / "turned-4", sentences(60, 0.2, 3, seed=1)[::-1])
-    assert paired_bootstrap(worse, turned, 50) == paired_bootstrap(worse, better, 50)
+    assert paired_test(worse, turned, 50) == paired_test(worse, better, 50)
 
 
 def test_differences_make_a_table(worse: Path, better: Path):
-    table = pandas.DataFrame(paired_bootstrap(worse, better, 10, metrics=["bleu", "al"]).values())
+    table = pandas.DataFrame(paired_test(worse, better, 10, metrics=["bleu", "al"]).values())
     assert list(table["metric"]) == ["bleu", "al"]
-    assert list(table.columns) == ["metric", "baseline", "system", "difference", "low", "high", "p_value"]
+    assert list(table.columns) == ["metric", "baseline", "system", "difference", "low", "high", "p_value", "test"]
 
 
 def test_table_holds_each_sentence_of_both_runs(worse: Path, better: Path):
@@ -233,6 +245,103 @@ def test_table_holds_each_sentence_of_both_runs(worse: Path, better: Path):
 
 def test_table_takes_other_latencies(worse: Path, better: Path):
     assert "dal_difference" in sentence_table(worse, better, metrics=["dal"])
+
+
+# --- randomisation
+
+
+def changed(traces: Sequence[Trace], count: int, lag: int = 1) -> list[Trace]:
+    """The first so many sentences are written later, and worse."""
+    later = [
+        dataclasses.replace(
+            t,
+            delays=tuple(d + lag for d in t.delays),
+            units=("falsch", *t.units[1:]),
+            prediction=f"falsch {t.prediction}",
+        )
+        for t in traces[:count]
+    ]
+    return [*later, *traces[count:]]
+
+
+@pytest.mark.parametrize(("differing", "p"), [(0, 1), (1, 1), (2, 0.5), (3, 0.25), (6, 2 / 2**6)])
+def test_few_sentences_that_speak_for_one_run_have_the_exact_p(tmp_path: Path, differing: int, p: float):
+    """sacrebleu counts larger differences only, and so prints p = 0.0001 here."""
+    traces = sentences(30, 0.2, 1)
+    a, b = make_run(tmp_path / "a-1", traces), make_run(tmp_path / "b-2", changed(traces, differing))
+    found = paired_test(a, b, samples=5)
+    assert (found["bleu"].p_value, found["dal"].p_value, found["al"].p_value) == (p, p, p)
+    assert found["bleu"].test == "approximate randomisation"
+
+
+def test_two_sentences_that_speak_against_each_other_have_p_1(tmp_path: Path):
+    a = [trace(str(n), "ein Hund", "ein Hund", (2, 3)) for n in range(5)]
+    b = [dataclasses.replace(a[0], delays=(1, 2)), dataclasses.replace(a[1], delays=(3, 4)), *a[2:]]
+    found = paired_test(make_run(tmp_path / "a-1", a), make_run(tmp_path / "b-2", b), 5, metrics=["al", "bleu"])
+    assert (found["al"].p_value, found["bleu"].p_value) == (1, 1)
+
+
+def test_exact_p_of_bleu_is_that_of_all_assignments(tmp_path: Path):
+    a = sentences(20, 0.3, 2, seed=1)
+    b = [*sentences(20, 0.3, 2, seed=2)[:7], *a[7:]]
+
+    def difference(one: Sequence[Trace], other: Sequence[Trace]) -> float:
+        scores = [
+            BLEU().corpus_score([t.prediction for t in some], [[t.reference for t in some]]).score
+            for some in (one, other)
+        ]
+        return abs(scores[0] - scores[1])
+
+    found = []
+    for exchanged in itertools.product((False, True), repeat=7):
+        pairs = [(y, x) if e else (x, y) for x, y, e in zip(a, b, [*exchanged, *[False] * 13], strict=True)]
+        found.append(difference([x for x, _ in pairs], [y for _, y in pairs]))
+    expected = np.mean(np.array(found) >= found[0] - 1e-9)
+    runs = make_run(tmp_path / "a-1", a), make_run(tmp_path / "b-2", b)
+    assert paired_test(*runs, samples=5, metrics=["bleu"])["bleu"].p_value == expected
+    assert 0 < expected < 1
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_where_there_are_no_ties_p_is_that_of_sacrebleu(tmp_path: Path, seed: int):
+    a, b = sentences(40, 0.5, 2, seed), sentences(40, 0.45, 2, seed + 10)
+    test = PairedTest(
+        [("a", [t.prediction for t in a]), ("b", [t.prediction for t in b])],
+        {"BLEU": BLEU()},
+        [[t.reference for t in a]],
+        test_type="ar",
+        n_samples=300,
+    )
+    _, system = test()[1]["BLEU"]
+    runs = make_run(tmp_path / "a-1", a), make_run(tmp_path / "b-2", b)
+    assert paired_test(*runs, samples=5, metrics=["bleu"], trials=300)["bleu"].p_value == system.p_value
+    assert 1 / 301 < system.p_value < 1
+
+
+def test_p_of_equally_good_systems_is_spread_evenly():
+    generator = np.random.default_rng(0)
+    found = []
+    for seed in range(200):
+        a, b = (np.stack([generator.normal(size=40), np.ones(40)], 1) for _ in range(2))
+        found.append(randomisation_p(a, b, lambda sums: sums[:, 0] / sums[:, 1], trials=400, seed=seed))
+    for share in (0.1, 0.3, 0.5, 0.7, 0.9):
+        assert np.mean(np.array(found) <= share) == pytest.approx(share, abs=0.1)
+
+
+def test_sums_in_another_order_are_ties():
+    """0.1 + 0.2 + 0.3 is not 0.3 + 0.2 + 0.1 in floats: of four assignments, all have the difference of the first."""
+    a, b = (np.array(values)[:, None] for values in ([0.1, 0.2, 0.3], [0.3, 0.2, 0.1]))
+    assert randomisation_p(a, b, lambda sums: sums[:, 0]) == 1.0
+    a, b = (np.array(values)[:, None] for values in ([0.1, 0.2, 0.7], [0.0, 0.0, 0.0]))
+    assert randomisation_p(a, b, lambda sums: sums[:, 0]) == 0.25
+
+
+def test_a_sentence_without_output_on_one_side_is_exchanged_too(tmp_path: Path):
+    a = [trace("0", "ein Hund", "ein Hund", (2, 3)), trace("1", "ein Hund", "ein Hund", (2, 3))]
+    b = [trace("0", "", "ein Hund", ()), trace("1", "ein Hund", "ein Hund", (4, 5))]
+    runs = make_run(tmp_path / "a-1", a), make_run(tmp_path / "b-2", b)
+    # As they are: means 2 and 4. With one exchanged: 2 alone against the mean of 2 and 4, a difference of 1.
+    assert paired_test(*runs, 5, metrics=["al"])["al"].p_value == 0.5
 
 
 # --- what is refused
@@ -258,6 +367,8 @@ def test_unknown_metrics_are_refused(better: Path, metrics: Any):
 def test_number_of_samples_must_be_positive(better: Path):
     with pytest.raises(ValueError, match="samples is 0"):
         bootstrap(better, samples=0)
+    with pytest.raises(ValueError, match="trials is 0"):
+        paired_test(better, better, trials=0)
 
 
 def test_configuration_without_a_language_is_refused(tmp_path: Path):
@@ -270,7 +381,7 @@ def test_runs_over_other_sentences_are_refused(tmp_path: Path, better: Path):
     fewer = make_run(tmp_path / "fewer-5", sentences(60, 0.2, 3, seed=1)[:56])
     for pair in ((better, fewer), (fewer, better)):
         with pytest.raises(RunError, match=r"4 of the 60 sentences of .*better-1.* \(56, 57, 58 …\).* same data set"):
-            paired_bootstrap(*pair)
+            paired_test(*pair)
 
 
 def test_runs_whose_ids_mean_other_sentences_are_refused(tmp_path: Path, better: Path):
@@ -282,7 +393,7 @@ def test_runs_whose_ids_mean_other_sentences_are_refused(tmp_path: Path, better:
 def test_runs_into_other_languages_are_refused(tmp_path: Path, better: Path):
     other = make_run(tmp_path / "nl-7", sentences(60, 0.2, 3, seed=1), {"dataset": {"target_language": "nl"}})
     with pytest.raises(RunError, match="the target is 'de'"):
-        paired_bootstrap(better, other)
+        paired_test(better, other)
 
 
 def test_runs_without_folders_are_refused():

@@ -311,6 +311,33 @@ def test_scores_at_several_k_are_those_of_one_sentence_at_a_time() -> None:
     assert score(3, 4) == {"bleu": alone["bleu_k3"], "al": alone["al_k3"]}
 
 
+def test_a_lag_is_none_where_nothing_was_written() -> None:
+    model = ModelConfig("bundled:tiny-en-de").load()
+    model.prompt.end_tokens = frozenset(range(10_000))  # whatever it predicts
+    found = _score(model, PAIRS, Corpus(), ValidationConfig([1, 3]))  # type: ignore[arg-type]
+    assert found == {"bleu": 0.0, "bleu_k1": 0.0, "bleu_k3": 0.0, "al": None, "al_k1": None, "al_k3": None}
+
+
+@pytest.mark.parametrize("score", [{"bleu": 1.0, "al": None}, {"bleu": None, "al": None}])
+def test_a_score_that_is_none_ends_no_training(
+    model: StreamingModel, tmp_path: Path, score: dict[str, float | None]
+) -> None:
+    tracked: list[dict[str, Any]] = []
+    trainer = trainer_of(model, tmp_path, score=lambda _: score, track=tracked.append, epochs=2, score_every=1)
+    best = trainer.run()
+    assert best.get("bleu") == score["bleu"]
+    lines = [json.loads(line) for line in (tmp_path / "train.jsonl").read_text().splitlines()]
+    assert [line["al"] for line in lines if "al" in line] == [None, None]
+    resumed = trainer_of(fresh(tmp_path / "model"), tmp_path, score=lambda _: score, epochs=2, score_every=1)
+    assert (resumed.run(), resumed.since_best) == (best, trainer.since_best)
+
+
+def test_patience_counts_scores_that_are_none(model: StreamingModel, tmp_path: Path) -> None:
+    trainer = trainer_of(model, tmp_path, score=lambda _: {"bleu": None}, epochs=9, score_every=1, patience=2)
+    trainer.run()
+    assert trainer.epoch == 2
+
+
 @pytest.mark.parametrize(
     ("key", "value"), [("steps", 0), ("validate_every", 0), ("accumulate", 0), ("schedule", "exponential")]
 )

@@ -235,6 +235,31 @@ def test_tokens_are_made_once_and_only_whole(model: StreamingModel, tmp_path: Pa
     assert token_files(tmp_path, {"key": "b"}, lambda: PAIRS, tokenize) != folder
 
 
+@pytest.mark.parametrize("name", ["tokens", "lengths", "pairs"])
+def test_half_a_file_of_tokens_is_not_trained_on(model: StreamingModel, tmp_path: Path, name: str) -> None:
+    token_source(model, tmp_path, None)
+    (path,) = tmp_path.glob(f"*/{name}.bin")
+    whole = path.read_bytes()
+    message = rf"the tokens in .* are damaged \({name}\.bin\): delete that folder"
+    for damaged in (whole[: len(whole) // 64 * 32], b"", bytes([whole[0] ^ 1]) + whole[1:]):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=message):
+            token_source(model, tmp_path, None)
+    path.unlink()
+    with pytest.raises(ValueError, match=message):
+        token_source(model, tmp_path, None)
+    path.write_bytes(whole)
+    assert len(token_source(model, tmp_path, None)) == len(PAIRS)
+
+
+def test_tokens_that_nobody_can_know_to_be_whole_are_not_trained_on(model: StreamingModel, tmp_path: Path) -> None:
+    token_source(model, tmp_path, None)
+    (path,) = tmp_path.glob("*/digests.json")
+    path.unlink()
+    with pytest.raises(ValueError, match=r"are damaged \(tokens\.bin, lengths\.bin, pairs\.bin\)"):
+        token_source(model, tmp_path, None)
+
+
 # In a training
 
 

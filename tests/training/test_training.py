@@ -428,6 +428,27 @@ def test_a_checkpoint_of_another_training_and_a_damaged_one_are_refused(model: S
         trainer().run()
 
 
+def test_validation_leaves_out_what_is_too_long_too(model: StreamingModel, caplog: pytest.LogCaptureFixture) -> None:
+    whole = TrainingData(PAIRS, model.prompt, DataConfig(), 5)
+    lengths = sorted(max(len(one.source), len(one.target)) for one in (whole.encode(pair, 3) for pair in PAIRS))
+    limit = lengths[len(lengths) // 2]
+    kept = sum(length <= limit for length in lengths)
+    held_out = TrainingData(PAIRS, model.prompt, DataConfig(max_tokens=limit), 5)
+    with caplog.at_level("INFO", "streamllm"):
+        batches = [*held_out.fixed(1, 3)]
+    assert sum(len(batch.k) for batch in batches) == 2 * kept < 2 * len(PAIRS)
+    assert max(max(batch.source.shape[1], batch.target.shape[1]) for batch in batches) == limit
+    (said,) = caplog.messages
+    assert said.startswith(
+        f"{len(PAIRS) - kept} of the {len(PAIRS)} pairs of the validation data are left out: more than"
+    )
+
+
+def test_validation_data_of_which_nothing_is_left_is_refused(model: StreamingModel) -> None:
+    with pytest.raises(ValueError, match=r"validation data is left: see data\.max_tokens"):
+        TrainingData(PAIRS, model.prompt, DataConfig(max_tokens=2), 5).fixed(3)
+
+
 def test_pairs_that_are_too_long_are_left_out_and_counted(
     model: StreamingModel, caplog: pytest.LogCaptureFixture
 ) -> None:
