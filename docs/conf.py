@@ -50,7 +50,14 @@ SECTIONS = {
         "docs/wandb",
     ],
     "Own things": ["docs/own_data_set", "docs/own_metric", "docs/own_tracker"],
-    "Reference": ["docs/families", "docs/speed", "streamllm/models/assets/tiny-en-de/README"],
+    "Reference": [
+        "docs/families",
+        "docs/configs",
+        "docs/tokenizers",
+        "docs/known-reports",
+        "docs/speed",
+        "streamllm/models/assets/tiny-en-de/README",
+    ],
     "Studies": ["experiments/README", "experiments/*/README"],
     "Project": ["CONTRIBUTING", "CHANGELOG"],
 }

@@ -86,6 +86,12 @@ def test_what_is_said_to_be_quoted_is_read_as_it_stands(tmp_path: Path) -> None:
     assert "'runs/epoch=3'" in done.stderr
 
 
+def test_signs_without_a_meaning_need_no_quotes(tmp_path: Path) -> None:
+    done = streamllm(tmp_path, "run", "model.path=runs/50%/me@home")
+    assert done.stderr.startswith("error: ")
+    assert "'runs/50%/me@home'" in done.stderr
+
+
 def test_a_wrong_environment_is_one_line(tmp_path: Path) -> None:
     done = streamllm(tmp_path, "run", STREAMLLM_THREADS="x")
     assert done.stderr == "error: STREAMLLM_THREADS is 'x'; it is a number of threads, at least 1\n"

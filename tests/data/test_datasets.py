@@ -340,6 +340,14 @@ def test_a_cell_stays_the_text_it_is(tmp_path: Path, cache: Path, ending: str, t
     assert Table(path=path, **GERMAN).load() == [Example("1", text, text)]
 
 
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_a_line_feed_or_tab_inside_a_cell_ends_nothing(tmp_path: Path, cache: Path, ending: str) -> None:
+    rows = [{"id": "1", "en": "two\nlines", "de": "zwei\tSpalten"}, {"id": "2", "en": "one", "de": "eins"}]
+    path = write_table(tmp_path / f"talk.{ending}", rows)
+    pairs = [("1", "two\nlines", "zwei\tSpalten"), ("2", "one", "eins")]
+    assert Table(path=path, **GERMAN).load() == [Example(*pair) for pair in pairs]
+
+
 def test_wrong_columns_are_refused_with_those_there_are(tmp_path: Path, cache: Path) -> None:
     path = write_table(tmp_path / "talk.jsonl", [{"src": "one", "translation": {"en": "x", "fr": "y"}}])
     listing = r"columns (are )?src, translation\.en, translation\.fr"

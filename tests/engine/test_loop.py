@@ -53,6 +53,12 @@ def test_each_written_unit_has_one_delay_and_one_time() -> None:
     assert kinds(trace) == ["read", "read", "write", "read", "write", "end", "write", "write", "stop"]
 
 
+def test_a_word_that_is_written_twice_has_the_delay_of_each_time() -> None:
+    trace = translate(FakeSession(lambda read, written, ended: "hello" if written < 3 else None), sentence(3), WaitK(1))
+    assert trace.units == ("hello", "hello", "hello")
+    assert trace.delays == (1, 2, 3)
+
+
 def test_the_trace_says_what_was_translated() -> None:
     trace = translate(FakeSession(writes(2)), sentence(3), Full())
     assert (trace.id, trace.source, trace.reference) == ("7", "s1 s2 s3", "reference")

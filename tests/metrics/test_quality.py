@@ -66,6 +66,8 @@ def test_length_ratio_over_empty_references_is_nan() -> None:
         ("JA", "ja-mecab"),
         ("jpn_Jpan", "ja-mecab"),
         ("ko", "ko-mecab"),
+        *((language, "char") for language in ("th", "km_KH", "lo", "my", "bo")),
+        ("yue", "zh"),
     ],
 )
 def test_the_target_language_chooses_the_tokenizer(language: str, name: str) -> None:
@@ -77,6 +79,18 @@ def test_chinese_is_scored_by_characters() -> None:
     assert scores["length_ratio"] == 1
     assert float(scores["bleu"]) > 40
     assert "|tok:zh|" in str(scores["bleu_signature"])
+
+
+def test_the_spaces_between_latin_words_are_scored() -> None:
+    texts = ["我爱 New York", "他住在 San Francisco 的家"]
+    assert quality(texts, texts, "zh")["bleu"] == pytest.approx(100)
+    assert float(quality([text.replace(" ", "") for text in texts], texts, "zh")["bleu"]) < 90
+
+
+def test_thai_is_scored_by_characters() -> None:
+    scores = quality(["ฉันชอบแมวของคุณ"], ["ฉันชอบแมวของเขา"], "th")
+    assert float(scores["bleu"]) > 40
+    assert "|tok:char|" in str(scores["bleu_signature"])
 
 
 @pytest.mark.parametrize(

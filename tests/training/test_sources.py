@@ -445,6 +445,19 @@ def test_another_tokenizer_gets_tokens_of_its_own(tmp_path: Path) -> None:
     assert len(set(sizes)) == 2
 
 
+def test_edited_data_gets_tokens_of_its_own(tmp_path: Path) -> None:
+    base = tiny.model_folder(tmp_path / "base")
+    for references in (REFERENCES, [line.upper() for line in REFERENCES]):
+        source, target = texts(tmp_path, SOURCES, references)
+        pairs = ParallelText(source=source, target=target)
+        train(
+            {"first": references[0]}, "test", ModelConfig(str(base)), pairs, pairs,
+            DataConfig(cache=str(tmp_path / "tokens")), TrainingConfig(steps=1, dropout=0.0, average=1),
+            ValidationConfig(sentences=0), NullTracker(), root=tmp_path, adapter=AdapterConfig(rank=2),
+        )  # fmt: skip
+    assert len({path.read_bytes() for path in tmp_path.glob("tokens/*/tokens.bin")}) == 2
+
+
 def test_a_wrong_buffer_is_refused() -> None:
     with pytest.raises(ValueError, match=r"data\.buffer is 0"):
         DataConfig(buffer=0)

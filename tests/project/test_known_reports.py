@@ -1,0 +1,22 @@
+"""The page on known reports names tests that there are."""
+
+import re
+
+import pytest
+from conftest import ROOT
+
+PAGE = (ROOT / "docs" / "known-reports.md").read_text(encoding="utf-8")
+ROWS = [line.strip("| ").split(" | ") for line in PAGE.splitlines() if line.startswith("|")]
+REPORTS = [row for row in ROWS if row[0] not in {"report", "---"}]
+
+
+@pytest.mark.parametrize("name", sorted(set(re.findall(r"`([\w/]+\.py::\w+)`", PAGE))))
+def test_the_test_of_a_row_exists(name: str) -> None:
+    file, test = name.split("::")
+    assert re.search(rf"^def {test}\(", (ROOT / "tests" / file).read_text(encoding="utf-8"), re.MULTILINE)
+
+
+@pytest.mark.parametrize("row", REPORTS, ids=lambda row: row[0][:40])
+def test_a_row_has_a_test_or_says_that_nothing_is_done(row: list[str]) -> None:
+    assert len(row) == 4
+    assert row[3].startswith("`") != row[2].startswith("not yet")
