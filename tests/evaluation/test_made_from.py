@@ -384,7 +384,7 @@ def test_the_command_says_in_one_line_what_has_changed_and_runs_anew_when_told(b
     def command(*words: str) -> subprocess.CompletedProcess[str]:
         data = [f"dataset.source={bench.folder / 'val.en'}", f"dataset.target={bench.target}"]
         line = [sys.executable, str(ROOT / "run.py"), "k=1", "tracker=none", "dataset=files", *data, "model=folder"]
-        line += [f"model.path={bench.model}", "prompt=chat", "limits.length_ratio=1", "limits.length_extra=1", *words]
+        line += [f"model.path={bench.model}", "limits.length_ratio=1", "limits.length_extra=1", *words]
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
         return subprocess.run(line, cwd=bench.folder, env=environment, capture_output=True, text=True)
 
