@@ -66,6 +66,11 @@ def of_folder(folder: Path, patterns: Sequence[str]) -> dict[str, str]:
 
 
 def of_text(*texts: str) -> str:
+    """As `of_texts`."""
+    return of_texts(texts)
+
+
+def of_texts(texts: Iterable[str]) -> str:
     """The SHA-256 of texts in their order; where one ends and the next begins counts."""
     digest = hashlib.sha256()
     for text in texts:

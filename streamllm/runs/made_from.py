@@ -3,11 +3,11 @@
 Invariant: what is recorded is never changed; a run that was begun without it cannot be checked, and says so."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from streamllm.contents import SENTENCES, Contents, changes, listed, of_code, of_files, of_text, present
+from streamllm.contents import SENTENCES, Contents, changes, listed, of_code, of_files, of_text, of_texts, present
 from streamllm.files import RunError
 from streamllm.records import Example
 from streamllm.runs.naming import NOT_IN_DIGEST
@@ -26,11 +26,10 @@ def of_data(dataset: Any, part: str = "data") -> Contents:
     return {part: files} if files else {}
 
 
-def of_sentences(examples: Iterable[Example], part: str = "sentences") -> Contents:
+def of_sentences(examples: Sequence[Example], part: str = "sentences") -> Contents:
     """The sentences themselves: ids and sources, and references, each in their order."""
-    rows = [(example.id, example.source, example.reference) for example in examples]
-    sources = of_text(*(text for row in rows for text in row[:2]))
-    return {part: {"sources": sources, "references": of_text(*(row[2] for row in rows))}}
+    sources = of_texts(text for example in examples for text in (example.id, example.source))
+    return {part: {"sources": sources, "references": of_texts(example.reference for example in examples)}}
 
 
 def of_own_code(config: Mapping[str, Any]) -> Contents:
@@ -67,7 +66,7 @@ def of_metrics(metrics: Sequence[Any], config: Mapping[str, Any]) -> Contents:
     return found
 
 
-def check(folder: StoredRun, now: Contents, read: Mapping[str, Callable[[], Iterable[Example]]] | None = None) -> None:
+def check(folder: StoredRun, now: Contents, read: Mapping[str, Callable[[], Sequence[Example]]] | None = None) -> None:
     """Refuse to go on with, or to show, a run that was made from something else than is there ``now``. Parts that are
     not known now, such as a model that has been removed, are not compared.
 

@@ -2,7 +2,9 @@
 
 import importlib
 import json
+import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -11,6 +13,7 @@ from typing import Any
 
 import pytest
 import tiny
+from conftest import ROOT
 
 from streamllm import contents
 from streamllm.cli.loaded_once import LoadedOnce
@@ -22,6 +25,7 @@ from streamllm.files import RunError
 from streamllm.models.loading import ModelConfig
 from streamllm.models.model import SETTINGS
 from streamllm.policies import WaitK
+from streamllm.policies.oracle import Replay
 from streamllm.prompt import Prompt
 from streamllm.records import Decide, Example, Trace
 from streamllm.runs.load import load_runs, load_traces
@@ -339,6 +343,62 @@ def test_a_metric_that_is_set_otherwise_is_computed_anew(bench: Bench) -> None:
         return found["counted"], metric.calls
 
     assert [scored(1), scored(1), scored(2)] == [(3, 1), (3, 0), (6, 1)]
+
+
+# --- what is not a file of the configuration
+
+
+def test_a_replay_is_refused_when_the_delays_that_it_reads_have_changed(bench: Bench) -> None:
+    """The configuration names the run that is replayed, and that may have been made anew."""
+
+    def replayed(delay: int) -> None:
+        run_experiment(
+            config={"policy": {"run": "outputs/other"}},
+            name="test",
+            model=ModelConfig(str(bench.model)),
+            policy=Replay({f"val-{number}": [delay] * 9 for number in (1, 2, 3)}),
+            dataset=ParallelText(source=bench.folder / "val.en", target=bench.target),
+            root=bench.folder / "outputs",
+            limits=SHORT,
+        )
+
+    replayed(2)
+    replayed(2)
+    with pytest.raises(RunError, match=r"delays of the policy \(changed\)"):
+        replayed(3)
+
+
+def test_a_model_of_the_hub_counts_by_what_was_downloaded_last(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = bench.folder / "hub" / "models--some--model"
+    (cache / "refs").mkdir(parents=True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(bench.folder / "hub"))
+    assert ModelConfig("some/model").contents() == {}
+    for seed in (0, 1):
+        tiny.model_folder(cache / "snapshots" / f"commit{seed}", seed=seed)
+        (cache / "refs" / "main").write_text(f"commit{seed}\n")
+        there = ModelConfig(str(cache / "snapshots" / f"commit{seed}"))
+        assert ModelConfig("some/model").contents() == there.contents() != {}
+
+
+def test_the_command_says_in_one_line_what_has_changed_and_runs_anew_when_told(bench: Bench) -> None:
+    def command(*words: str) -> subprocess.CompletedProcess[str]:
+        data = [f"dataset.source={bench.folder / 'val.en'}", f"dataset.target={bench.target}"]
+        line = [sys.executable, str(ROOT / "run.py"), "k=1", "tracker=none", "dataset=files", *data, "model=folder"]
+        line += [f"model.path={bench.model}", "limits.length_ratio=1", "limits.length_extra=1", *words]
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        return subprocess.run(line, cwd=bench.folder, env=environment, capture_output=True, text=True)
+
+    first = command()
+    assert first.returncode == 0, first.stderr
+    other_weights(bench)
+    refused = command()
+    assert refused.returncode == 1
+    assert len(refused.stderr.splitlines()) == 1
+    assert "model.safetensors of the model (changed)" in refused.stderr
+    again = command("rerun=true")
+    assert again.returncode == 0, again.stderr
+    assert "rerun" not in (bench.run_folder / "run.yaml").read_text()
+    assert len([*(bench.folder / "outputs").glob("*.before-1")]) == 1
 
 
 # --- one process, many points
