@@ -1,15 +1,17 @@
 """A file replaced whole, a folder made whole, lines of JSON appended and read back, a lock against other processes.
 
-Invariant: a reader sees the old file or the whole new one, and a line counts once its line end is there."""
+Invariant: a reader sees the old file or the whole new one, and a line counts once its line end is there. What cannot be
+written is an OSError that names the file."""
 
 import errno
+import io
 import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 
 class RunError(ValueError):
@@ -28,6 +30,42 @@ class Held(RuntimeError):
         self.holder = holder
 
 
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """An OSError that names no file, such as "No space left on device" of a write, names ``path``."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            error.filename = str(path)
+        raise
+
+
+class _Named(io.FileIO):
+    """A file whose writes fail with its name."""
+
+    def __init__(self, path: Path, mode: str, shown: Path):
+        super().__init__(path, mode)
+        self._shown = shown
+
+    def write(self, data: Any) -> int:
+        with naming(self._shown):
+            return super().write(data)
+
+
+def open_to_write(path: Path, mode: Literal["wb", "ab"], shown: Path | None = None) -> io.BufferedWriter:
+    """A binary file. Errors of writing name it too, or the file that is ``shown``; Python's own name a file only where
+    it cannot be opened."""
+    return io.BufferedWriter(_Named(path, mode, shown or path))
+
+
+def sync(file: BinaryIO, path: Path) -> None:
+    """What was written to ``file`` is on disk when this returns; an error names ``path``."""
+    file.flush()
+    with naming(path):
+        os.fsync(file.fileno())
+
+
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Replace ``path`` by ``content``, see `replacing`."""
     with replacing(path) as file:
@@ -40,10 +78,9 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     new one."""
     part = path.with_name(path.name + ".part")
     try:
-        with part.open("wb") as file:
+        with open_to_write(part, "wb", shown=path) as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
+            sync(file, path)
         os.replace(part, path)
     except BaseException:
         part.unlink(missing_ok=True)
@@ -80,8 +117,9 @@ def holding(path: Path) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     def sign(descriptor: int) -> None:
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+        with naming(path):
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, str(os.getpid()).encode(), 0)
 
     lock = FileLock(path, timeout=0, thread_local=False, on_acquired=sign)
     while not lock.is_locked:
@@ -106,9 +144,9 @@ def holding(path: Path) -> Iterator[None]:
         lock.release()
 
 
-def open_for_append(path: Path) -> IO[bytes]:
+def open_for_append(path: Path) -> io.BufferedRandom:
     """Open a file of lines, cutting off a last line without a line end."""
-    file = path.open("a+b")
+    file = io.BufferedRandom(_Named(path, "a+b", path))
     file.seek(0)
     content = file.read()
     file.truncate(content.rfind(b"\n") + 1)

@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import Any, BinaryIO, Self
 
-from streamllm.files import Held, RunError, holding, open_for_append, read_json_lines, write_atomically
+from streamllm.files import Held, RunError, holding, open_for_append, read_json_lines, sync, write_atomically
 from streamllm.records import Trace
 from streamllm.runs.lines import json_line, to_instance, to_prediction, to_timing
 from streamllm.runs.naming import digest
@@ -62,8 +62,8 @@ class RunFolder(StoredRun):
     def __init__(self, path: str | os.PathLike[str]):
         super().__init__(path)
         self._held: ExitStack | None = None  # the lock, and the files that are open
-        self._predictions: IO[bytes] | None = None
-        self._timings: IO[bytes] | None = None
+        self._predictions: BinaryIO | None = None
+        self._timings: BinaryIO | None = None
         self._stored: list[str] = []  # ids, in the order of the file
         self._resumed = False  # there were lines before this process wrote any
 
@@ -173,8 +173,7 @@ class RunFolder(StoredRun):
         self._timings.write(json_line(to_timing(trace)))
         self._timings.flush()
         self._predictions.write(json_line(to_prediction(trace)))
-        self._predictions.flush()
-        os.fsync(self._predictions.fileno())
+        sync(self._predictions, self.path / PREDICTIONS)
         self._stored.append(trace.id)
 
     def finish(self, metrics: Mapping[str, Any], traces: Sequence[Trace]) -> None:

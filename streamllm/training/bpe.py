@@ -9,6 +9,7 @@ from typing import Any
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from streamllm.check import number
+from streamllm.files import write_atomically
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int, special_tokens: dict[str, str], folder: Path) -> None:
@@ -34,7 +35,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, special_tokens: dict[
     end = special_tokens["end"]
     config = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": end, "pad_token": end}
     config["clean_up_tokenization_spaces"] = False  # type: ignore[assignment]
-    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
+    write_atomically(folder / "tokenizer_config.json", json.dumps(config, indent=2) + "\n")
 
 
 class BPEDropout:

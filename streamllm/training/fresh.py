@@ -11,6 +11,7 @@ from typing import Any
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
+from streamllm.files import replacing, write_atomically
 from streamllm.models.model import SETTINGS
 from streamllm.models.model_configs import as_mlx_lm_reads
 from streamllm.prompt import Prompt
@@ -48,7 +49,7 @@ class FreshModel:
             "pad_token_id": end,
             "torch_dtype": "float32",
         }
-        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        write_atomically(folder / "config.json", json.dumps(config, indent=2) + "\n")
         prompt = Prompt(
             source_header=self.special_tokens["source"],
             source_footer=self.special_tokens["end"],
@@ -56,9 +57,10 @@ class FreshModel:
             leading_space=True,
         )
         settings = {"prompt": asdict(prompt), "target_start": self.target_start}
-        (folder / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n")
+        write_atomically(folder / SETTINGS, json.dumps(settings, indent=2) + "\n")
         family = importlib.import_module(f"mlx_lm.models.{config['model_type']}")
         mx.random.seed(self.seed)
         model = family.Model(family.ModelArgs.from_dict(as_mlx_lm_reads(config)))
         weights = dict(tree_flatten(model.parameters()))
-        mx.save_safetensors(str(folder / "model.safetensors"), weights, {"format": "mlx"})
+        with replacing(folder / "model.safetensors") as file:
+            mx.save_safetensors(file, weights, {"format": "mlx"})

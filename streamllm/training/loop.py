@@ -21,7 +21,7 @@ from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
 from streamllm.check import number, whole_number
 from streamllm.contents import Contents
-from streamllm.files import write_atomically
+from streamllm.files import open_to_write, write_atomically
 from streamllm.training import checkpoint
 from streamllm.training.checkpoint import Checkpoint
 from streamllm.training.data import Batch, TrainingData
@@ -334,8 +334,8 @@ class Trainer:
         if self.rank:
             return
         log.info(" ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in line.items()))
-        with (self.folder / "train.jsonl").open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        with open_to_write(self.folder / "train.jsonl", "ab") as file:
+            file.write(f"{json.dumps(line)}\n".encode())
         if self.track:
             self.track(line)
 

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from streamllm import contents
-from streamllm.files import new_folder
+from streamllm.files import new_folder, open_to_write, write_atomically
 from streamllm.records import Example
 
 log = logging.getLogger(__name__)
@@ -176,11 +176,11 @@ def _write_tokens(
     folder: Path, key: str, pairs: Callable[[], Iterable[Example]], tokenize: Callable[[Example], Tokenized]
 ) -> int:
     """Fill the folder of `TokenFiles`; returns the number of pairs."""
-    (folder / "key.json").write_text(key + "\n", encoding="utf-8")
+    write_atomically(folder / "key.json", key + "\n")
     count = at = unit = 0
     with ExitStack() as stack:
         tokens, lengths, places = (
-            stack.enter_context((folder / f"{name}.bin").open("wb")) for name in TokenFiles.FILES
+            stack.enter_context(open_to_write(folder / f"{name}.bin", "wb")) for name in TokenFiles.FILES
         )
         for pair in map(tokenize, pairs()):
             units = [*pair.source, *pair.target]
@@ -191,7 +191,7 @@ def _write_tokens(
             at, unit, count = at + len(flat), unit + len(units), count + 1
     if not count:
         raise ValueError("the data set has no sentence pairs")
-    (folder / DIGESTS).write_text(json.dumps(_digests(folder)) + "\n", encoding="utf-8")
+    write_atomically(folder / DIGESTS, json.dumps(_digests(folder)) + "\n")
     return count
 
 

@@ -1,11 +1,13 @@
 """What is written whole: readers see all of it or nothing, whatever goes wrong."""
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
+from full_disk import full_disk
 
-from streamllm.files import Held, holding, new_folder, replacing
+from streamllm.files import Held, holding, naming, new_folder, open_for_append, open_to_write, replacing
 
 
 def test_a_file_that_could_not_be_written_leaves_the_old_one_and_nothing_else(tmp_path: Path) -> None:
@@ -66,3 +68,30 @@ def test_the_id_that_a_killed_process_left_is_replaced(tmp_path: Path) -> None:
     path.write_text("123456789012")
     with holding(path):
         assert path.read_text() == str(os.getpid())
+
+
+def test_what_cannot_be_written_to_a_full_disk_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+
+    def replace() -> None:
+        with replacing(path) as file:
+            file.write(bytes(20_000))
+
+    def append() -> None:
+        with open_for_append(path) as file:
+            file.write(bytes(20_000))
+
+    def write() -> None:
+        with open_to_write(path, "wb") as file:
+            file.write(bytes(20_000))
+
+    for attempt in (replace, append, write):
+        with full_disk(10_000), pytest.raises(OSError, match=rf"^\[Errno {errno.EFBIG}\] .*: '{path}'$"):
+            attempt()
+
+
+def test_an_error_that_names_its_file_keeps_the_name(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="'absent'"), naming(tmp_path):
+        Path("absent").read_text()
+    with pytest.raises(OSError, match=r"^no number$"), naming(tmp_path):
+        raise OSError("no number")

@@ -1,5 +1,6 @@
 """Run folders: what they hold, how they are named, and that no kill changes what they end with."""
 
+import errno
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from full_disk import full_disk
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -235,6 +237,22 @@ def test_time_whose_trace_was_lost_is_gone_when_the_run_has_ended(tmp_path: Path
     (folder.path / PREDICTIONS).write_bytes(lines[0])
     write_run(folder, ["2"], order=["1", "2"])
     assert [json.loads(line)["id"] for line in (folder.path / TIMINGS).read_text().splitlines()] == ["1", "2"]
+
+
+def test_a_full_disk_names_the_file_and_what_was_stored_is_gone_on_from(tmp_path: Path):
+    def write(size: int) -> None:
+        with full_disk(size), RunFolder(tmp_path / "run-1") as folder:
+            folder.begin({}, {})
+            for number in range(len(folder.traces()), 40):
+                folder.append(trace(str(number)))
+
+    stopped = rf"^\[Errno {errno.EFBIG}\] .*: '{tmp_path}/run-1/(predictions|timings)\.jsonl'$"
+    with pytest.raises(OSError, match=stopped):
+        write(4000)
+    stored = len(RunFolder(tmp_path / "run-1").traces())
+    assert 0 < stored < 40
+    write(10**6)
+    assert [one.id for one in RunFolder(tmp_path / "run-1").traces()] == [str(number) for number in range(40)]
 
 
 @pytest.mark.parametrize("part", ["elapsed", "events"])
