@@ -387,4 +387,9 @@ def _what(error: BaseException) -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n")[0] or type(error).__name__
+    """What an error says in its first line; if that announces a list, with the first of what is in it."""
+    first, *rest = str(error).strip().split("\n")
+    first = first.rstrip()
+    if first.endswith(":") and rest:
+        first += f" {contents.listed([line.strip().rstrip(',.') for line in rest])}"
+    return first or type(error).__name__

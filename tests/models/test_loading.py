@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -181,7 +182,9 @@ def test_a_missing_shard(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     half = dict(list(weights.items())[: len(weights) // 2])
     mx.save_safetensors(str(folder / "model-00001-of-00002.safetensors"), half)
-    refused(folder, str(folder))
+    message = refused(folder, str(folder))
+    missing = sorted(set(weights) - set(half))
+    assert f"Missing {len(missing)} parameters: {', '.join(missing[:3])} and {len(missing) - 3} more." in message
 
 
 def test_a_missing_tokenizer(folder: Path) -> None:
@@ -203,7 +206,8 @@ def test_an_adapter_without_weights(model_folder: Path, tmp_path: Path) -> None:
 
 def test_an_adapter_of_another_model(model_folder: Path, tmp_path: Path) -> None:
     adapter = write_adapter(tmp_path / "adapter", hidden=16)
-    refused(model_folder, str(adapter), adapter_path=str(adapter))
+    message = refused(model_folder, str(adapter), "contains incompatible tensors: ", adapter_path=str(adapter))
+    assert re.search(r"incompatible tensors: \S+q_proj\.lora_a: adapter shape \(16, 4\) does not match", message)
 
 
 @pytest.mark.parametrize("dtype", ["float64", "int8", "fp16", ""])
