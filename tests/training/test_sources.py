@@ -24,6 +24,7 @@ from streamllm.data.text import ParallelText
 from streamllm.models.loading import ModelConfig
 from streamllm.models.model import StreamingModel
 from streamllm.records import Example
+from streamllm.runs.folder import METRICS, RunFolder
 from streamllm.tracking.tracker import NullTracker
 from streamllm.training.adapters import AdapterConfig
 from streamllm.training.data import FULL, DataConfig, TrainingData
@@ -427,6 +428,26 @@ def test_what_is_trained_from_a_folder_that_cannot_be_written_can_be(tmp_path: P
     )  # fmt: skip
     (model,) = tmp_path.glob("test-*/model")
     assert all(file.stat().st_mode & 0o200 for file in model.iterdir())
+
+
+def test_metrics_are_written_last_and_so_tell_whether_a_training_has_finished(tmp_path: Path) -> None:
+    def work() -> None:
+        base, pairs = ModelConfig(str(tmp_path / "base")), Sample(limit=4)
+        train(
+            {}, "test", base, pairs, pairs, DataConfig(), TrainingConfig(steps=1, average=1, dropout=0.0),
+            ValidationConfig(sentences=0), NullTracker(), root=tmp_path,
+        )  # fmt: skip
+
+    tiny.model_folder(tmp_path / "base")
+    blocked = RunFolder.of({}, "test", tmp_path).path / "model"
+    blocked.parent.mkdir()
+    blocked.touch()
+    with pytest.raises(FileExistsError):
+        work()
+    assert not (blocked.parent / METRICS).exists()
+    blocked.unlink()
+    work()
+    assert (blocked / "model.safetensors").exists() and (blocked.parent / METRICS).exists()
 
 
 def test_another_tokenizer_gets_tokens_of_its_own(tmp_path: Path) -> None:
