@@ -3,6 +3,7 @@
 Also those of SimulEval's instances.log, which are printed and written nowhere but to --output."""
 
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,14 @@ from streamllm.cli.arguments import Parser, composed, made, one_line_errors
 from streamllm.files import write_atomically
 from streamllm.metrics.own import Metric, own_scores, own_values
 from streamllm.metrics.summary import summarise
+from streamllm.metrics.tokenised import tokenised_warning
 from streamllm.runs.folder import CONFIG
 from streamllm.runs.instances import is_speech, read_instances
 from streamllm.runs.load import read_config
 from streamllm.runs.scores import own_of
 from streamllm.units import unit_of
+
+log = logging.getLogger(__name__)
 
 
 def score_run(run: Path, words: Sequence[str] = ()) -> tuple[str, dict[str, Any]]:
@@ -54,6 +58,8 @@ def score_log(path: Path, language: str | None, words: Sequence[str] = ()) -> tu
     found: dict[str, Any] = dict(summarise(traces, language, unit))
     if is_speech(path):
         found["atd"] = None  # its rule here is that for text
+    if tokenised := tokenised_warning(traces):
+        log.warning("%s", tokenised)
     found |= own_values(metrics, traces)
     return f"{path}: {figures_text(found, own)}", found
 

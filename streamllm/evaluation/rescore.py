@@ -2,6 +2,7 @@
 
 Invariant: metrics.json is replaced whole, and nothing else that the run made changes."""
 
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -9,11 +10,14 @@ from typing import Any
 from streamllm.metrics.arrival import ArrivalClock
 from streamllm.metrics.own import Metric, own_scores, own_values
 from streamllm.metrics.summary import summarise
+from streamllm.metrics.tokenised import tokenised_warning
 from streamllm.records import State
 from streamllm.runs.folder import RunFolder
 from streamllm.runs.load import load_traces, read_config, target_of
 from streamllm.runs.made_from import of_metrics
 from streamllm.runs.scores import rewrite
+
+log = logging.getLogger(__name__)
 
 
 def with_own(
@@ -62,4 +66,6 @@ def rescore(
     ours = summarise(traces, language, unit, arrival, at_limit, tokenizer)
     found = {**ours, **{key: value for key, value in before.items() if key not in ours}, **own_values(metrics, traces)}
     rewrite(folder, found, own, of_metrics(metrics, {}))
+    if tokenised := tokenised_warning(traces):
+        log.warning("%s", tokenised)
     return found

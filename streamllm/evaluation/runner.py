@@ -14,6 +14,7 @@ from streamllm.metrics.arrival import ArrivalClock
 from streamllm.metrics.own import Metric, own_scores, own_values
 from streamllm.metrics.quality import check_tokenizer
 from streamllm.metrics.summary import summarise
+from streamllm.metrics.tokenised import tokenised_warning
 from streamllm.policies.bounded import bounded
 from streamllm.records import Example, Policy, State, Trace
 from streamllm.runs import made_from
@@ -210,6 +211,8 @@ def evaluate(
                 folder.add_contents(made_from.of_metrics(metrics, config), anew=True)
                 folder.finish(found, traces)
                 conclude(guarded, folder, traces, found, target_language, target_unit, tokenizer)
+                if tokenised := tokenised_warning(traces):
+                    log.warning("%s", tokenised)
                 log.debug("finished: %s", found)
             except KeyboardInterrupt:
                 stored = len(folder.traces())  # not of `done`, to which the last may not have been added yet

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,21 @@ def test_tracker_that_fails_changes_no_result(tmp_path: Path):
 def test_log_of_the_run_is_in_its_folder(tmp_path: Path):
     run(tmp_path / "run-1")
     assert "finished" in (tmp_path / "run-1" / "run.log").read_text()
+
+
+def test_references_that_look_tokenised_are_told_in_one_line_at_the_end(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    def said(folder: str, examples: Sequence[Example]) -> list[str]:
+        caplog.clear()
+        run(tmp_path / folder, examples=examples)
+        return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+
+    assert said("plain-1", EXAMPLES) == []
+    tokenised = [replace(example, reference=f"{example.reference} .") for example in EXAMPLES]
+    (line,) = said("tokenised-2", tokenised)
+    assert line.startswith("100% of the references and 0% of the predictions look tokenised")
+    assert line in (tmp_path / "tokenised-2" / "run.log").read_text()
 
 
 def test_sentences_without_output_do_not_break_the_running_scores(tmp_path: Path):
