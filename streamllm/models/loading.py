@@ -16,6 +16,7 @@ from streamllm import contents
 from streamllm.cache.retention import Retention
 from streamllm.engine.paradigms.group import Group
 from streamllm.engine.paradigms.memory import Paradigm, TargetStart
+from streamllm.engine.positions import Positions
 from streamllm.models import tokenizers
 from streamllm.models.families import check_supported
 from streamllm.models.model import SETTINGS, StreamingModel
@@ -161,6 +162,7 @@ class ModelConfig:
                 paradigm=paradigm,
                 alignment_heads=settings.get("alignment_heads"),
                 retention=self.retention,
+                positions=Positions.of(model, config),
             )
         except ValueError as error:
             raise ModelError(str(error)) from error

@@ -15,6 +15,7 @@ from streamllm.cache.retention import Retention
 from streamllm.contents import Contents, of_text
 from streamllm.engine.paradigms.group import Group
 from streamllm.engine.paradigms.memory import Memory, Paradigm, TargetStart
+from streamllm.engine.positions import Positions
 from streamllm.engine.sampling import Sampling
 from streamllm.engine.session import Session
 from streamllm.files import replacing, write_atomically
@@ -29,6 +30,7 @@ class StreamingModel:
     Args:
         model: an mlx-lm model of a supported family.
         tokenizer: mlx-lm's TokenizerWrapper.
+        positions: how many the model has; None looks for a learned table and knows of no other limit.
 
     Raises:
         ValueError: the model or the paradigm cannot keep streams as ``retention`` says.
@@ -45,11 +47,14 @@ class StreamingModel:
         paradigm: Paradigm = Group(),
         alignment_heads: Sequence[Sequence[int]] | None = None,
         retention: Retention = Retention(),
+        positions: Positions | None = None,
     ):
         self.model, self.prompt, self.tokenizer = model, prompt, tokenizer
         self.target_start, self.paradigm, self.alignment_heads = target_start, paradigm, alignment_heads
         self._temperature, self._top_p = temperature, top_p
         self.retention = retention
+        self.positions = positions or Positions.of(model, {})
+        self.warned_of_positions = False
         self._open: Callable[[TargetStart], Memory] = partial(paradigm.open, model)
         if not retention.keeps_all:
             headers = (len(prompt.source_header), len(prompt.target_header))
