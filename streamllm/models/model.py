@@ -19,6 +19,7 @@ from streamllm.engine.positions import Positions
 from streamllm.engine.sampling import Sampling
 from streamllm.engine.session import Session
 from streamllm.files import replacing, write_atomically
+from streamllm.models.precision import fitted
 from streamllm.prompt import PromptTokens
 
 SETTINGS = "streamllm.json"  # in a folder trained to stream: prompt, target_start, paradigm, alignment_heads
@@ -84,10 +85,17 @@ class StreamingModel:
 
     def save(self, folder: Path, dtype: mx.Dtype | None = None) -> None:
         """Write a folder that `ModelConfig` and ``mlx_lm.load`` open: weights and `SETTINGS` beside the
-        config and tokenizer that are already there."""
+        config and tokenizer that are already there.
+
+        Args:
+            dtype: of the weights that are floats; None leaves them as they are.
+
+        Raises:
+            ValueError: some weights are not finite in ``dtype``; nothing is written.
+        """
         weights = dict(tree_flatten(self.model.parameters()))
         if dtype is not None:
-            weights = {name: value.astype(dtype) for name, value in weights.items()}
+            weights = fitted(weights, dtype)
         with replacing(folder / "model.safetensors") as file:
             mx.save_safetensors(file, weights, {"format": "mlx"})
         self.save_settings(folder)

@@ -201,7 +201,7 @@ class Trainer:
         kept = f"the last checkpoint stays in {last}" if last.exists() else "there is no checkpoint yet"
         raise NotFinite(
             f"the {what} is {value:g} at step {self.step + 1}, so training ends ({kept}): try a lower "
-            "training.learning_rate, more training.warmup_steps or model.dtype=float32, and look at the data of the step"
+            "training.learning_rate, more training.warmup_steps or model.dtype=float32, and look at that step's data"
         )
 
     def rate(self, progress: float) -> float:

@@ -61,8 +61,9 @@ def cross_entropy(logits: mx.array, labels: mx.array, label_smoothing: float, la
     A logit of -inf rules its token out: the others alone share what is smoothed over, and it gets no gradient. As a
     label it makes the sum infinite.
 
-    Where no logit is -inf, equal to ``mlx.nn.losses.cross_entropy``, but takes each exponential once for loss and gradient, and by numpy on
-    a CPU, where they cost more than the products, unless nothing may be evaluated yet (``lazy``).
+    Where no logit is -inf, equal to ``mlx.nn.losses.cross_entropy``, but takes each exponential once for loss and
+    gradient, and by numpy on a CPU, where they cost more than the products, unless nothing may be evaluated yet
+    (``lazy``).
     """
     ours: Any = _cross_entropy_by_numpy if exponentials.on_cpu(logits) and not lazy else _cross_entropy
     total: mx.array = ours(logits, labels, mx.array(label_smoothing))[0]
