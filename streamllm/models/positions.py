@@ -24,35 +24,35 @@ def check_examples(model: StreamingModel, examples: Sequence[Example], limits: L
     if limit is None:
         return
     sources = [source_tokens(model, example) for example in examples]
+    alone = [ends(model, tokens, 0) for tokens in sources]
     if model.positions.kind == "rotary":
-        _warn(model, [ends(model, tokens, 0) for tokens in sources])
+        _warn(model, alone)
         return
-    prompt = model.prompt
-    worst: tuple[float, Example, int, int] | None = None
-    beyond = 0
-    for example, tokens in zip(examples, sources, strict=True):
-        units = limits.most_units(len(split(example.source, prompt.source_unit)))
-        end = ends(model, tokens, limits.most_tokens(units))
-        beyond += end > limit
-        if worst is None or end > worst[0]:
-            worst = end, example, tokens, units
-    if worst is None or worst[0] <= limit:
+    units = [limits.most_units(len(split(example.source, model.prompt.source_unit))) for example in examples]
+    written = [ends(model, tokens, limits.most_tokens(n)) for tokens, n in zip(sources, units, strict=True)]
+    for positions in (alone, written):
+        end = max(positions, default=0)
+        if end > limit:
+            break
+    else:
         return
-    end, example, tokens, units = worst
-    first = ends(model, tokens, 0)
-    table = f"the model's table of positions, which was learned, has {limit}"
-    others = f" ({beyond} of {len(examples)} sentences do)" if beyond > 1 else ""
-    if first > limit:
+    i = positions.index(end)
+    beyond = sum(other > limit for other in positions)
+    others = f" ({beyond} of {len(examples)} sentences pass it)" if beyond > 1 else ""
+    table = f"the model's table of positions, which was learned, has {limit}{others}"
+    name, tokens = examples[i].id, sources[i]
+    if positions is alone:
         raise PositionError(
-            f"sentence {example.id!r} takes {first} positions with its {tokens} source tokens alone, and {table}"
-            f"{others}: leave it out, shorten the prompt, or choose a model with rotary positions"
+            f"sentence {name!r} takes {end:.0f} positions with its {tokens} source tokens alone, and {table}: leave it "
+            "out, shorten the prompt, or choose a model with rotary positions"
         )
-    fitting = math.floor(10 * (limit - first - Limits.LONGEST_UNIT) / units) / 10
+    room = limit - target_begin(model, tokens) - Limits.LONGEST_UNIT
+    fitting = math.floor(10 * room / units[i]) / 10
     advice = f"set limits.tokens_per_unit={fitting:g}, " if fitting >= 1 else "leave it out, "
     raise PositionError(
-        f"sentence {example.id!r} may take {end:.0f} positions ({tokens} source tokens, and as many of the target as "
-        f"the limits allow), and {table}{others}: {advice}lower limits.length_ratio or limits.length_extra, or choose "
-        "a model with rotary positions"
+        f"sentence {name!r} may take {end:.0f} positions ({tokens} source tokens, and as many of the target as the "
+        f"limits allow), and {table}: {advice}lower limits.length_ratio or limits.length_extra, or choose a model with "
+        "rotary positions"
     )
 
 
@@ -78,12 +78,19 @@ def ends(model: StreamingModel, source: int, target: float) -> float:
     """How many positions a sentence takes that has so many tokens of source, and of target besides its header. With a
     window on a stream, positions go by what it holds."""
     kept = model.retention
+    header = len(model.prompt.target_header)
+    start = target_begin(model, source) - header
     source = source if kept.max_source is None else min(source, kept.max_source)
-    target += len(model.prompt.target_header)
-    target = target if kept.max_target is None else min(target, kept.max_target)
-    one_sequence = model.paradigm.trained_as == "interleaved" or model.target_start == "after_source"
-    start = source if one_sequence else int(model.target_start)
+    target = target + header if kept.max_target is None else min(target + header, kept.max_target)
     return max(source, start + target)
+
+
+def target_begin(model: StreamingModel, source: int) -> int:
+    """The position of the first target token after the header, with so many tokens of source."""
+    start, most = model.target_start, model.retention.max_source
+    if model.paradigm.trained_as == "interleaved" or start == "after_source":
+        start = source if most is None else min(source, most)
+    return start + len(model.prompt.target_header)
 
 
 def _warn(model: StreamingModel, positions: Sequence[float]) -> None:
