@@ -17,8 +17,10 @@ from mlx_lm.models import cache as mlx_lm_cache
 from streamllm.batching.layer import UNUSED, Feed, Layer, Sight
 from streamllm.batching.packing import Packing, packed
 from streamllm.engine.attention import Attention, Call
+from streamllm.engine.finite import Likeliest, check_logits
 from streamllm.engine.forward import forward
 from streamllm.engine.paradigms.memory import TargetStart
+from streamllm.engine.positions import check_end, table
 
 STEP = 32
 """Columns by which the buffers grow and shrink."""
@@ -79,6 +81,7 @@ class Pool:
         if rows < 1:
             raise ValueError(f"a pool of {rows} rows holds no sentence; accepted is at least 1")
         self._model, self._target_start, self._packs = model, target_start, packs
+        self.positions = table(model)
         self._layers = [Layer() for _ in mlx_lm_cache.make_prompt_cache(model)]
         self._free = list(range(rows))[::-1]
         self._open: dict[int, Row] = {}
@@ -160,20 +163,20 @@ class Pool:
         attends = any(row.attends for row in rows)
         at = (mx.array(asked), 0)
         logits, calls, cells = self._forward(np.array(tokens, np.int32)[:, None], at, paths, attends)  # (asked, V)
-        likeliest = mx.argmax(logits, axis=-1)
+        likeliest = Likeliest.of(logits)
         # Cut here, not in each row: policies that look at logits would evaluate each cut on its own.
         parts: Sequence[mx.array] = mx.split(logits, ends[:-1])  # type: ignore[assignment]
         cut = [part if row.paths else part.reshape(-1) for row, part in zip(rows, parts, strict=True)]
-        mx.eval(likeliest, cut, [buffer for layer in self._layers for buffer in layer.buffers])
-        answers: list[int] = likeliest.tolist()  # type: ignore[assignment]
-        for row, end, own_logits in zip(rows, ends, cut, strict=True):
+        mx.eval(likeliest.arrays, cut, [buffer for layer in self._layers for buffer in layer.buffers])
+        answers, highest = likeliest.found()
+        for row, start, end, own_logits in zip(rows, [0, *ends], ends, cut, strict=False):
             attention = None
             if row.attends:
                 one_row, place = (int(cell[asked[end - 1]]) for cell in cells)
                 one, there = slice(one_row, one_row + 1), slice(place, place + 1)
                 own = [(queries[one, :, there], keys[one], scale) for queries, keys, scale in calls]
                 attention = Attention(own, np.flatnonzero(self._source[row.slot] != UNUSED).tolist())
-            row.answer = Answer(own_logits, answers[end - 1], attention)
+            row.answer = Answer(own_logits, int(answers[end - 1]), highest[start:end], attention)
 
     def _read_long(self, rows: Sequence["Row"]) -> None:
         """Feed all source tokens of these rows. Their logits are never computed."""
@@ -298,11 +301,12 @@ def _padded(index: np.ndarray[Any, Any], rows: int, columns: int) -> np.ndarray[
 
 @dataclass(frozen=True)
 class Answer:
-    """What a step gave a row: the ``logits`` (V,) after its last token, the likeliest one, and where it looked. To a
-    beam it gave logits (hypotheses, V)."""
+    """What a step gave a row: the ``logits`` (V,) after its last token, the likeliest one, the ``highest`` logit (1,),
+    and where it looked. To a beam it gave logits (hypotheses, V) and the highest (hypotheses,) of each."""
 
     logits: mx.array
     likeliest: int
+    highest: np.ndarray[Any, Any]
     attention: Attention | None
 
 
@@ -316,7 +320,7 @@ class Row:
     source_gap = (0, 0)
 
     def __init__(self, pool: Pool, slot: int, target_start: TargetStart):
-        self._pool, self.slot = pool, slot
+        self._pool, self.slot, self._positions = pool, slot, pool.positions
         self._after_source, self._keeps_start = target_start == "after_source", False
         self.target_start = 0 if target_start == "after_source" else target_start
         self.unread: list[int] = []  # source tokens to be fed
@@ -331,6 +335,7 @@ class Row:
         self.forward_passes = self.source_tokens = self.fed_tokens = 0
 
     def read(self, tokens: list[int]) -> None:
+        check_end(self._positions, self.source_tokens + len(tokens))
         self.unread += tokens
         self._count(tokens)
         self.source_tokens += len(tokens)
@@ -351,6 +356,7 @@ class Row:
         if self._after_source and not self.target_offset and not self._keeps_start:
             self.target_start = self.source_tokens - hidden
         self._keeps_start = self._keeps_start and hidden > 0
+        check_end(self._positions, self.target_start + self.target_offset + len(tokens))
         self.branches_end = 0
         self._count(tokens)
         return self._wait(tokens, hidden)
@@ -359,6 +365,8 @@ class Row:
         self.unwritten, self.hidden, self.answer = tokens, hidden, None
         self._pool.wait(self)
         assert self.answer is not None
+        # Here, not in the step: the error is this sentence's alone.
+        check_logits(self.answer.highest, self.source_tokens, self.target_offset)
         return self.answer
 
     def likeliest(self, logits: mx.array) -> int:
@@ -380,6 +388,7 @@ class Row:
 
     def branch(self, tokens: list[int], paths: list[Columns]) -> mx.array:
         """Feed one token to each hypothesis, in the last column of its path; logits (len(tokens), V)."""
+        check_end(self._positions, self.target_start + self.target_offset + len(paths[0]))
         self.branching, self.paths = tokens, paths
         self.branches_end = max(self.branches_end, *(path[-1] + 1 for path in paths))
         try:

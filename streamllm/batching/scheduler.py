@@ -16,6 +16,7 @@ from streamllm.engine.limits import Limits
 from streamllm.engine.loop import translate
 from streamllm.engine.session import Session
 from streamllm.models.model import StreamingModel
+from streamllm.models.positions import check_examples, noticing
 from streamllm.records import Example, Policy, Trace
 
 log = logging.getLogger(__name__)
@@ -47,13 +48,16 @@ def translate_many(
 
     Raises:
         ValueError: batch_size is not positive.
+        SentenceError: a sentence would take more positions than the model has (before any is translated), or the logits
+            of one are not finite.
     """
+    check_examples(model, examples, limits)
     units = model.prompt.source_unit, model.prompt.target_unit
 
     def translate_one(session: Session, example: Example, clock: Clock) -> Trace:
         return translate(session, example, policy, limits, *units, clock)
 
-    return in_sessions(model, examples, translate_one, batch_size, seed)
+    return noticing(model, in_sessions(model, examples, translate_one, batch_size, seed))
 
 
 def in_sessions(

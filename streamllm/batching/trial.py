@@ -7,6 +7,7 @@ import numpy as np
 
 from streamllm.batching.coroutines import Task, run_all
 from streamllm.batching.pool import LONG_READ, Pool
+from streamllm.engine.finite import NotFinite
 from streamllm.engine.paradigms.group import Group, GroupMemory
 from streamllm.engine.paradigms.memory import Memory
 from streamllm.models.model import StreamingModel
@@ -27,6 +28,8 @@ def batching(model: StreamingModel) -> tuple[str | None, bool]:
 def _why_not(model: Any, packs: bool) -> str | None:
     try:
         difference, tolerance = _difference(model, packs)
+    except NotFinite as error:
+        return str(error)
     except Exception as error:  # whatever a model file raises that expects one position for all rows
         message = (str(error).strip() or "no message").splitlines()[0]
         return f"the model takes no batch of positions ({type(error).__name__}: {message})"

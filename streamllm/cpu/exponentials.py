@@ -75,7 +75,7 @@ def _sigmoid(x: mx.array) -> np.ndarray:
 
 def cross_entropy(logits: np.ndarray, labels: np.ndarray, smoothing: float) -> tuple[float, np.ndarray]:
     """Sum of label-smoothed cross-entropies over rows with a label, and its gradient; logits (N, V), labels (N,), -1
-    for none."""
+    for none. What is smoothed over are the tokens whose logits are not -inf."""
     grad = np.zeros_like(logits)
     total = 0.0
     for start in range(0, len(labels), ROWS):
@@ -84,13 +84,23 @@ def cross_entropy(logits: np.ndarray, labels: np.ndarray, smoothing: float) -> t
             continue
         x, right = logits[rows], labels[rows]
         index = np.arange(len(rows))
-        x -= x.max(axis=-1, keepdims=True)
-        total -= (1 - smoothing) * float(x[index, right].sum()) + smoothing * float(x.mean(axis=-1).sum())
+        with np.errstate(invalid="ignore"):  # what is not finite makes the sum so
+            x -= x.max(axis=-1, keepdims=True)
+        total -= (1 - smoothing) * float(x[index, right].sum())
+        share: Any = smoothing / x.shape[-1]
+        if smoothing:
+            means = x.mean(axis=-1)
+            if np.isneginf(means).any():
+                possible = ~np.isneginf(x)
+                count = possible.sum(axis=-1, keepdims=True)
+                means = np.where(possible, x, 0).sum(axis=-1) / count[:, 0]
+                share = np.where(possible, smoothing / count, 0).astype(x.dtype)
+            total -= smoothing * float(means.sum())
         np.exp(x, out=x)
         sums = x.sum(axis=-1, keepdims=True)
         total += float(np.log(sums).sum())
         x /= sums
-        x -= smoothing / x.shape[-1]
+        x -= share
         x[index, right] -= 1 - smoothing
         grad[rows] = x
     return total, grad

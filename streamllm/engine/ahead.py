@@ -74,8 +74,9 @@ class Ahead:
         return self._known[0]
 
     def _pick(self, logits: mx.array) -> int:
+        likeliest = self._memory.likeliest(logits)  # refuses logits that are not finite
         if self._sampler is None:
-            return self._memory.likeliest(logits)
+            return likeliest
         if isinstance(self._sampler, Sampling):
             return self._sampler.draw(logits, self._reads, self._written)
         row = logits[None].astype(mx.float32)

@@ -11,6 +11,7 @@ from streamllm.cpu.exponentials import numpy_exponentials
 from streamllm.cpu.fewer_operations import fewer_operations
 from streamllm.engine.attention import Call, recorded
 from streamllm.engine.head import logits_at
+from streamllm.engine.quantised_products import in_float32
 
 
 def forward(
@@ -35,6 +36,7 @@ def forward(
     """
     with ExitStack() as stack:
         stack.enter_context(fewer_operations())
+        stack.enter_context(in_float32(model))
         if least is not None:
             stack.enter_context(numpy_exponentials(model, least))
         # After numpy's stand-in, so that what goes to numpy is noted, too.

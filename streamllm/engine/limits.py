@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from streamllm.records import (
     State,
@@ -25,6 +25,9 @@ class Limits:
     Raises:
         ValueError: a value is out of range.
     """
+
+    LONGEST_UNIT: ClassVar[int] = 64
+    """Tokens after which `streamllm.engine.session.Session` ends a unit."""
 
     early_stop: EarlyStop = "read"
     length_ratio: float = 2.0
@@ -63,8 +66,17 @@ class Limits:
             return "max_units"
         return "max_tokens" if self.tokens_left(state, target_tokens) <= 0 else None
 
+    def most_units(self, read: int) -> int:
+        """How many units may be written in all once so many have been read."""
+        return math.ceil(self.length_ratio * read + self.length_extra)
+
+    def most_tokens(self, units: int) -> float:
+        """How many target tokens so many units may have at most: the limit is looked at between units only."""
+        longest = self.LONGEST_UNIT
+        return longest * units if self.tokens_per_unit is None else self.tokens_per_unit * units + longest
+
     def _units(self, state: State) -> int:
-        return math.ceil(self.length_ratio * state.read + self.length_extra)
+        return self.most_units(state.read)
 
 
 def _is_at_least(value: object, least: float) -> bool:

@@ -7,6 +7,8 @@ from functools import cached_property
 import mlx.core as mx
 import numpy as np
 
+from streamllm.engine.finite import NotFinite, not_finite_logits
+
 Step = Callable[[list[int], list[int]], mx.array]
 """``step(parents, tokens)``: branch ``parents[i]`` goes on with ``tokens[i]``; logits (len(tokens), V)."""
 
@@ -47,9 +49,12 @@ class NextToken:
 
 
 def logprobs(logits: mx.array) -> np.ndarray:
-    """Log-probabilities, float64, of logits (…, V)."""
+    """Log-probabilities, float64, of logits (…, V). Raises: NotFinite: a row has NaN, +inf, or all -inf."""
     values = np.array(logits.astype(mx.float32)).astype(np.float64)
-    values -= values.max(axis=-1, keepdims=True)
+    highest = values.max(axis=-1, keepdims=True)
+    if not np.isfinite(highest).all():
+        raise NotFinite(not_finite_logits(float(highest[~np.isfinite(highest)][0])))
+    values -= highest
     normalised: np.ndarray = values - np.log(np.exp(values).sum(axis=-1, keepdims=True))
     return normalised
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Protocol
 
+from streamllm.engine.finite import SentenceError
 from streamllm.engine.limits import Limits
 from streamllm.records import (
     Action,
@@ -155,6 +156,13 @@ def _text(hypothesis: Hypothesis, unit: Unit) -> str:
     return join([emission.text for emission in hypothesis if not emission.extends], unit)
 
 
+def _named(example: Example, events: Iterator[tuple[Event, State]]) -> Iterator[tuple[Event, State]]:
+    try:
+        yield from events
+    except SentenceError as error:
+        raise type(error)(f"sentence {example.id!r}: {error}") from error
+
+
 def translate(
     session: SessionLike,
     example: Example,
@@ -164,14 +172,18 @@ def translate(
     target_unit: Unit = "word",
     clock: Callable[[], float] = time.perf_counter,
 ) -> Trace:
-    """Translate one example and return its trace; delays are in source units, times in seconds of ``clock``."""
+    """Translate one example and return its trace; delays are in source units, times in seconds of ``clock``.
+
+    Raises:
+        SentenceError: the model's logits are not finite, or it has no positions for so many tokens; says which example.
+    """
     source = pieces(example.source, source_unit)
     events: list[Event] = []
     units: list[str] = []
     shown: list[str] = []  # units with the space before them
     delays: list[int] = []
     elapsed: list[float] = []
-    for happened, state in stream(session, source, policy.start(example), limits, target_unit, clock):
+    for happened, state in _named(example, stream(session, source, policy.start(example), limits, target_unit, clock)):
         events.append(happened)
         if happened.kind == "extend":  # the unit is whole only now
             units[-1] += happened.text

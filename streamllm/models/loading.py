@@ -10,16 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
-from mlx.utils import tree_flatten, tree_map
+from mlx.utils import tree_flatten, tree_unflatten
 
 from streamllm import contents
 from streamllm.cache.retention import Retention
 from streamllm.engine.paradigms.group import Group
 from streamllm.engine.paradigms.memory import Paradigm, TargetStart
+from streamllm.engine.positions import Positions
 from streamllm.models import tokenizers
 from streamllm.models.families import check_supported
 from streamllm.models.model import SETTINGS, StreamingModel
 from streamllm.models.model_configs import as_mlx_lm_reads
+from streamllm.models.precision import fitted
 from streamllm.models.rotary_scaling import mend
 from streamllm.prompt import Prompt, PromptTokens
 from streamllm.units import Unit
@@ -161,6 +163,7 @@ class ModelConfig:
                 paradigm=paradigm,
                 alignment_heads=settings.get("alignment_heads"),
                 retention=self.retention,
+                positions=Positions.of(model, config),
             )
         except ValueError as error:
             raise ModelError(str(error)) from error
@@ -359,12 +362,11 @@ def _unpacked(model: Any, quantized: bool | None) -> Any:
 def _in_dtype(model: Any, dtype: str | None) -> Any:
     if dtype is None and mx.default_device() != mx.Device(mx.cpu):
         return model
-    wanted = getattr(mx, dtype or "float32")
-
-    def cast(array: mx.array) -> mx.array:
-        return array.astype(wanted) if mx.issubdtype(array.dtype, mx.floating) else array
-
-    model.update(tree_map(cast, model.parameters()))
+    try:
+        weights = fitted(dict(tree_flatten(model.parameters())), getattr(mx, dtype or "float32"))
+    except ValueError as error:
+        raise ModelError(f"model.dtype is {dtype!r}: {error}") from error
+    model.update(tree_unflatten([*weights.items()]))
     mx.eval(model.parameters())
     return model
 

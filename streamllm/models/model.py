@@ -15,9 +15,11 @@ from streamllm.cache.retention import Retention
 from streamllm.contents import Contents, of_text
 from streamllm.engine.paradigms.group import Group
 from streamllm.engine.paradigms.memory import Memory, Paradigm, TargetStart
+from streamllm.engine.positions import Positions
 from streamllm.engine.sampling import Sampling
 from streamllm.engine.session import Session
 from streamllm.files import replacing, write_atomically
+from streamllm.models.precision import fitted
 from streamllm.prompt import PromptTokens
 
 SETTINGS = "streamllm.json"  # in a folder trained to stream: prompt, target_start, paradigm, alignment_heads
@@ -29,6 +31,7 @@ class StreamingModel:
     Args:
         model: an mlx-lm model of a supported family.
         tokenizer: mlx-lm's TokenizerWrapper.
+        positions: how many the model has; None looks for a learned table and knows of no other limit.
 
     Raises:
         ValueError: the model or the paradigm cannot keep streams as ``retention`` says.
@@ -45,11 +48,14 @@ class StreamingModel:
         paradigm: Paradigm = Group(),
         alignment_heads: Sequence[Sequence[int]] | None = None,
         retention: Retention = Retention(),
+        positions: Positions | None = None,
     ):
         self.model, self.prompt, self.tokenizer = model, prompt, tokenizer
         self.target_start, self.paradigm, self.alignment_heads = target_start, paradigm, alignment_heads
         self._temperature, self._top_p = temperature, top_p
         self.retention = retention
+        self.positions = positions or Positions.of(model, {})
+        self.warned_of_positions = False
         self._open: Callable[[TargetStart], Memory] = partial(paradigm.open, model)
         if not retention.keeps_all:
             headers = (len(prompt.source_header), len(prompt.target_header))
@@ -79,10 +85,17 @@ class StreamingModel:
 
     def save(self, folder: Path, dtype: mx.Dtype | None = None) -> None:
         """Write a folder that `ModelConfig` and ``mlx_lm.load`` open: weights and `SETTINGS` beside the
-        config and tokenizer that are already there."""
+        config and tokenizer that are already there.
+
+        Args:
+            dtype: of the weights that are floats; None leaves them as they are.
+
+        Raises:
+            ValueError: some weights are not finite in ``dtype``; nothing is written.
+        """
         weights = dict(tree_flatten(self.model.parameters()))
         if dtype is not None:
-            weights = {name: value.astype(dtype) for name, value in weights.items()}
+            weights = fitted(weights, dtype)
         with replacing(folder / "model.safetensors") as file:
             mx.save_safetensors(file, weights, {"format": "mlx"})
         self.save_settings(folder)

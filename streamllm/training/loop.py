@@ -21,12 +21,14 @@ from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
 from streamllm.check import number, whole_number
 from streamllm.contents import Contents
+from streamllm.engine.finite import NotFinite
 from streamllm.files import open_to_write, write_atomically
 from streamllm.training import checkpoint
 from streamllm.training.checkpoint import Checkpoint
 from streamllm.training.data import Batch, TrainingData
 from streamllm.training.distributed import Barrier
 from streamllm.training.dropout import add_dropout
+from streamllm.training.masters import Masters, wide
 from streamllm.training.objectives.cross_entropy import CrossEntropy
 from streamllm.training.objectives.objective import Objective
 from streamllm.training.recompute import recompute_blocks
@@ -140,7 +142,8 @@ class Trainer:
         self.rank, self.world = self.group.rank(), self.group.size()
         self.target_start, self.paradigm, self.objective = target_start, paradigm, objective
         self.optimizer = optimizer or optim.AdamW(config.learning_rate, betas=[0.9, 0.98], eps=1e-9)
-        self.optimizer.init(model.trainable_parameters())
+        self.masters = Masters(model)
+        self.optimizer.init(self.masters.weights)
         self.step = self.epoch = self.block = self.batch = 0  # steps made, and what comes next in the data
         self.best: dict[str, float] = {}
         self.since_best = 0
@@ -160,6 +163,9 @@ class Trainer:
         they were one.
 
         Returns: this process's mean loss in nats (label smoothing included) and the norm of the gradient.
+
+        Raises:
+            NotFinite: one of them is not finite, before anything has changed.
         """
         self.model.train()
         mx.random.seed(hash((self.data.seed, self.step, self.rank)) & 0x7FFFFFFF)
@@ -169,18 +175,34 @@ class Trainer:
         sums = [0.0, 0]
         for batch, _ in batches:
             total, now = self._grad(self.model, batch, self.target_start, self.paradigm, self.config.label_smoothing)
-            now = _map(lambda g: g * scale, now)
+            now = _map(lambda g: wide(g) * scale, now)
             grads = now if grads is None else tree_map(mx.add, grads, now)
             mx.eval(total, grads)
             sums[0] += _float(total)
             sums[1] += int((batch.labels >= 0).sum())
+        loss = sums[0] / sums[1]
         if self.world > 1:
+            if not math.isfinite(loss):  # a gradient may be finite all the same, and all processes are to stop
+                grads = _map(lambda g: g * math.nan, grads)
             self.barrier.wait()
             grads = average_gradients(grads, self.group)
-        grads, norm = optim.clip_grad_norm(grads, self.config.clip)
-        self.optimizer.update(self.model, grads)
-        mx.eval(self.model.trainable_parameters(), self.optimizer.state, norm)
-        return sums[0] / sums[1], _float(norm)
+        grads, gradient_norm = optim.clip_grad_norm(grads, self.config.clip)
+        norm = _float(gradient_norm)
+        self._check("loss", loss)
+        self._check("norm of the gradient", norm)
+        self.masters.set(self.optimizer.apply_gradients(grads, self.masters.weights))
+        mx.eval(self.masters.weights, self.model.trainable_parameters(), self.optimizer.state)
+        return loss, norm
+
+    def _check(self, what: str, value: float) -> None:
+        if math.isfinite(value):
+            return
+        last = self.folder / CHECKPOINT
+        kept = f"the last checkpoint stays in {last}" if last.exists() else "there is no checkpoint yet"
+        raise NotFinite(
+            f"the {what} is {value:g} at step {self.step + 1}, so training ends ({kept}): try a lower "
+            "training.learning_rate, more training.warmup_steps or model.dtype=float32, and look at that step's data"
+        )
 
     def rate(self, progress: float) -> float:
         """Learning rate at the current step; ``progress`` is the share of the training that is done."""
@@ -252,6 +274,7 @@ class Trainer:
         checkpoint."""
         started = time.perf_counter()
         line: dict[str, Any] = {"validation_loss": self.validation_loss()}
+        self._check("validation loss", line["validation_loss"])
         number = len(self.kept) + 1
         if self.score and (number % self.config.score_every == 0 or last):
             line |= self._scores()
@@ -296,14 +319,16 @@ class Trainer:
         self.barrier.meet()  # the first process may still be writing the last of them
         every: list[Any] = [mx.load(str(self.folder / name)) for name in names]
         mean = {name: sum(w[name] for w in every) / len(every) for name in every[0]}
-        self.model.load_weights(list(mean.items()), strict=False)
+        self.masters.set(tree_unflatten([*mean.items()]))
         self.model.eval()
-        self._log(step=self.step, averaged=len(names), validation_loss=self.validation_loss())
+        validation_loss = self.validation_loss()
+        self._check("validation loss of the averaged weights", validation_loss)
+        self._log(step=self.step, averaged=len(names), validation_loss=validation_loss)
 
     # Files
 
     def _weights(self) -> dict[str, mx.array]:
-        return dict(tree_flatten(self.model.trainable_parameters()))
+        return dict(tree_flatten(self.masters.weights))
 
     def _save(self) -> None:
         if self.rank:
@@ -320,7 +345,7 @@ class Trainer:
                 lines.unlink(missing_ok=True)  # logged before a checkpoint was made
             return
         found = checkpoint.load(path, self.world, self.data.source.digest, self.contents)
-        self.model.load_weights([*found.weights.items()], strict=False)
+        self.masters.set(tree_unflatten([*found.weights.items()]))
         self.optimizer.state = found.optimizer
         for name in COUNTERS:
             setattr(self, name, found.counters[name])

@@ -1,6 +1,7 @@
 """The forward of training: read the whole source, write the whole target, each position of the target seeing what it
 would have seen when streamed with wait-k; and cross-entropy on the target."""
 
+import math
 from typing import Any
 
 import mlx.core as mx
@@ -8,6 +9,8 @@ import numpy as np
 
 from streamllm.cache.dual import make_caches
 from streamllm.cpu import exponentials
+from streamllm.engine.positions import check_end, table
+from streamllm.engine.quantised_products import in_float32
 from streamllm.models.families import groups_queries
 from streamllm.training.data import Batch
 from streamllm.training.masks import arrival_order, visible
@@ -18,8 +21,13 @@ def forward(model: Any, batch: Batch, target_start: int = 0, paradigm: str = "gr
 
     "group": one read and one write through the streaming cache. "interleaved": one ordinary forward over both
     streams in the order of arrival (see `paradigms.Interleaved`). Exponentials come from numpy on a CPU.
+
+    Raises:
+        PositionError: the batch is longer than the model's learned table of positions.
     """
-    with exponentials.numpy_exponentials(model):
+    source, target = batch.source.shape[1], batch.target.shape[1]
+    check_end(table(model), source + target if paradigm == "interleaved" else max(source, target_start + target))
+    with in_float32(model), exponentials.numpy_exponentials(model):
         return _forward(model, batch, target_start, paradigm)
 
 
@@ -50,8 +58,12 @@ def loss(model: Any, batch: Batch, label_smoothing: float, target_start: int = 0
 def cross_entropy(logits: mx.array, labels: mx.array, label_smoothing: float, lazy: bool = False) -> mx.array:
     """Sum of label-smoothed cross-entropies; logits (N, V), labels (N,), -1 for none.
 
-    Equal to ``mlx.nn.losses.cross_entropy``, but takes each exponential once for loss and gradient, and by numpy on
-    a CPU, where they cost more than the products, unless nothing may be evaluated yet (``lazy``).
+    A logit of -inf rules its token out: the others alone share what is smoothed over, and it gets no gradient. As a
+    label it makes the sum infinite.
+
+    Where no logit is -inf, equal to ``mlx.nn.losses.cross_entropy``, but takes each exponential once for loss and
+    gradient, and by numpy on a CPU, where they cost more than the products, unless nothing may be evaluated yet
+    (``lazy``).
     """
     ours: Any = _cross_entropy_by_numpy if exponentials.on_cpu(logits) and not lazy else _cross_entropy
     total: mx.array = ours(logits, labels, mx.array(label_smoothing))[0]
@@ -78,8 +90,16 @@ def _cross_entropy(logits: mx.array, labels: mx.array, smoothing: mx.array) -> A
     total = exps.sum(axis=-1, keepdims=True)
     log_total = (mx.log(total) + top)[:, 0]
     right = mx.take_along_axis(logits, mx.maximum(labels, 0)[:, None], axis=-1)[:, 0]
-    each = log_total - (1 - smoothing) * right - smoothing * logits.mean(axis=-1)
+    possible, count = _possible(logits)
+    mean = mx.where(possible, logits, 0).sum(axis=-1) / count
+    each = log_total - (1 - smoothing) * right - smoothing * mean
     return mx.where(labels >= 0, each, 0).sum(), exps, total
+
+
+def _possible(logits: mx.array) -> tuple[mx.array, mx.array]:
+    """Which tokens are not ruled out, (N, V), and how many (N,); NaN is not."""
+    possible = logits != -math.inf
+    return possible, possible.sum(axis=-1)
 
 
 @_cross_entropy.vjp
@@ -87,7 +107,8 @@ def _cross_entropy_vjp(primals: Any, cotangents: Any, outputs: Any) -> Any:
     logits, labels, smoothing = primals
     _, exps, total = outputs
     scale = mx.where(labels >= 0, cotangents[0], 0)[:, None]  # (N, 1)
-    grad = exps * (scale / total) - scale * (smoothing / logits.shape[-1])
+    possible, count = _possible(logits)
+    grad = exps * (scale / total) - mx.where(possible, scale * (smoothing / count[:, None]), 0)
     rows = mx.arange(labels.shape[0])
     grad = grad.at[rows, mx.maximum(labels, 0)].add(-(1 - smoothing) * scale[:, 0])
     return grad.astype(logits.dtype), mx.zeros_like(labels), mx.zeros_like(smoothing)

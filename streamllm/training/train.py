@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers as optim
+from mlx.utils import tree_flatten
 
 from streamllm.batching.scheduler import translate_many
 from streamllm.check import whole_number
@@ -22,10 +23,12 @@ from streamllm.contents import of_file
 from streamllm.engine.paradigms.group import Group
 from streamllm.engine.paradigms.interleaved import Interleaved
 from streamllm.engine.paradigms.memory import Paradigm
+from streamllm.engine.positions import PositionError
 from streamllm.files import new_folder, write_atomically
 from streamllm.metrics.summary import summarise
 from streamllm.models.loading import TOKENIZER_FILES, ModelConfig, base_weights, find_model
 from streamllm.models.model import StreamingModel
+from streamllm.models.precision import dtype_of, fitted
 from streamllm.policies import Full, WaitK
 from streamllm.prompt import Prompt, PromptTokens
 from streamllm.records import Example, Policy
@@ -188,6 +191,7 @@ def train(
         made_from.check(run, made)
         if group.rank() == 0:
             run.add_contents(made)
+        _check_positions(streaming, data, paradigm)
         adapter_settings = adapter.apply(streaming.model, seed) if adapter else None
         if streaming.target_start == "after_source":  # not trained to stream so far
             streaming.target_start = 0
@@ -224,13 +228,17 @@ def train(
         scores: dict[str, Any] = {"steps": trainer.step, "epochs": trainer.epoch}
         scores |= {f"best_{name}": value for name, value in best.items()}
         if group.rank() == 0:
-            if validation.sentences:
-                scores |= score(streaming.model)
             if adapter_settings:
                 save_adapter(streaming.model, adapter_settings, name_of_start, run.path / "adapter")
                 streaming.save_settings(run.path / "adapter", base_weights(start))
+                written = replace(model, adapter_path=str(run.path / "adapter"))
             else:
                 _export(streaming, start, run.path / "model")
+                written = replace(model, path=str(run.path / "model"))
+            if validation.sentences:  # of what was written, as a run will load it
+                del trainer  # and with it the optimizer's state
+                streaming = written.load(None, corpus.source_unit, corpus.target_unit, paradigm)
+                scores |= score(streaming.model)
             write_atomically(run.path / METRICS, json.dumps(scores, indent=2) + "\n")
         guarded.summary(scores)
     return scores
@@ -256,6 +264,19 @@ def _check_languages(corpus: Corpus, validation: Corpus) -> None:
         raise ValueError(
             f"dataset is {' to '.join(trained)}, and validation is {' to '.join(judged)}: give the same languages, as "
             f"validation.source_language={trained[0]} validation.target_language={trained[1]}"
+        )
+
+
+def _check_positions(model: StreamingModel, data: DataConfig, paradigm: Paradigm) -> None:
+    if model.positions.kind != "learned":
+        return
+    limit = int(model.positions.limit or 0)
+    start = model.target_start
+    most = limit // 2 if isinstance(paradigm, Interleaved) else limit - (0 if start == "after_source" else start)
+    if data.max_tokens > most:
+        raise PositionError(
+            f"data.max_tokens is {data.max_tokens}, and the model's table of positions, which is learned, has {limit}: "
+            f"set data.max_tokens={most}, or take a model with more positions"
         )
 
 
@@ -333,7 +354,8 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def _export(streaming: StreamingModel, start: Path, folder: Path) -> None:
-    """Write the trained model as float16, with the config and tokenizer of the model it started from."""
+    """Write the trained model in the dtype of the model it started from, with its config and tokenizer; as float32
+    where some weights have become too large for that."""
     folder.mkdir(exist_ok=True)
     for file in start.iterdir():
         if file.suffix in (".json", ".model", ".txt", ".jinja") and not file.name.endswith(".index.json"):
@@ -341,5 +363,13 @@ def _export(streaming: StreamingModel, start: Path, folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     for key in ("quantization", "quantization_config"):  # the weights are whole now
         config.pop(key, None)
-    write_atomically(folder / "config.json", json.dumps(config | {"torch_dtype": "float16"}, indent=2) + "\n")
-    streaming.save(folder, mx.float16)
+    dtype = dtype_of(start)
+    try:
+        fitted(dict(tree_flatten(streaming.model.parameters())), dtype)
+    except ValueError as error:
+        log.warning("the model is written as float32: %s", error)
+        dtype = mx.float32
+    kind = str(dtype).removeprefix("mlx.core.")
+    names = {"torch_dtype", *({"dtype"} & config.keys())}  # the latter since transformers 5
+    write_atomically(folder / "config.json", json.dumps(config | dict.fromkeys(names, kind), indent=2) + "\n")
+    streaming.save(folder, dtype)

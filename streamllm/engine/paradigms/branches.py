@@ -4,6 +4,7 @@ import mlx.core as mx
 
 from streamllm.engine.forward import forward
 from streamllm.engine.paradigms.memory import CachedMemory
+from streamllm.engine.positions import check_end
 
 
 class Branches:
@@ -18,6 +19,7 @@ class Branches:
         if parents != list(range(self._caches[0].batch_size)):
             for cache in self._caches:
                 cache.select(parents)
+        check_end(self._memory.positions, self._views[0].offset + 1)
         self._memory.forward_passes += 1
         self._memory.fed_tokens += len(tokens)
         logits, _ = forward(self._memory.model, mx.array(tokens)[:, None], self._views)

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import mlx.core as mx
 
 from streamllm.engine.attention import Attention, Call, UnreadableAttention
+from streamllm.engine.finite import Likeliest, check_logits
 from streamllm.engine.forward import forward
+from streamllm.engine.positions import check_end, table
 
 if TYPE_CHECKING:  # the cache needs mlx-lm, which is slow to import: runs that load no model do not wait for it
     from streamllm.cache.dual import DualStreamingCache
@@ -22,7 +24,8 @@ TargetStart = int | Literal["after_source"]
 
 
 class Memory(Protocol):
-    """The keys and values of one sentence in a model, and what feeding costs.
+    """The keys and values of one sentence in a model, and what feeding costs. Feeding more tokens than a model has
+    positions for, where it has a table of them, raises PositionError.
 
     ``forward_passes`` counts all forwards, ``source_tokens`` the source tokens fed, ``fed_tokens`` all tokens fed,
     those that are fed again included.
@@ -56,7 +59,11 @@ class Memory(Protocol):
         ...
 
     def likeliest(self, logits: mx.array) -> int:
-        """The likeliest token by ``logits``, those of the last `write` or `attend`."""
+        """The likeliest token by ``logits``, those of the last `write` or `attend`.
+
+        Raises:
+            NotFinite: they are not finite.
+        """
         ...
 
     def trim(self, n: int) -> None:
@@ -107,11 +114,14 @@ class CachedMemory:
         self.forward_passes = self.source_tokens = self.fed_tokens = 0
         self._attends = False
         self._calls: list[Call] = []
+        self.positions = table(model)
         self._half_fed = False  # some layers hold the tokens of a forward that failed, others do not
 
     def _feed(self, tokens: list[int], views: Sequence[Any]) -> mx.array:
         if self._half_fed:
             raise RuntimeError("a forward pass of this session failed halfway: open a new session")
+        if self.positions is not None:
+            check_end(self.positions, views[0].offset + len(tokens))
         self.forward_passes += 1
         self.fed_tokens += len(tokens)
         self._half_fed = True
@@ -134,6 +144,10 @@ class CachedMemory:
         self._columns += range(start, start + len(tokens))
         self.source_tokens += len(tokens)
 
+    @property
+    def target_offset(self) -> int:
+        raise NotImplementedError
+
     def write(self, tokens: list[int], hidden: int = 0) -> mx.array:
         raise NotImplementedError
 
@@ -141,7 +155,11 @@ class CachedMemory:
         """Only where φ can be "after_source", there is anything to keep."""
 
     def likeliest(self, logits: mx.array) -> int:
-        return int(mx.argmax(logits).item())  # type: ignore[arg-type]
+        likeliest = Likeliest.of(logits)
+        mx.eval(likeliest.arrays)
+        token, highest = likeliest.found()
+        check_logits(highest, self.source_tokens, self.target_offset)
+        return int(token)
 
     def attend(self, tokens: list[int]) -> tuple[mx.array, Attention]:
         self._attends = True
