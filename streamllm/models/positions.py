@@ -9,7 +9,7 @@ from streamllm.engine.limits import Limits
 from streamllm.engine.positions import PositionError
 from streamllm.models.model import StreamingModel
 from streamllm.records import Example, Trace
-from streamllm.units import split
+from streamllm.units import pieces
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ def noticing(model: StreamingModel, traces: Iterator[Trace]) -> Iterator[Trace]:
 def source_tokens(model: StreamingModel, example: Example) -> int:
     """Tokens of a source with its header and footer."""
     prompt = model.prompt
-    units = split(example.source, prompt.source_unit)
+    units = pieces(example.source, prompt.source_unit)
     words = sum(len(prompt.source_tokens(unit, first=i == 0)) for i, unit in enumerate(units))
     return len(prompt.source_header) + words + len(prompt.source_footer)
 
@@ -88,9 +88,10 @@ def ends(model: StreamingModel, source: int, target: float) -> float:
 def target_begin(model: StreamingModel, source: int) -> int:
     """The position of the first target token after the header, with so many tokens of source."""
     start, most = model.target_start, model.retention.max_source
-    if model.paradigm.trained_as == "interleaved" or start == "after_source":
-        start = source if most is None else min(source, most)
-    return start + len(model.prompt.target_header)
+    header = len(model.prompt.target_header)
+    if model.paradigm.trained_as != "interleaved" and start != "after_source":
+        return start + header
+    return (source if most is None else min(source, most)) + header
 
 
 def _warn(model: StreamingModel, positions: Sequence[float]) -> None:
