@@ -28,7 +28,7 @@ def check_examples(model: StreamingModel, examples: Sequence[Example], limits: L
     if model.positions.kind == "rotary":
         _warn(model, alone)
         return
-    units = [limits.most_units(len(split(example.source, model.prompt.source_unit))) for example in examples]
+    units = [limits.most_units(len(pieces(example.source, model.prompt.source_unit))) for example in examples]
     written = [ends(model, tokens, limits.most_tokens(n)) for tokens, n in zip(sources, units, strict=True)]
     for positions in (alone, written):
         end = max(positions, default=0)
