@@ -5,7 +5,7 @@ import logging
 import math
 from collections.abc import Iterator, Sequence
 
-from streamllm.engine.limits import Limits
+from streamllm.engine.limits import LONGEST_UNIT, Limits
 from streamllm.engine.positions import PositionError
 from streamllm.models.model import StreamingModel
 from streamllm.records import Example, Trace
@@ -46,7 +46,7 @@ def check_examples(model: StreamingModel, examples: Sequence[Example], limits: L
             f"sentence {name!r} takes {end:.0f} positions with its {tokens} source tokens alone, and {table}: leave it "
             "out, shorten the prompt, or choose a model with rotary positions"
         )
-    room = limit - target_begin(model, tokens) - Limits.LONGEST_UNIT
+    room = limit - target_begin(model, tokens) - LONGEST_UNIT
     fitting = math.floor(10 * room / units[i]) / 10
     advice = f"set limits.tokens_per_unit={fitting:g}, " if fitting >= 1 else "leave it out, "
     raise PositionError(
@@ -90,7 +90,7 @@ def target_begin(model: StreamingModel, source: int) -> int:
     start, most = model.target_start, model.retention.max_source
     if model.paradigm.trained_as == "interleaved" or start == "after_source":
         start = source if most is None else min(source, most)
-    return start + len(model.prompt.target_header)
+    return int(start) + len(model.prompt.target_header)
 
 
 def _warn(model: StreamingModel, positions: Sequence[float]) -> None:
