@@ -2,13 +2,16 @@
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 from streamllm.records import (
     State,
 )
 
 EarlyStop = Literal["read", "stop"]
+
+LONGEST_UNIT = 64
+"""Tokens after which a session ends a unit."""
 
 
 @dataclass(frozen=True)
@@ -25,9 +28,6 @@ class Limits:
     Raises:
         ValueError: a value is out of range.
     """
-
-    LONGEST_UNIT: ClassVar[int] = 64
-    """Tokens after which `streamllm.engine.session.Session` ends a unit."""
 
     early_stop: EarlyStop = "read"
     length_ratio: float = 2.0
@@ -72,8 +72,7 @@ class Limits:
 
     def most_tokens(self, units: int) -> float:
         """How many target tokens so many units may have at most: the limit is looked at between units only."""
-        longest = self.LONGEST_UNIT
-        return longest * units if self.tokens_per_unit is None else self.tokens_per_unit * units + longest
+        return LONGEST_UNIT * units if self.tokens_per_unit is None else self.tokens_per_unit * units + LONGEST_UNIT
 
     def _units(self, state: State) -> int:
         return self.most_units(state.read)

@@ -26,7 +26,7 @@ import mlx.core as mx
 import numpy as np
 
 from streamllm.engine.ahead import Ahead, Place, Sampler
-from streamllm.engine.limits import Limits
+from streamllm.engine.limits import LONGEST_UNIT
 from streamllm.engine.lookahead import NextToken, beam_search, write_on
 from streamllm.engine.paradigms.memory import Fork, Memory
 from streamllm.engine.sampling import Sampling
@@ -70,7 +70,7 @@ class Session:
         memory: Memory,
         prompt: PromptTokens,
         sampler: Sampling | Sampler | None = None,
-        max_unit_tokens: int = Limits.LONGEST_UNIT,
+        max_unit_tokens: int = LONGEST_UNIT,
         alignment_heads: Sequence[Sequence[int]] | None = None,
         max_ahead: int | None = None,
     ):

@@ -5,7 +5,7 @@ import logging
 import math
 from collections.abc import Iterator, Sequence
 
-from streamllm.engine.limits import Limits
+from streamllm.engine.limits import LONGEST_UNIT, Limits
 from streamllm.engine.positions import PositionError
 from streamllm.models.model import StreamingModel
 from streamllm.records import Example, Trace
@@ -46,7 +46,7 @@ def check_examples(model: StreamingModel, examples: Sequence[Example], limits: L
             f"sentence {name!r} takes {end:.0f} positions with its {tokens} source tokens alone, and {table}: leave it "
             "out, shorten the prompt, or choose a model with rotary positions"
         )
-    room = limit - target_begin(model, tokens) - Limits.LONGEST_UNIT
+    room = limit - target_begin(model, tokens) - LONGEST_UNIT
     fitting = math.floor(10 * room / units[i]) / 10
     advice = f"set limits.tokens_per_unit={fitting:g}, " if fitting >= 1 else "leave it out, "
     raise PositionError(
