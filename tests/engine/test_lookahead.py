@@ -482,6 +482,26 @@ def test_a_first_write_that_is_taken_back_has_not_decided_where_the_target_start
     assert memory.caches[0].target_start == session.source_tokens
 
 
+def test_a_header_is_fed_again_whole_after_a_first_write_that_is_taken_back(
+    models: list[Any], facts: PromptTokens
+) -> None:
+    """Whatever was asked in between."""
+    logits = []
+    for hidden in (0, 1):
+        session = Session(Group().open(models[2]), facts)
+        session.read("the")
+        mark = session.mark()
+        session.write()
+        if hidden:
+            session.prediction(hidden=1)
+            session.write()
+            session.prediction(hidden=1)
+        session.rewind(mark)
+        session.read("cat,")
+        logits.append(session.prediction().logits)
+    close(logits[0], np.array(logits[1]))
+
+
 # Beams
 
 
