@@ -1,7 +1,11 @@
-"""A session from scratch, to hold `streamllm.engine.session.Session` against: no cache, nothing kept but which token was
-fed when. Each prediction is one forward over all tokens, each a row of its own that is told its position, what it sees
-and where it sees it. Of streamllm it knows the records, and of sampling where noise comes from."""
+"""A session from scratch, to hold `streamllm.engine.session.Session` against: no cache, nothing kept but which token
+was fed when. Each prediction is one forward over all tokens, each a row of its own that is told its position, what it
+sees and where. Of streamllm it knows the records, and of sampling where noise comes from.
 
+What it cannot tell by itself: whether a moved key was quantised again (windows with `kv_bits`; the comparison is loose
+there), and what a unit is worth that is given and then not looked at before the next read (its tokens are fed then)."""
+
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -424,7 +428,7 @@ class ReferenceSession:
         return tuple(hypothesis)
 
     def beam(self, size: int, max_units: int) -> list[Hypothesis]:
-        """By enumeration of what follows; scores are sums of log-probabilities, for those that have ended their means."""
+        """By enumeration of what follows; scores are sums of log-probabilities, means where a hypothesis has ended."""
         most = int(min(4 * max_units + 8, self._most_ahead))
         alive: list[tuple[float, tuple[int, ...]]] = [(0.0, ())]
         ended: list[tuple[float, tuple[int, ...]]] = []
@@ -435,14 +439,14 @@ class ReferenceSession:
                 row -= np.logaddexp.reduce(row)
                 scored += [(score + float(row[token]), path, int(token)) for token in np.argsort(-row)[: 2 * size + 1]]
             scored = sorted(scored, key=lambda each: -each[0])[: 2 * size + 1]
-            for one, other in zip(scored, scored[1:], strict=False):
+            for one, other in itertools.pairwise(scored):
                 self._hangs_on(one[0] - other[0])
             ended += [(score / (len(path) + 1), path) for score, path, token in scored[:size] if token == 0]
             alive = [(score, (*path, token)) for score, path, token in scored[: 2 * size] if token != 0][:size]
             if len(ended) >= size or not alive:
                 break
         ended.sort(key=lambda each: -each[0])
-        for one, other in zip(ended, ended[1:], strict=False):
+        for one, other in itertools.pairwise(ended):
             self._hangs_on(one[0] - other[0])
         found = [(path, True) for _, path in ended] + [(path, False) for _, path in alive]
         return [self._cut(list(path), over, max_units) for path, over in found[:size]]

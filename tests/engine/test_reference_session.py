@@ -39,6 +39,7 @@ PARADIGMS: dict[Kind, Paradigm] = {
     "interleaved": Interleaved(),
 }
 HEADERS = ("<mark>", "German: cat")  # one token, and several
+ALL = Retention()
 Step = tuple[str, int]
 
 
@@ -67,7 +68,7 @@ class Case:
     sampled: bool
     steps: tuple[Step, ...]
     long_words: bool = False
-    retention: Retention = Retention()
+    retention: Retention = ALL
 
     def model(self, tokenizer: Any) -> Any:
         hidden = 32 if self.retention.kv_bits is None else 128
