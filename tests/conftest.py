@@ -13,6 +13,7 @@ pytest_plugins = ["tiny_fixtures"]
 ROOT = Path(__file__).parent.parent
 
 settings.register_profile("streamllm", deadline=None)  # a busy machine is no failure
+settings.register_profile("long", deadline=None, max_examples=3000)  # pytest --hypothesis-profile=long
 settings.load_profile("streamllm")
 
 # A job that was started in the background ignores SIGINT, and so would the processes that tests interrupt.

@@ -36,7 +36,7 @@ class Ahead:
     """
 
     def __init__(self, memory: Memory, header: Sequence[int], sampler: Sampling | Sampler | None = None):
-        self._memory, self._sampler = memory, sampler
+        self._memory, self._header, self._sampler = memory, header, sampler
         self._open = list(header)  # to be fed before the next prediction
         # Tokens that come next, each predicted after feeding the one before: all but the last are fed.
         self._known: list[int] = []
@@ -117,7 +117,7 @@ class Ahead:
         """Make the next prediction anew: the last token is fed again, and what was known to follow it is gone. A
         header that was fed only to look ahead is fed again as a whole."""
         if self._known:
-            again = self._last[-1:] if self.begun else self._last
+            again = self._last[-1:] if self.begun else list(self._header)
             self._memory.trim(len(again) + len(self._known) - 1)  # the last of them has not been fed
             self._memory.keep_start(self.begun)  # a header of one token may have been all that there was
             self._open, self._known, self._logits, self.attention = again, [], [], None
@@ -163,6 +163,9 @@ class Ahead:
         self.begun = place.begun
         if not self.begun:
             self._memory.keep_start(False)
+            if not self._known:  # of the header, the last token alone is to be fed
+                self._memory.trim(self._memory.target_offset)
+                self._open = list(self._header)
 
     # Other ways on
 

@@ -482,6 +482,40 @@ def test_a_first_write_that_is_taken_back_has_not_decided_where_the_target_start
     assert memory.caches[0].target_start == session.source_tokens
 
 
+def test_a_header_is_fed_again_whole_after_a_first_write_that_is_taken_back(
+    models: list[Any], facts: PromptTokens
+) -> None:
+    """Whatever was asked in between."""
+    logits = []
+    for hidden in (0, 1):
+        session = Session(Group().open(models[2]), facts)
+        session.read("the")
+        mark = session.mark()
+        session.write()
+        if hidden:
+            session.prediction(hidden=1)
+            session.write()
+            session.prediction(hidden=1)
+        session.rewind(mark)
+        session.read("cat,")
+        logits.append(session.prediction().logits)
+    close(logits[0], np.array(logits[1]))
+
+
+@pytest.mark.parametrize("header", ["<mark>", "German: cat"], ids=["one token", "several tokens"])
+def test_the_target_of_batch_positions_follows_the_source_after_a_first_write_that_gives_the_end_token(
+    tokenizer: Any, header: str
+) -> None:
+    model = tiny.Biased(tiny.random_model(0, len(tokenizer)), tiny.sentence_bias(tokenizer, 99.0))
+    memory = BatchPositions().open(model)
+    session = Session(memory, PromptTokens(replace(PROMPT, target_header=header), tokenizer))
+    session.read("the")
+    session.write()
+    session.read("cat,")
+    session.prediction()
+    assert memory.caches[0].target_start == session.source_tokens
+
+
 # Beams
 
 

@@ -107,6 +107,9 @@ class BatchPositionsMemory(GroupMemory):
         self._follow(self.caches[0].source_offset)  # after a prediction with source hidden it stands before that
         return super().fork()
 
+    def keep_start(self, keep: bool) -> None:
+        """The target never stays where it is."""
+
     def _follow(self, position: int) -> None:
         """Move the target to where its first token is at ``position``."""
         moved = position - self.caches[0].target_start
