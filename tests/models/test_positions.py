@@ -205,8 +205,17 @@ def test_what_passes_in_writing_only_is_said_at_the_end(tokenizer: Any, caplog: 
     assert "1 of 1 sentences take more than the 12 positions" in caplog.text
 
 
-def test_sentences_that_fit_are_not_warned_about(tokenizer: Any, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("missing", [0, 1])
+def test_a_sentence_that_takes_the_last_position_fits(
+    tokenizer: Any, caplog: pytest.LogCaptureFixture, missing: int
+) -> None:
+    """No token is fed after the one that predicts the end, so that none needs a position more."""
     caplog.set_level(logging.WARNING)
-    rotary = streaming(tiny.random_model(0, len(tokenizer)), tokenizer, positions=Positions("rotary", 500))
-    list(translate_many(rotary, [sentence(2)], WaitK(2), LIMITS))
-    assert not caplog.records
+    model = tiny.random_model(0, len(tokenizer))
+    plain = streaming(model, tokenizer)
+    (trace,) = translate_many(plain, [sentence(20)], WaitK(2), LIMITS)
+    target = len(plain.prompt.target_header) + int(trace.stats["target_tokens"])
+    taken = max(int(trace.stats["source_tokens"]), target)
+    rotary = streaming(model, tokenizer, positions=Positions("rotary", taken - missing))
+    list(translate_many(rotary, [sentence(20)], WaitK(2), LIMITS))
+    assert len(caplog.records) == missing
