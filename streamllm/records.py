@@ -91,13 +91,16 @@ class State:
     """What a policy decides on.
 
     ``read`` and ``written`` count units so far; ``source_done`` is true once a READ has found nothing,
-    which is when the footer has been fed. ``model`` answers questions about the target to come.
+    which is when the footer has been fed. ``model`` answers questions about the target to come. ``source`` holds the
+    units read so far, and none that is still to come, whether they are a data set's or arrive live. It grows with the
+    next READ: a policy that wants to keep it makes a copy.
     """
 
     read: int
     written: int
     source_done: bool
     model: Lookahead = field(default=None, repr=False, compare=False)  # type: ignore[assignment]
+    source: Sequence[str] = field(default=(), repr=False, compare=False)
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+import streamllm
 from streamllm.cli.conf import CONF
 from streamllm.cli.plugins import prepare, searched
+from streamllm.cli.targets import not_importable
 from streamllm.extras import install
 from streamllm.runs.folder import RunInUse
 
@@ -145,13 +147,22 @@ def _one_line(error: BaseException) -> str:
             "prompt=chat names both languages in its instruction: give dataset.source_language=… and "
             "dataset.target_language=…, and +languages.sv=Swedish for one that conf/prompt/chat.yaml does not list"
         )
+    if (what := not_importable(error)) is not None:
+        return what
     # OmegaConf adds lines of its own.
     message = " ".join(str(error).split("\n    object_type")[0].split())
     if isinstance(error, (*USER_ERRORS, InstantiationException, OmegaConfBaseException, CompactHydraException)):
         return message
     frames = traceback.extract_tb(error.__traceback__)  # a mistake in code; the last of ours or the user's own is named
-    place = [frame for frame in frames if "site-packages" not in frame.filename][-1]
-    return f"{type(error).__name__}: {message} (in {place.name}, line {place.lineno} of {place.filename})"
+    if frames and _is_ours(frames[-1].filename) and (frames[-1].line or "").startswith("raise "):
+        return message  # in our words
+    own = [frame for frame in frames if "site-packages" not in frame.filename] or list(frames)
+    place = f" (in {own[-1].name}, line {own[-1].lineno} of {own[-1].filename})" if own else ""
+    return f"{type(error).__name__}: {message}{place}"
+
+
+def _is_ours(file: str) -> bool:
+    return Path(file).is_relative_to(Path(streamllm.__file__).parent)
 
 
 def _missing_value(key: str) -> str:

@@ -1,6 +1,6 @@
 """Write a small study of one's own, which works: streamllm init my-study
 
-The folder gets a policy, a metric, a data set, a sweep and a README that says how to run them.
+The folder gets a policy, a metric, a data set, a sweep, a plot and a README that says how to run them.
 """
 
 import shlex
@@ -40,5 +40,6 @@ def command() -> None:
         sys.exit(f"error: {error}")
     print("\n".join((folder / path).as_posix() for path in written))
     lines = (EXAMPLE / "README.md").read_text("utf-8").splitlines()
-    first = next(line.partition(" #")[0].strip() for line in lines if line.startswith("    streamllm "))
-    print(f"next: cd {shlex.quote(words[0])}, then {first}")
+    commands = [line.partition(" #")[0].strip() for line in lines if line.startswith(("    streamllm ", "    python "))]
+    print(f"next: cd {shlex.quote(words[0])}, then one after the other:")
+    print("\n".join(f"  {command}" for command in commands))

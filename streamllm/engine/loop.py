@@ -94,12 +94,13 @@ def stream(
     word or a character; kinds of events are listed at `records.Event`.
     """
     units = iter(source)
+    seen: list[str] = []  # one list for all states of the sentence
     read = written = 0
     source_done = False
     started = clock()
 
     def event(kind: str, text: str = "") -> tuple[Event, State]:
-        return Event(kind, text, clock() - started), State(read, written, source_done)
+        return Event(kind, text, clock() - started), State(read, written, source_done, source=seen)
 
     def take(kind: str) -> tuple[Event, State]:
         nonlocal read, source_done
@@ -109,11 +110,12 @@ def stream(
             source_done = True
             return event("end")
         session.read(unit)
+        seen.append(unit)
         read += 1
         return event(kind, unit)
 
     while True:
-        state = State(read, written, source_done)
+        state = State(read, written, source_done, source=seen)
         if cut := limits.cut(state, session.target_tokens):
             if source_done:
                 yield event("stop", cut)

@@ -18,6 +18,7 @@ from streamllm.metrics.arrival import ArrivalClock
 from streamllm.metrics.own import Metric
 from streamllm.models.loading import ModelConfig
 from streamllm.models.model import StreamingModel
+from streamllm.policies.bounded import check_policy
 from streamllm.prompt import Prompt
 from streamllm.records import Event, Example, Policy
 from streamllm.runs.naming import digest
@@ -113,9 +114,18 @@ def evaluate(
         rerun: run anew, and keep a folder that is there as ``<folder>.before-1`` (or the next number that is free).
 
     Raises:
-        ValueError: something given cannot say what it is (see `describe`), or a run was made from other files or code
-            than are there now; or as `run_experiment` raises.
+        ValueError: the model is loaded already, the policy or the data set is a name, something given cannot say what
+            it is (see `describe`), or a run was made from other files or code than are there now; or as
+            `run_experiment` raises.
     """
+    if isinstance(model, StreamingModel):
+        raise ValueError(
+            "model is a loaded model, which names no files; give the path or a ModelConfig, "
+            "such as 'bundled:tiny-en-de'"
+        )
+    check_policy(policy)
+    if isinstance(dataset, str):
+        raise ValueError(f"dataset is {dataset!r}; give a data set such as streamllm.Sample(), or a list of Examples")
     model = ModelConfig(model) if isinstance(model, str) else model
     if isinstance(dataset, Sequence):
         dataset = Given(examples=tuple(dataset), source_language=source_language, target_language=target_language)

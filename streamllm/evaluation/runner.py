@@ -102,8 +102,8 @@ def run_experiment(
         KeyboardInterrupt: after everything translated so far has been stored.
     """
     check.batch_size(batch_size)
-    made = {**made_from.of_part(model), **made_from.of_part(policy), **made_from.of_own_code(config)}
-    policy = bounded(policy, min_lag, max_lag)
+    policy = bounded(asked := policy, min_lag, max_lag)
+    made = {**made_from.of_part(model), **made_from.of_part(asked), **made_from.of_own_code(config)}
     if arrival is not None and arrival.measured:
         batch_size = 1  # in a batch, a sentence's times are shares
     own_scores(metrics, taken=config)

@@ -1,5 +1,6 @@
 """Quality over latency: the curves of policies, together or in panels, and the front of the best runs."""
 
+import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 
 SAME_ON_A_LINE = ("dataset.name", "dataset.split", "sentences", "model.path", "paradigm._target_")
 """Columns that may not differ between the points of one line."""
+
+SAME_IN_A_FIGURE = ("dataset.name", "dataset.split", "sentences")
+"""Columns that say which sentences were translated: scores of others do not compare."""
 
 CROWD = 8  # more lines than this get a larger figure
 
@@ -65,6 +69,7 @@ def quality_latency(
         pareto: whether to draw the front of what no other run beats (`pareto_front`), broad and grey.
         styles: looks for lines by name, in place of the usual ones.
 
+    Warns where one line is of other sentences than another.
     Raises: ValueError: a column is absent, no row has both values, intervals are missing, or one line would
         join runs over different data or models.
     """
@@ -224,6 +229,7 @@ def _lines(
 def _check_comparable(rows: "pandas.DataFrame", names: "pandas.Series[str]", by: str) -> None:
     mixed = _mixed(rows, names, by)
     if mixed is None:
+        _warn_of_other_data(rows, names, by)
         return
     name, column, values = mixed
     other = column.removesuffix("._target_")
@@ -232,6 +238,22 @@ def _check_comparable(rows: "pandas.DataFrame", names: "pandas.Series[str]", by:
         advice += f", or give by={other!r}"
     listed = ", ".join(map(short, values))
     raise ValueError(f"the line {name!r} would join runs with different {column} ({listed}): {advice}")
+
+
+def _warn_of_other_data(rows: "pandas.DataFrame", names: "pandas.Series[str]", by: str) -> None:
+    """Say so if one line is of other sentences than another: each is right, and yet they do not compare."""
+    for column in SAME_IN_A_FIGURE:
+        if column not in rows or by in SAME_IN_A_FIGURE:
+            continue
+        of = rows[column].dropna().groupby(names).first()
+        if of.nunique() > 1:
+            listed = ", ".join(f"{name}: {short(value)}" for name, value in of.items())
+            warnings.warn(
+                f"the lines are of different {column} ({listed}), so they do not compare: "
+                f"keep those of one, such as runs[runs[{column!r}] == {of.iloc[0]!r}]",
+                stacklevel=5,
+            )
+            return
 
 
 def _mixed(rows: "pandas.DataFrame", names: "pandas.Series[str]", by: str) -> tuple[str, str, list[Any]] | None:

@@ -1,5 +1,6 @@
 """Bounds on the lag of any policy, so that each can be swept over latency."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from streamllm.check import whole_number
@@ -41,5 +42,22 @@ class Bounded:
 
 
 def bounded(policy: Policy, min_lag: int | None = None, max_lag: int | None = None) -> Policy:
-    """``policy`` within bounds; ``policy`` itself when there are none."""
+    """``policy`` within bounds; ``policy`` itself when there are none. Raises: ValueError: as `check_policy`."""
+    check_policy(policy)
     return policy if min_lag is None and max_lag is None else Bounded(policy, min_lag, max_lag)
+
+
+def check_policy(policy: object) -> None:
+    """Raises: ValueError: it is no policy, but its name, its class, or settings without a class."""
+    if isinstance(policy, type):
+        raise ValueError(f"policy is the class {policy.__name__}; give an object of it, such as streamllm.WaitK(3)")
+    if callable(getattr(policy, "start", None)):
+        return
+    if isinstance(policy, Mapping):
+        raise ValueError(
+            f"policy is {dict(policy)}, which names no class: its YAML needs a line _target_: MODULE.CLASS"
+        )
+    what = (
+        repr(policy) if isinstance(policy, str | int | None) else f"a {type(policy).__name__}, without start(example)"
+    )
+    raise ValueError(f"policy is {what}; give a policy object such as streamllm.WaitK(3)")

@@ -131,18 +131,22 @@ def test_an_extra_is_installed_into_the_checkout_or_the_package(tmp_path: Path) 
 
 def test_the_study_that_init_writes_runs_as_its_readme_says(tmp_path: Path) -> None:
     made = streamllm(tmp_path, "init", "my study")
-    assert made.stdout.splitlines()[-1].startswith("next: cd 'my study', then streamllm run ")
+    said = made.stdout.splitlines()
+    assert said[-5] == "next: cd 'my study', then one after the other:"
     folder = tmp_path / "my study"
     lines = (folder / "README.md").read_text("utf-8").splitlines()
-    assert len(lines) <= 12
+    assert len(lines) <= 14
     commands = [line.partition(" #")[0].split()[1:] for line in lines if line.startswith("    streamllm ")]
-    assert len(commands) == 2
-    single, sweep = (streamllm(folder, *words) for words in commands)
-    assert single.returncode == sweep.returncode == 0, single.stderr + sweep.stderr
+    assert said[-4:] == [f"  streamllm {' '.join(words)}" for words in commands] + ["  python curve.py"]
+    single, sweep, others = (streamllm(folder, *words) for words in commands)
+    assert single.returncode == sweep.returncode == others.returncode == 0, single.stderr + sweep.stderr + others.stderr
     assert single.stderr.startswith("conf/ of this folder is searched before streamllm's\n")
     assert "written early [%]" in single.stdout
     assert "sweep: 3 points, 1 of them finished before\n" in sweep.stdout
     assert all("early" in json.loads(path.read_text()) for path in (folder / "outputs").glob("*/metrics.json"))
+    known = os.environ | {"PYTHONPATH": str(ROOT), "MPLBACKEND": "agg"}
+    subprocess.run([sys.executable, "-W", "error", "curve.py"], cwd=folder, env=known, check=True)
+    assert (folder / "curve.png").exists()
 
 
 def test_init_leaves_what_is_there(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def test_the_example_of_init_runs_as_written(environment: Path, empty: Path) -> 
     study = empty / "my-study"
     lines = (study / "README.md").read_text("utf-8").splitlines()
     commands = [line.partition(" #")[0].split()[1:] for line in lines if line.startswith("    streamllm ")]
-    single, sweep = (streamllm(environment, study, *words) for words in commands)
+    single, sweep, _ = (streamllm(environment, study, *words) for words in commands)
     assert "written early [%]" in single
     assert "sweep: 3 points, 1 of them finished before\n" in sweep
 

@@ -526,3 +526,30 @@ def test_given_tokens_that_say_nothing_are_a_forced_read() -> None:
 
     trace = translate(Blank(writes(1)), sentence(1), Decided(lambda state: Write((1,))))
     assert kinds(trace) == ["forced_read", "end", "write", "stop"]
+
+
+def test_a_policy_sees_the_source_that_was_read_and_none_that_is_to_come() -> None:
+    seen = []
+
+    def decide(state: State) -> Action:
+        seen.append((state.read, list(state.source)))
+        return WRITE if state.source and state.source[-1] == "s2" and state.written == 0 else READ
+
+    translate(FakeSession(writes(2)), sentence(3), Decided(decide))
+    assert seen == [(0, []), (1, ["s1"]), (2, ["s1", "s2"]), (2, ["s1", "s2"]), (3, ["s1", "s2", "s3"])]
+
+
+def test_a_policy_sees_the_source_that_arrives_live() -> None:
+    seen = []
+
+    def decide(state: State) -> Action:
+        seen.append(list(state.source))
+        return WRITE if state.source and not state.written else READ
+
+    list(stream(FakeSession(writes(1)), iter(["one", "two"]), decide))
+    assert seen == [[], ["one"], ["one"], ["one", "two"]]
+
+
+def test_the_source_of_a_state_takes_no_part_in_comparisons() -> None:
+    assert State(1, 0, False, source=["one"]) == State(1, 0, False)
+    assert "source=" not in repr(State(1, 0, False, source=["one"]))

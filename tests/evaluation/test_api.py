@@ -93,3 +93,23 @@ def test_an_object_may_describe_itself() -> None:
 
     assert describe(Named(1), "policy")["k"] == 1
     assert describe(Named(1), "policy") != describe(Named(2), "policy")
+
+
+@pytest.mark.parametrize(
+    ("policy", "dataset", "message"),
+    [
+        ("waitk", EXAMPLES, "policy is 'waitk'; give a policy object such as streamllm.WaitK"),
+        (st.WaitK, EXAMPLES, "policy is the class WaitK; give an object of it"),
+        (st.WaitK(1), "sample", "dataset is 'sample'; give a data set such as streamllm.Sample"),
+    ],
+)
+def test_a_name_in_place_of_an_object_is_refused_before_anything_is_loaded(
+    policy: Any, dataset: Any, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        st.evaluate("no/such/model", policy, dataset, root=tmp_path)
+
+
+def test_a_loaded_model_is_refused_with_what_to_give_instead(model: Any, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="give the path or a ModelConfig"):
+        st.evaluate(model, st.WaitK(1), EXAMPLES, root=tmp_path)

@@ -313,6 +313,19 @@ def test_panels_of_many_policies_fill_rows():
     assert len(quality_latency_panels(many(14), columns=4)) == 13
 
 
+def test_lines_of_different_data_are_drawn_with_a_warning():
+    names = ["news", "news", "news", "talks", "talks", "talks"]
+    with pytest.warns(UserWarning, match=r"different dataset.name \(.*hold_n: talks.*waitk: news\), so they do not"):
+        quality_latency(RUNS.assign(**{"dataset.name": names}))
+    with pytest.warns(UserWarning, match="different sentences"):
+        quality_latency_panels(RUNS.assign(sentences=[180, 180, 180, 6, 6, 6]))
+
+
+def test_lines_that_are_data_sets_need_no_warning():
+    rows = RUNS[RUNS["policy._target_"].str.contains("waitk")]
+    quality_latency(rows.assign(**{"dataset.name": list("abc"), "sentences": [1, 2, 3]}), by="dataset.name")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

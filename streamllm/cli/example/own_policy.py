@@ -16,13 +16,9 @@ class Clauses:
             raise ValueError(f"patience is {self.patience}; it is a number of units, at least 1")
 
     def start(self, example: Example) -> Decide:
-        units = example.source.split()
-
         def decide(state: State) -> Action:
             ahead = state.read - state.written
-            at_clause_end = 0 < state.read <= len(units) and units[state.read - 1].endswith((",", ";", ":", "."))
-            if state.source_done or ahead >= self.patience or (at_clause_end and ahead > 0):
-                return WRITE
-            return READ
+            at_clause_end = ahead > 0 and state.source[-1].endswith((",", ";", ":", "."))
+            return WRITE if at_clause_end or ahead >= self.patience else READ
 
         return decide
