@@ -4,6 +4,7 @@ Hydra is imported only where there are overrides."""
 
 import argparse
 import contextlib
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -25,11 +26,25 @@ class Parser(argparse.ArgumentParser):
 def one_line_errors() -> Iterator[None]:
     """What wrong input raises ends the program with one line, Ctrl-C with none."""
     try:
-        yield
+        with for_whoever_reads():
+            yield
     except (ValueError, OSError, ImportError, RunInUse) as error:
         sys.exit(f"error: {' '.join(str(error).split())}")
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+@contextlib.contextmanager
+def for_whoever_reads() -> Iterator[None]:
+    """End without a word where whoever reads the output has had enough, as ``head`` does."""
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the end of Python
+        sys.exit(1)
 
 
 def composed(words: Sequence[str], config: str = "run") -> "DictConfig":

@@ -11,7 +11,8 @@ from typing import Any
 from streamllm.cli.arguments import Parser, one_line_errors
 from streamllm.metrics.scores import REPORT, Score, scores
 from streamllm.runs.compare import SEED, Difference, paired_test
-from streamllm.runs.folder import RunFolder
+from streamllm.runs.folder import CONFIG, RunFolder
+from streamllm.runs.load import runs_in
 from streamllm.runs.randomisation import NAME, TRIALS
 from streamllm.runs.scores import own_of_runs
 
@@ -20,8 +21,10 @@ def comparison(a: Path, b: Path, samples: int = 1000, seed: int = SEED, trials: 
     """A line for each score that both runs have: A, B, B - A and, where sentences can be drawn anew for it, the 95 %
     interval and the p-value.
 
-    Raises: as `paired_test`.
+    Raises: as `paired_test`; FileNotFoundError, ValueError: a path is no run.
     """
+    for path in (a, b):
+        _check_is_a_run(path)
     differences = paired_test(a, b, samples, seed, trials=trials)
     found = RunFolder(a).metrics(), RunFolder(b).metrics()
     rows = []
@@ -33,6 +36,14 @@ def comparison(a: Path, b: Path, samples: int = 1000, seed: int = SEED, trials: 
     lines = _aligned([row for row in rows if row])
     head = [f"A  {a}", f"B  {b}", f"{found[0].get('sentences', '?')} sentences; B - A [95 % interval], p by {NAME}"]
     return "\n".join([*head, *lines])
+
+
+def _check_is_a_run(path: Path) -> None:
+    if not path.is_dir():
+        raise FileNotFoundError(f"{path} {'is a file' if path.exists() else 'does not exist'}: give two run folders")
+    if not (path / CONFIG).exists() and (finished := runs_in(path)[0]):
+        examples = " ".join(str(run) for run in [*finished, Path("…")][:2])
+        raise ValueError(f"{path} holds runs, and is none: give two of them, as in streamllm compare {examples}")
 
 
 def _drawn(score: Score, found: Difference) -> list[str]:

@@ -29,9 +29,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 import streamllm
+from streamllm.cli.arguments import for_whoever_reads
 from streamllm.cli.conf import CONF
 from streamllm.cli.plugins import prepare, searched
-from streamllm.cli.targets import not_importable
+from streamllm.cli.targets import not_importable, taker_of
 from streamllm.extras import install
 from streamllm.runs.folder import RunInUse
 
@@ -73,6 +74,8 @@ def explained(main: Callable[[DictConfig], Returned]) -> Callable[[DictConfig], 
             return main(cfg)
         except KeyboardInterrupt:
             sys.exit(130)
+        except BrokenPipeError:
+            raise
         except Exception as error:
             cause = user_error(error)
             if cfg.debug:
@@ -93,7 +96,8 @@ def launch(main: Callable[[], Any], config: str = "run") -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print in its own words
     try:
         prepare()
-        main()
+        with for_whoever_reads():
+            main()
     except KeyboardInterrupt:
         print("interrupted: the same command goes on from here", file=sys.stderr)
         sys.exit(130)
@@ -188,7 +192,7 @@ def refusal(error: BaseException, config: str, words: list[str]) -> str:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         return _no_such_choice(error.missing_cfg_file, error.options or ())
     if isinstance(error, OverrideParseException):
-        return _not_readable(error.override, str(error))
+        return _not_readable(error.override, str(error), config)
     if found := SWEPT.match(str(error)):
         return _sweep_without_m(found[1] or found[2])
     if isinstance(error, OSError) and error.filename:  # Hydra's notes of a sweep
@@ -198,15 +202,26 @@ def refusal(error: BaseException, config: str, words: list[str]) -> str:
     return _one_line(error.__cause__ if error.__cause__ and not str(error) else error)  # of OmegaConf, wrapped
 
 
-def _not_readable(word: str, what: str) -> str:
+def _not_readable(word: str, what: str, config: str) -> str:
     """Hydra's grammar of values gives a meaning to signs such as = # , { and quotes."""
     if "=" not in word:
+        if meant := _choices_named(word):
+            return f"cannot read {word}: did you mean {' or '.join(meant)}?"
+        if config == "live":
+            return f"cannot read {word!r}: text comes from standard input: echo {shlex.quote(word)} | streamllm live"
         return f"cannot read {word}: an override is KEY=VALUE"
     lines = [line for line in what.splitlines() if line.strip("^ ") and not line.startswith(("See ", "Error parsing"))]
     why = lines[0].removeprefix(f"LexerNoViableAltException: {word}") if lines else ""
     quoted = _quoted(word)
     hint = f": if the value is a text, quote it: {quoted}" if quoted else ""
     return f"cannot read {word}" + (f" ({why})" if why else "") + hint
+
+
+def _choices_named(word: str) -> list[str]:
+    """What a word may be short for: ``policy=waitk`` for ``waitk``."""
+    if not re.fullmatch(r"[\w.-]+", word):
+        return []
+    return sorted({f"{path.parent.name}={word}" for folder in searched() for path in folder.glob(f"*/{word}.yaml")})
 
 
 def _sweep_without_m(word: str) -> str:
@@ -252,13 +267,25 @@ def _no_such_key(key: str, config: str, words: list[str]) -> str:
     parent, _, name = key.rpartition(".")
     node = OmegaConf.select(cfg, parent) if parent else cfg
     if not parent and key in usual:  # only policies have keys beside their group
-        return f"policy={choices.policy} has no {key}: leave out {key}, or policy={choices.policy}"
+        own = ", ".join(f"policy.{item}" for item in cfg.policy if not str(item).startswith("_"))
+        instead = f"; it has {own}" if own else f": leave out {key}, or policy={choices.policy}"
+        return f"policy={choices.policy} has no {key}{instead}"
     if not isinstance(node, DictConfig):
         return f"there is no key {key!r}: {parent} has no keys"
     names = {str(item) for item in node if not str(item).startswith("_")} - {"hydra"}
     names |= {group for group in choices if "/" not in group and not parent}
-    listed = ", ".join(f"{parent}.{item}" if parent else item for item in _close_first(name, names))
-    where = f"{parent}={choices[parent]} has no key" if choices.get(parent) else "there is no key"
+    group = choices.get(parent)
+    if group and (taker := taker_of(node.get("_target_"), name)):
+        return (
+            f"the YAML of {parent}={group} has no {name!r}, which {taker} takes: add {name} to the YAML, or give "
+            f"+{next((word for word in words if word.startswith(key + '=')), f'{key}=…')}"
+        )
+    first = f"{parent}." if parent else ""
+    close = [f"{first}{item}" for item in difflib.get_close_matches(name, sorted(names))]
+    listed = ", ".join(f"{first}{item}" for item in _close_first(name, names))
+    where = f"{parent}={group} has no key" if group else "there is no key"
+    if close:
+        return f"{where} {key!r}; did you mean {' or '.join(close)}? There are {listed}"
     return f"{where} {key!r}; " + (f"there are {listed}" if listed else "it has none")
 
 

@@ -4,6 +4,7 @@ A line is the first sentence of a YAML file's head comment, or of the docstring 
 imported for it."""
 
 import ast
+import difflib
 import importlib.util
 import re
 from collections.abc import Iterable, Sequence
@@ -21,6 +22,10 @@ GROUPS = {
     "prompts": "prompt",
     "paradigms": "paradigm",
     "trackers": "tracker",
+    "objectives": "objective",
+    "adapters": "adapter",
+    "optimizers": "optimizer",
+    "experiments": "experiment",
 }
 """What is listed, by the group of configurations that has it."""
 
@@ -56,7 +61,7 @@ def sentence_of(path: Path) -> str:
 
 def first_sentence(text: str) -> str:
     """The first sentence of a comment or docstring, with the paper that the rest of its paragraph names, if it has
-    none. A command ends it."""
+    none. A command ends it, also within a line."""
     paragraph: list[str] = []
     for line in map(str.strip, text.strip().splitlines()):
         if not line or line.startswith(("python ", "streamllm ")):
@@ -65,6 +70,7 @@ def first_sentence(text: str) -> str:
     whole = " ".join(paragraph)
     # A point in "et al.", "e.g." or a number ends no sentence.
     sentence, *rest = re.split(r"(?<!et al)(?<!e\.g)(?<!i\.e)(?:\.|:)(?= [A-Z(]|$)", whole, maxsplit=1)
+    sentence = sentence.partition(": streamllm ")[0]
     paper = PAPER.search(rest[0]) if rest and not PAPER.search(sentence) else None
     return f"{sentence} {paper[0]}" if paper else sentence
 
@@ -78,7 +84,10 @@ def docstring(target: str) -> str:
         return ""
     if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
         return ""
-    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    try:
+        tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    except SyntaxError:  # of somebody's own module, which is being written
+        return ""
     kinds = [node for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name]
     return ast.get_docstring(kinds[0]) or "" if kinds else ""
 
@@ -107,17 +116,31 @@ def command() -> None:
     parser = Parser(
         prog="streamllm list", description="What can be chosen, one line each, with the paper where there is one."
     )
-    parser.add_argument("kind", nargs="?", choices=list(GROUPS), help="everything, if left out")
+    parser.add_argument("kind", nargs="?", metavar="KIND", help=f"{', '.join(GROUPS)}; everything, if left out")
     given = parser.parse_args()
     with one_line_errors():
+        kind = given.kind and kind_of(given.kind)
         from streamllm.cli.plugins import searched  # takes Hydra, which --help does not need
 
         folders = searched()
-        if given.kind:
-            print(listing(given.kind, folders))
+        if kind:
+            print(listing(kind, folders))
             return
         parts = [f"{kind} ({group}=…)\n{_indented(listing(kind, folders))}" for kind, group in GROUPS.items()]
         print("\n\n".join(parts))
+
+
+def kind_of(word: str) -> str:
+    """The kind of `GROUPS` that a word means: its name, or that of its group.
+
+    Raises: ValueError: it is neither.
+    """
+    for kind, group in GROUPS.items():
+        if word in (kind, group):
+            return kind
+    close = difflib.get_close_matches(word, GROUPS)
+    hint = f"did you mean {' or '.join(close)}?" if close else f"accepted are {', '.join(GROUPS)}"
+    raise ValueError(f"there is no kind {word!r}; {hint}")
 
 
 def _indented(text: str) -> str:

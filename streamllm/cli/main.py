@@ -19,7 +19,7 @@ COMMANDS = {
     "distill": "make training data of a teacher's translations",
     "calibrate": "find the attention heads for policy=alignatt",
     "prompt": "the text of a model's prompt, and its tokens",
-    "list": "policies, metrics, models, data sets, prompts and paradigms",
+    "list": "policies, metrics, models, data sets, prompts, paradigms and more",
     "init": "write a small study of one's own, which works: streamllm init my-study",
 }
 COMPOSES_BY_ITSELF = ("prompt", "list", "score")

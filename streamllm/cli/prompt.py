@@ -4,6 +4,7 @@
 
 Model and prompt are those of `streamllm run`, with the same keys."""
 
+import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -66,6 +67,9 @@ def command() -> None:
     parser.add_argument("--show", default=EXAMPLE, metavar="SENTENCE", help="the sentence to read (%(default)s)")
     given = parser.parse_intermixed_args()
     with one_line_errors():
+        for word in given.overrides:
+            if "=" not in word and not word.startswith("~"):
+                raise ValueError(f"{word!r} is no override; a sentence is given by --show {shlex.quote(word)}")
         cfg = composed(given.overrides)
         model, prompt, dataset = (made(cfg[key]) for key in ("model", "prompt", "dataset"))
         print(shown(model.load(prompt, dataset.source_unit, dataset.target_unit), given.show))

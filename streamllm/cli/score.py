@@ -4,6 +4,7 @@ Also those of SimulEval's instances.log, which are printed and written nowhere b
 
 import json
 import logging
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,9 @@ from streamllm.files import write_atomically
 from streamllm.metrics.own import Metric, own_scores, own_values
 from streamllm.metrics.summary import summarise
 from streamllm.metrics.tokenised import tokenised_warning
-from streamllm.runs.folder import CONFIG
+from streamllm.runs.folder import CONFIG, INSTANCES
 from streamllm.runs.instances import is_speech, read_instances
-from streamllm.runs.load import read_config
+from streamllm.runs.load import read_config, runs_in
 from streamllm.runs.scores import own_of
 from streamllm.units import unit_of
 
@@ -78,6 +79,21 @@ def _own(config: dict[str, Any], words: Sequence[str]) -> list[Metric]:
     return list(made(whole.metrics).values())
 
 
+def _runs_of(path: Path) -> list[Path]:
+    """The finished runs in a folder of runs; any other path as it is.
+
+    Raises: FileNotFoundError: it holds no finished run, and no log of SimulEval.
+    """
+    if not path.is_dir() or (path / CONFIG).exists() or (path / INSTANCES).exists():
+        return [path]
+    finished, unfinished = runs_in(path)
+    for run in unfinished:
+        print(f"left out: {run} has not finished", file=sys.stderr)
+    if not finished:
+        raise FileNotFoundError(f"{path} holds no finished run, and no {INSTANCES} of SimulEval")
+    return finished
+
+
 def command() -> None:
     parser = Parser(
         prog="streamllm score",
@@ -86,7 +102,10 @@ def command() -> None:
         epilog="Own metrics: metric=[NAME] of conf/metric, as for streamllm run; none are given by metric=[].",
     )
     parser.add_argument(
-        "words", nargs="+", metavar="RUN", help="run folders; instances.log of SimulEval, or its folder"
+        "words",
+        nargs="+",
+        metavar="RUN",
+        help="run folders, or folders that hold runs; instances.log of SimulEval, or its folder",
     )
     parser.add_argument("--language", metavar="CODE", help="of the target, for SimulEval's logs: de, zh …")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the metrics there as JSON, too")
@@ -97,6 +116,7 @@ def command() -> None:
         if not paths:
             raise ValueError("no run is given: name run folders, or instances.log of SimulEval")
         found = {}
+        paths = [run for path in paths for run in _runs_of(path)]
         for path in paths:
             ours = (path / CONFIG).exists()
             text, found[str(path)] = score_run(path, overrides) if ours else score_log(path, given.language, overrides)

@@ -1,4 +1,4 @@
-"""What makes many runs of run.py one sweep: a model that stays loaded, one group in W&B, and a table at the end.
+"""What makes many runs of one command one sweep: a model that stays loaded, one group in W&B, and a table at the end.
 
 Invariant: a sweep leaves in the run folders what single runs leave there, and nothing else.
 """
@@ -155,7 +155,7 @@ def _point(config: DictConfig, job_return: JobReturn, skipped: bool) -> Point:
 
 def _one_line(error: Any) -> str:
     text = " ".join(str(error).split())
-    # Those that run.py has put into words stand for themselves.
+    # Those that the command has put into words stand for themselves.
     return text if isinstance(error, CompactHydraException) else f"{type(error).__name__}: {text}"
 
 

@@ -1,9 +1,11 @@
 """What is wrong with a ``_target_`` that cannot be imported, in words that name the file of whoever wrote it."""
 
 import difflib
+import inspect
 import re
 import sys
 import traceback
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
@@ -48,3 +50,15 @@ def _no_such_name(target: str, module: ModuleType, name: str) -> str:
     first = difflib.get_close_matches(name, own)
     listed = ", ".join(first + [key for key in own if key not in first]) or "nothing of its own"
     return f"_target_ is {target}, and {file} has {listed}, no {name}"
+
+
+def taker_of(target: str | None, name: str) -> str | None:
+    """The name of the class of a ``_target_``, if its constructor takes an argument ``name``."""
+    if target is None:
+        return None
+    module, _, short = target.rpartition(".")
+    try:
+        made = getattr(import_module(module), short)
+        return short if name in inspect.signature(made).parameters else None
+    except (ImportError, AttributeError, TypeError, ValueError):
+        return None

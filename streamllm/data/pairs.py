@@ -36,7 +36,7 @@ def to_examples(
     """
     numbers = range(len(pairs)) if numbers is None else numbers
     if not pairs:
-        raise ValueError(f"{places[0]} holds no sentences")
+        raise ValueError(f"no sentence pairs are left: {places[0]} holds no sentences, or none that was asked for")
     if not skip_empty:
         _refuse_blank(pairs, numbers, places, unit)
     if ids is None:

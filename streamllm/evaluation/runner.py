@@ -230,7 +230,9 @@ def evaluate(
 
 def _check_examples(examples: Sequence[Example]) -> None:
     if not examples:
-        raise ValueError("the data set has no examples: look at dataset.limit and at its files")
+        raise ValueError(
+            "no sentence pairs are left: the data set gave none; look at its files, and at the keys that select pairs"
+        )
     seen: set[str] = set()
     for example in examples:
         if example.id in seen:

@@ -15,7 +15,7 @@ from streamllm.metrics.scores import SENTENCES, Score, shown_on
 from streamllm.records import Trace
 from streamllm.runs.compare import intervals, sentence_table
 from streamllm.runs.folder import CONFIG, ENVIRONMENT, RunFolder
-from streamllm.runs.load import LAG_BOUNDS, flatten, load_runs, load_traces, read_config
+from streamllm.runs.load import LAG_BOUNDS, flatten, load_runs, load_traces, read_config, runs_in
 from streamllm.runs.naming import NOT_IN_DIGEST
 from streamllm.runs.scores import own_of
 from streamllm.units import split
@@ -136,14 +136,12 @@ def _find(paths: Sequence[str | os.PathLike[str]]) -> tuple["pandas.DataFrame", 
             RunFolder(path).metrics()  # raises for a run that has not finished
             wanted[path.resolve()] = None
             continue
-        inside = [run for run in sorted(path.iterdir()) if (run / CONFIG).exists() and not run.name.startswith(".")]
-        inside = [run for run in inside if not RunFolder(run).was_set_aside]
-        finished = [run for run in inside if RunFolder(run).finished]
+        finished, begun = runs_in(path)
         wanted |= dict.fromkeys(run.resolve() for run in finished)
-        unfinished |= dict.fromkeys(run for run in inside if run not in finished)
+        unfinished |= dict.fromkeys(begun)
         if not finished:
-            state = f"no finished run, and {len(inside)} unfinished" if inside else "no run"
-            raise FileNotFoundError(f"{path} holds {state}: give a folder with finished runs of run.py, or one of them")
+            state = f"no finished run, and {len(begun)} unfinished" if begun else "no run"
+            raise FileNotFoundError(f"{path} holds {state}: give a folder with finished runs of streamllm, or one run")
     loaded = {parent: load_runs(parent, set_aside=True) for parent in dict.fromkeys(run.parent for run in wanted)}
     if all(rows.empty for rows in loaded.values()):
         raise FileNotFoundError(f"no run of {', '.join(map(str, loaded))} can be read: look at the warnings")
@@ -153,7 +151,7 @@ def _find(paths: Sequence[str | os.PathLike[str]]) -> tuple["pandas.DataFrame", 
     )
     if "policy._target_" not in rows or (unknown := rows["policy._target_"].isna()).any():
         folder = rows["folder"][0] if "policy._target_" not in rows else rows["folder"][unknown].iloc[0]
-        raise RunError(f"{folder}/{CONFIG} does not tell the policy (policy._target_): give runs of run.py")
+        raise RunError(f"{folder}/{CONFIG} does not tell the policy (policy._target_): give runs of streamllm")
     order = ["policy._target_", *(key for key in ("dataset.name", "model.path") if key in rows), "laal"]
     return rows.sort_values(order, kind="stable", ignore_index=True), list(unfinished)
 

@@ -91,6 +91,14 @@ def load_runs(root: str | os.PathLike[str] = "outputs", set_aside: bool = False)
     return pandas.DataFrame(rows)
 
 
+def runs_in(folder: str | os.PathLike[str]) -> tuple[list[Path], list[Path]]:
+    """The runs in a folder, without those that were set aside: finished ones, and others."""
+    inside = [run for run in sorted(Path(folder).iterdir()) if (run / CONFIG).exists() and run.name[0] != "."]
+    inside = [run for run in inside if not StoredRun(run).was_set_aside]
+    finished = [run for run in inside if StoredRun(run).finished]
+    return finished, [run for run in inside if run not in finished]
+
+
 def read_config(run: str | os.PathLike[str]) -> dict[str, Any]:
     """The resolved configuration of a run folder."""
     import yaml

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def load_wandb_runs(project: str, filters: Mapping[str, Any] | None = None, *, api: Any = None) -> "pandas.DataFrame":
-    """One row for each finished run of run.py in a project of W&B, with the columns of `streamllm.runs.load.load_runs`;
+    """One row for each finished run in a project of W&B, with the columns of `streamllm.runs.load.load_runs`;
     ``folder`` is where the run was made. Of several runs with one configuration, the last is taken.
 
     Args:

@@ -1,5 +1,5 @@
 """LoRA and DoRA, by the layers of mlx-lm's own tuner. What is saved is mlx-lm's format: ``mlx_lm.load`` and
-``run.py model.adapter_path=…`` build the same model from it."""
+``model.adapter_path=…`` build the same model from it."""
 
 import json
 from collections.abc import Sequence

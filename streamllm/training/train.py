@@ -1,5 +1,5 @@
 """One training from data to a model folder, free of Hydra. What it leaves is ``model/`` in the run folder, which
-``run.py model.path=…`` takes as it is, or ``adapter/``, which ``run.py model.adapter_path=…`` does."""
+``model=folder model.path=…`` takes as it is, or ``adapter/``, which ``model.adapter_path=…`` does."""
 
 import hashlib
 import json
@@ -129,7 +129,7 @@ def train(
     if not isinstance(paradigm, Group | Interleaved):
         raise ValueError(
             f"paradigm is {type(paradigm).__name__}, which is a way of decoding: train with paradigm=group (or "
-            "interleaved), and give this one to run.py"
+            "interleaved), and give this one to streamllm run"
         )
     _check_weights(model, adapter)
     group = mx.distributed.init()

@@ -70,7 +70,7 @@ def test_a_run_keeps_what_was_typed_and_hydra_knows_the_command(tmp_path: Path) 
          """is 'k="1,3"'"""),
         ("k=range(1,3)", "k=range(1,3) is several values: add -m to run one after the other, as in streamllm run -m "
          "'k=range(1,3)';"),
-        ("waitk", "cannot read waitk: an override is KEY=VALUE"),
+        ("waitk", "cannot read waitk: did you mean policy=waitk?"),
     ],
 )  # fmt: skip
 def test_a_word_that_hydra_cannot_read_says_what_to_quote(tmp_path: Path, word: str, message: str) -> None:

@@ -9,7 +9,7 @@ import pytest
 from test_compare import make_run, sentences
 
 from streamllm.cli.arguments import composed
-from streamllm.cli.list import GROUPS, choices, first_sentence
+from streamllm.cli.list import GROUPS, choices, first_sentence, sentence_of
 from streamllm.cli.sweep import Point, table
 from streamllm.metrics.latency import METRICS as LATENCIES
 from streamllm.metrics.scores import described, own_score
@@ -86,10 +86,31 @@ def test_compare_shows_a_latency_that_is_new(
 
 
 def test_compare_refuses_what_is_no_run(monkeypatch: pytest.MonkeyPatch, worse: Path, tmp_path: Path):
-    assert "predictions.jsonl" in refused(monkeypatch, "compare", worse, tmp_path)
+    assert "predictions.jsonl" in refused(monkeypatch, "compare", worse, Path(__file__).parent)
+
+
+def test_compare_of_a_folder_of_runs_asks_for_two_of_them(
+    monkeypatch: pytest.MonkeyPatch, better: Path, worse: Path, tmp_path: Path
+):
+    assert better.parent == worse.parent
+    said = refused(monkeypatch, "compare", better.parent, better)
+    assert "holds runs, and is none: give two of them, as in streamllm compare " in said
+    assert "absent does not exist: give two run folders" in refused(monkeypatch, "compare", better, tmp_path / "absent")
 
 
 # --- score
+
+
+def test_score_of_a_folder_scores_every_finished_run_in_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], better: Path, worse: Path
+):
+    begun = worse.parent / "begun-0"
+    begun.mkdir()
+    (begun / "run.yaml").write_bytes((better / "run.yaml").read_bytes())
+    printed = call(monkeypatch, capsys, "score", better.parent)
+    assert sorted(line.partition(": ")[0] for line in printed.splitlines() if ": " in line) == sorted(
+        map(str, (better, worse))
+    )
 
 
 def test_score_writes_an_own_metric_of_a_run_that_is_over(
@@ -140,6 +161,7 @@ def test_score_of_speech_gives_no_atd_whose_rule_is_for_text(
     [
         (["k=3"], "no run is given"),
         (["absent"], "absent does not exist"),
+        (["{empty}"], "holds no finished run, and no instances.log"),
         (["{log}"], "add --language de"),
         (["{run}", "k=3"], "k=3 changes nothing"),
         (["{run}", "metric=absent"], "accepted are ter"),
@@ -151,7 +173,8 @@ def test_score_refuses_in_one_line(
     monkeypatch: pytest.MonkeyPatch, better: Path, tmp_path: Path, words: list[str], message: str
 ):
     (tmp_path / "broken.log").write_text('{"index": 0}\n')
-    places = {"log": better / INSTANCES, "run": better, "broken": tmp_path / "broken.log"}
+    places = {"log": better / INSTANCES, "run": better, "broken": tmp_path / "broken.log", "empty": tmp_path / "empty"}
+    (tmp_path / "empty").mkdir()
     assert message in refused(monkeypatch, "score", *(word.format(**places) for word in words))
 
 
@@ -166,6 +189,25 @@ def test_list_says_a_sentence_of_everything_that_can_be_chosen(
     names = {line.split()[0] for line in listed}
     assert set(choices(GROUPS[kind])) <= names
     assert all(len(line.split()) > 1 for line in listed)
+
+
+@pytest.mark.parametrize("word", ["policy", "objective", "experiment"])
+def test_list_takes_the_name_of_the_group_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], word: str
+):
+    kind = next(kind for kind, group in GROUPS.items() if group == word)
+    assert call(monkeypatch, capsys, "list", word) == call(monkeypatch, capsys, "list", kind)
+
+
+def test_list_of_another_word_offers_the_closest(monkeypatch: pytest.MonkeyPatch):
+    assert "there is no kind 'polices'; did you mean policies?" in refused(monkeypatch, "list", "polices")
+
+
+def test_a_module_that_cannot_be_read_does_not_spoil_the_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "unreadable.py").write_text("class A(:\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "own.yaml").write_text("_target_: unreadable.A\n")
+    assert sentence_of(tmp_path / "own.yaml") == ""
 
 
 def test_list_names_the_paper(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
@@ -239,6 +281,7 @@ def test_prompt_takes_the_overrides_of_run(monkeypatch: pytest.MonkeyPatch, caps
         ("prompt=chat", "has no chat template"),
         ("k=1,3", "k=1,3"),
         ("dataset=files", "dataset.source is missing"),
+        ("two dogs", "'two dogs' is no override; a sentence is given by --show 'two dogs'"),
     ],
 )
 def test_prompt_refuses_in_one_line(monkeypatch: pytest.MonkeyPatch, word: str, message: str):

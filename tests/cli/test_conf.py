@@ -137,8 +137,8 @@ def test_few_shot_prompt_continues_its_own_examples(name: str):
 @pytest.mark.parametrize("path", sorted((CONF / "experiment").glob("*.yaml")), ids=lambda path: path.stem)
 def test_experiment_names_its_command(path: Path):
     text = path.read_text("utf-8")
-    assert f"python run.py -m experiment={path.stem}" in text or f"experiment={path.stem}" in text
-    assert "python run.py" in text or "python train.py" in text
+    assert f"experiment={path.stem}" in text
+    assert "streamllm run" in text or "streamllm train" in text
 
 
 def test_hydra_leaves_no_files_of_its_own_beside_the_runs():
@@ -207,11 +207,13 @@ def test_interrupted_command_goes_on_and_ends_with_the_same_bytes(desk: Path):
         (["dataset=table", "dataset.path=absent.csv"], "absent.csv"),
         (
             ["dataset=files"],
-            "error: dataset.source is missing: add dataset.source=…, as in python run.py dataset=files",
+            "error: dataset.source is missing: add dataset.source=…, as in streamllm run dataset=files",
         ),
-        (["policy=oracle"], "policy.delays is missing: add policy.delays=…, as in python run.py policy=oracle"),
+        (["policy=oracle"], "policy.delays is missing: add policy.delays=…, as in streamllm run policy=oracle"),
+        (["waitk"], "error: cannot read waitk: did you mean policy=waitk?"),
+        (["policy=stride", "k=3"], "error: policy=stride has no k; it has policy.initial, policy.step"),
         (["policy=foo"], "error: policy=foo does not exist; accepted are alignatt, confidence, "),
-        (["polcy=waitk"], "error: there is no key 'polcy'; there are policy, arrival, "),
+        (["polcy=waitk"], "error: there is no key 'polcy'; did you mean policy? There are policy, arrival, "),
         (["policy.dept=1"], "error: policy=waitk has no key 'policy.dept'; there are policy.catchup, policy.k"),
         (["k.a=1"], "error: there is no key 'k.a': k has no keys"),
         (["k=[1"], "error: cannot read k=[1 (no viable alternative at input '[1')"),
@@ -276,13 +278,44 @@ def test_a_plugin_that_is_not_installed_is_named_with_its_extra(plugin: str, ext
     assert refusal(error, "run", []) == expected
 
 
-def test_live_says_in_one_line_what_is_missing():
-    command = [sys.executable, "-m", "streamllm", "live", "policy=oracle"]
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("policy=oracle", "error: policy.delays is missing"),
+        (
+            "hello you",
+            "error: cannot read 'hello you': text comes from standard input: echo 'hello you' | streamllm live",
+        ),
+        ("show_src=true", "error: there is no key 'show_src'; did you mean show_source? There are show_source, arr"),
+    ],
+)
+def test_live_says_in_one_line_what_is_wrong(word: str, message: str):
+    command = [sys.executable, "-m", "streamllm", "live", word]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, input="")
     assert done.returncode == 1
-    assert done.stderr.startswith("error: policy.delays is missing")
+    assert done.stderr.startswith(message)
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_key_that_the_class_takes_and_the_yaml_lacks_is_added_to_the_yaml(desk: Path):
+    (desk / "conf" / "dataset").mkdir()
+    own = "_target_: streamllm.data.table.Table\npath: a.csv\nsource_language: en\ntarget_language: de\n"
+    (desk / "conf" / "dataset" / "mine.yaml").write_text(own)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "streamllm", "run", "dataset=mine", "dataset.shuffle=true"]
+    done = subprocess.run(command, cwd=desk, env=environment, capture_output=True, text=True)
+    assert done.stderr.splitlines()[-1].startswith(
+        "error: the YAML of dataset=mine has no 'shuffle', which Table takes: "
+        "add shuffle to the YAML, or give +dataset.shuffle=true"
+    )
+
+
+def test_a_reader_that_has_had_enough_ends_the_help_without_a_word():
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    script = '"$0" -m streamllm run --help | head -n 1'
+    done = subprocess.run(["bash", "-c", script, sys.executable], env=environment, capture_output=True, text=True)
+    assert (len(done.stdout.splitlines()), done.stderr) == (1, "")
 
 
 def test_a_label_of_a_study_can_be_added(desk: Path):
