@@ -53,7 +53,7 @@ class Team:
 
 
 class _Workers:
-    """Threads that stay, since MLX keeps something of each that has computed. They end with the process."""
+    """Threads that stay: for each that has computed, MLX starts one of its own, which never ends. They end with the process."""
 
     def __init__(self) -> None:
         self._idle: list[SimpleQueue[Callable[[], None] | None]] = []

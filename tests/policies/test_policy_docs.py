@@ -33,8 +33,8 @@ def block(language: str, containing: str) -> str:
 
 
 def commands(text: str) -> list[list[str]]:
-    """The overrides of each ``python run.py`` in a text."""
-    return [shlex.split(line) for line in re.findall(r"python run\.py ([^`\n]*)", text)]
+    """The overrides of each ``streamllm run`` in a text."""
+    return [shlex.split(line) for line in re.findall(r"streamllm run ([^`\n]*)", text)]
 
 
 def test_the_table_has_all_policies_that_the_package_exports() -> None:
