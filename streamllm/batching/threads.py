@@ -53,7 +53,8 @@ class Team:
 
 
 class _Workers:
-    """Threads that stay: for each that has computed, MLX starts one of its own, which never ends. They end with the process."""
+    """Threads that stay until the process ends: for each that has computed, MLX starts one of its own, which never
+    ends."""
 
     def __init__(self) -> None:
         self._idle: list[SimpleQueue[Callable[[], None] | None]] = []

@@ -4,11 +4,11 @@ Hydra is imported only where there are overrides."""
 
 import argparse
 import contextlib
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from streamllm.cli.reader import for_whoever_reads
 from streamllm.runs.folder import RunInUse
 
 if TYPE_CHECKING:
@@ -32,19 +32,6 @@ def one_line_errors() -> Iterator[None]:
         sys.exit(f"error: {' '.join(str(error).split())}")
     except KeyboardInterrupt:
         sys.exit(130)
-
-
-@contextlib.contextmanager
-def for_whoever_reads() -> Iterator[None]:
-    """End without a word where whoever reads the output has had enough, as ``head`` does."""
-    try:
-        try:
-            yield
-        finally:
-            sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the end of Python
-        sys.exit(1)
 
 
 def composed(words: Sequence[str], config: str = "run") -> "DictConfig":

@@ -28,10 +28,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-import streamllm
-from streamllm.cli.arguments import for_whoever_reads
-from streamllm.cli.conf import CONF
+from streamllm.cli.conf import CONF, PACKAGE
 from streamllm.cli.plugins import prepare, searched
+from streamllm.cli.reader import for_whoever_reads
 from streamllm.cli.targets import not_importable, taker_of
 from streamllm.extras import install
 from streamllm.runs.folder import RunInUse
@@ -166,7 +165,7 @@ def _one_line(error: BaseException) -> str:
 
 
 def _is_ours(file: str) -> bool:
-    return Path(file).is_relative_to(Path(streamllm.__file__).parent)
+    return Path(file).is_relative_to(PACKAGE)
 
 
 def _missing_value(key: str) -> str:

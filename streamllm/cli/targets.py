@@ -23,13 +23,11 @@ def not_importable(error: BaseException) -> str | None:
         return f"_target_ is {target}, and {cause.filename} cannot be read: {cause.msg} (line {cause.lineno})"
     module, _, name = target.rpartition(".")
     loaded = sys.modules.get(module)
-    absent = isinstance(cause, ModuleNotFoundError) and target.startswith(cause.name or "?")
+    absent = cause.name if isinstance(cause, ModuleNotFoundError) and target.startswith(cause.name or "?") else None
     if loaded is not None and (absent or isinstance(cause, AttributeError)):
         return _no_such_name(target, loaded, name)
     if absent:
-        return (
-            f"_target_ is {target}, and there is no module {cause.name}: put {_file(cause.name)} here, or mend the name"
-        )
+        return f"_target_ is {target}, and there is no module {absent}: put {_file(absent)} here, or mend the name"
     if cause is None:
         return None
     frames = [frame for frame in traceback.extract_tb(cause.__traceback__) if Path(frame.filename).exists()]
@@ -37,14 +35,14 @@ def not_importable(error: BaseException) -> str | None:
     return f"_target_ is {target}, and {module} cannot be imported: {type(cause).__name__}: {cause}{place}"
 
 
-def _file(module: str | None) -> str:
-    return f"{(module or '').replace('.', '/')}.py"
+def _file(module: str) -> str:
+    return f"{module.replace('.', '/')}.py"
 
 
 def _no_such_name(target: str, module: ModuleType, name: str) -> str:
     if module.__name__.partition(".")[0] in sys.stdlib_module_names:
-        own = _file(module.__name__)
-        return f"_target_ is {target}, and {module.__name__} is a module of Python's own: give {own} another name"
+        taken = _file(module.__name__)
+        return f"_target_ is {target}, and {module.__name__} is a module of Python's own: give {taken} another name"
     file = Path(module.__file__).name if module.__file__ else module.__name__
     own = [key for key, value in vars(module).items() if getattr(value, "__module__", None) == module.__name__]
     first = difflib.get_close_matches(name, own)
