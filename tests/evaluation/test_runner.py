@@ -387,7 +387,7 @@ def test_data_is_loaded_before_the_model(tmp_path: Path):
 
 
 def test_empty_data_set_is_refused(tmp_path: Path):
-    with pytest.raises(ValueError, match="no examples"):
+    with pytest.raises(ValueError, match="no sentence pairs are left"):
         run(tmp_path / "run-1", never, examples=[])
 
 
