@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from streamllm.engine.loop import translate
+from streamllm.engine.positions import Positions
 from streamllm.evaluation.runner import Translate, evaluate
 from streamllm.policies import WaitK
 from streamllm.records import Emission, Example, Trace
@@ -47,6 +48,7 @@ class ShoutingModel:
 
     loaded = False
     opened = 0
+    positions = Positions("rotary", None)
 
     def load(self, prompt: Any, source_unit: str, target_unit: str, paradigm: Any = None) -> Any:
         self.loaded = True

@@ -5,7 +5,7 @@ Invariant: a sentence's trace, but for its times, does not depend on the sentenc
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 
 from streamllm.batching.coroutines import Clock, Task, run_all
 from streamllm.batching.pool import Pool
@@ -66,7 +66,7 @@ def in_sessions(
     translate_one: TranslateOne,
     batch_size: int | None = 1,
     seed: int = 0,
-) -> Iterator[Trace]:
+) -> Generator[Trace, None, None]:
     """As `translate_many`, each example by a call of ``translate_one`` with a session of its own."""
     asked = "" if batch_size is None else f"batch_size is {batch_size}, but "
     batch_size = batch_size_of(batch_size)

@@ -3,7 +3,8 @@ nothing lies behind it; of rotary positions a warning, since the model was not t
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 
 from streamllm.engine.limits import LONGEST_UNIT, Limits
 from streamllm.engine.positions import PositionError
@@ -56,14 +57,17 @@ def check_examples(model: StreamingModel, examples: Sequence[Example], limits: L
     )
 
 
-def noticing(model: StreamingModel, traces: Iterator[Trace]) -> Iterator[Trace]:
+def noticing(model: StreamingModel, traces: Generator[Trace, None, None]) -> Generator[Trace, None, None]:
     """The traces; when all have come, a warning if rotary positions were passed in writing."""
+    if model.positions.limit is None or model.positions.kind != "rotary":
+        yield from traces
+        return
     passed = []
-    for trace in traces:
-        passed.append(ends(model, int(trace.stats["source_tokens"]), int(trace.stats["target_tokens"])))
-        yield trace
-    if model.positions.kind == "rotary":
-        _warn(model, passed)
+    with closing(traces):  # who stops this one stops those who translate
+        for trace in traces:
+            passed.append(ends(model, int(trace.stats["source_tokens"]), int(trace.stats["target_tokens"])))
+            yield trace
+    _warn(model, passed)
 
 
 def source_tokens(model: StreamingModel, example: Example) -> int:
