@@ -195,13 +195,13 @@ def ways_of(trainer: Trainer) -> dict[str, Callable[[], Any]]:
 def take(trainer: Trainer, work: Sequence[Work]) -> tuple[float, float]:
     """Seconds of wall and of CPU time for a step on each batch. What is learned is undone, so that all variants compute
     with the same weights."""
-    weights = trainer.model.trainable_parameters()
+    weights = trainer.masters.weights
     state = tree_map(lambda leaf: leaf, trainer.optimizer.state)
     wall, cpu = time.perf_counter(), time.process_time()
     for one in work:
         trainer.train_step([one])
     times = time.perf_counter() - wall, time.process_time() - cpu
-    trainer.model.update(weights)
+    trainer.masters.set(weights)
     trainer.optimizer.state = state
     return times
 

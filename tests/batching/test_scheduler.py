@@ -238,6 +238,7 @@ def test_an_endless_word_is_cut_in_a_batch_as_alone(tokenizer: Any, policy: Poli
         assert limit <= trace.stats["target_tokens"] < limit + 64  # after which a unit is cut
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("policy", [WaitK(3), Full(), bounded(RALCP(3, 0.6, 2), 3)], ids=["waitk", "full", "ralcp"])
 def test_the_bundled_model_translates_the_same_in_a_batch(policy: Policy) -> None:
     model = ModelConfig("bundled:tiny-en-de").load()
@@ -439,6 +440,7 @@ def three_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("streamllm.batching.scheduler.threads_for", lambda sentences: 3)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("policy", [WaitK(2), Full(), LocalAgreement(), RALCP(2, 0.6), Confidence(0.5)])
 def test_threads_give_the_traces_of_one(three_threads: None, tokenizer: Any, policy: Policy) -> None:
     sentences = [" ".join(SENTENCES[j % 7] for j in range(i, i + 1 + i % 3)) for i in range(24)]

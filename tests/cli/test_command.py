@@ -129,6 +129,7 @@ def test_an_extra_is_installed_into_the_checkout_or_the_package(tmp_path: Path) 
 # init
 
 
+@pytest.mark.long
 def test_the_study_that_init_writes_runs_as_its_readme_says(tmp_path: Path) -> None:
     made = streamllm(tmp_path, "init", "my study")
     said = made.stdout.splitlines()

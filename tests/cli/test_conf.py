@@ -39,7 +39,7 @@ READS_A_RUN = "policy/replay"  # cannot be made without one: see test_bundled.py
 def choices(*groups: str) -> list[str]:
     """The files of some groups as ``group/name``, without experiments of train.py."""
     paths = [path for group in groups for path in sorted((CONF / group).glob("*.yaml"))]
-    return [f"{path.parent.name}/{path.stem}" for path in paths if "python train.py" not in path.read_text("utf-8")]
+    return [f"{path.parent.name}/{path.stem}" for path in paths if "streamllm train" not in path.read_text("utf-8")]
 
 
 def composed(*overrides: str) -> DictConfig:

@@ -64,6 +64,7 @@ def run(folder: Path, *arguments: str, stop_after: int | None = None) -> subproc
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "launcher", [pytest.param(name, marks=pytest.mark.slow if name == "ray" else ()) for name in LAUNCHERS]
 )
@@ -99,6 +100,7 @@ def test_sweep_skips_what_is_there_and_outlives_a_point_that_fails(tmp_path: Pat
     assert {load["STREAMLLM_THREADS"] for load in loads} == {None if launcher == "basic" else "1"}
 
 
+@pytest.mark.long
 def test_interrupted_sweep_goes_on_with_the_same_command(tmp_path: Path) -> None:
     stopped = run(tmp_path, "-m", "k=1,2", stop_after=4)  # three sentences of the first point, one of the second
     assert stopped.returncode == 130
@@ -114,6 +116,7 @@ def test_interrupted_sweep_goes_on_with_the_same_command(tmp_path: Path) -> None
     assert (tmp_path / second.split()[-1] / PREDICTIONS).read_bytes() == straight.read_bytes()
 
 
+@pytest.mark.long
 def test_tuning_keeps_the_budget_and_tries_nothing_twice(tmp_path: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="pip install -e '.[sweeps]'")
     command = [sys.executable, str(ROOT / "run.py"), "-m", "experiment=tune_threshold", "hydra.sweeper.n_trials=5"]

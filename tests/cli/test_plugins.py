@@ -62,6 +62,7 @@ def test_the_working_folder_wins_over_ours_and_says_so_of_a_whole_program(tmp_pa
     )
 
 
+@pytest.mark.long
 def test_launchers_processes_find_the_modules_too(tmp_path: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="pip install -e '.[sweeps]'")
     words = ["run", "-m", "policy=patient", "policy.k=2,3", *FEW, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]

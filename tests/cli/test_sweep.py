@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
 from conftest import ROOT
 
 from streamllm.cli import loaded_once
@@ -90,11 +91,13 @@ def shouting_sweep(tmp_path: Path, *words: str) -> list[str | None]:
     return [read_config(path.parent)["tracker"]["group"] for path in tmp_path.glob("outputs/*/run.yaml")]
 
 
+@pytest.mark.long
 def test_points_of_a_sweep_are_one_group(tmp_path: Path) -> None:
     group = "k=1,3 model=shouting dataset.limit=1"
     assert shouting_sweep(tmp_path, "k=1,3") == [group, group]
 
 
+@pytest.mark.long
 def test_group_that_was_given_stays(tmp_path: Path) -> None:
     assert shouting_sweep(tmp_path, "k=1", "tracker.group=mine") == ["mine"]
 

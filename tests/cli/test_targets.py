@@ -58,6 +58,7 @@ def test_a_mistake_without_a_line_of_the_user_is_told_by_the_last_line(tmp_path:
     assert "site-packages" in said
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

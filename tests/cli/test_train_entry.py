@@ -44,6 +44,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.long
 def test_a_new_model_is_trained_and_can_be_run(folder: Path) -> None:
     done = train(folder)
     assert done.returncode == 0, done.stderr
@@ -64,6 +65,7 @@ def test_a_new_model_is_trained_and_can_be_run(folder: Path) -> None:
     assert "BLEU" in ran.stdout
 
 
+@pytest.mark.long
 def test_an_adapter_is_trained_and_can_be_run(folder: Path) -> None:
     start = ["model=tiny-en-de", "adapter=lora", "training.epochs=1", "score.sentences=0", "tracker=none", "name=lora"]
     done = train(folder, start=start)
@@ -75,6 +77,7 @@ def test_an_adapter_is_trained_and_can_be_run(folder: Path) -> None:
     assert "BLEU" in ran.stdout
 
 
+@pytest.mark.long
 def test_an_objective_of_ones_own_is_one_file_and_one_yaml(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The one of docs/training.md, as printed."""
     page = (ROOT / "docs" / "training.md").read_text(encoding="utf-8").split("## An objective of your own")[1]
@@ -98,6 +101,7 @@ def test_an_objective_of_ones_own_is_one_file_and_one_yaml(folder: Path, monkeyp
     assert losses[2][0] < losses[0][0]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("overrides", "says"),
     [

@@ -238,6 +238,7 @@ def cases(**fixed: st.SearchStrategy[Any]) -> st.SearchStrategy[Case]:
     return st.builds(Case, **(usual | fixed))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", PARADIGMS)
 @settings(max_examples=EXAMPLES * 3 // 10)
 @given(data=st.data())
@@ -256,6 +257,7 @@ def windows(kv_bits: st.SearchStrategy[int | None]) -> st.SearchStrategy[Retenti
     )
 
 
+@pytest.mark.long
 @settings(max_examples=EXAMPLES * 3 // 10)
 @given(case=cases(kind=st.just("group"), retention=windows(st.sampled_from([None, None, 8]))))
 def test_a_session_with_windows_and_quantised_caches_does_what_one_from_scratch_does(
@@ -264,6 +266,7 @@ def test_a_session_with_windows_and_quantised_caches_does_what_one_from_scratch_
     alone(case, tokenizer)
 
 
+@pytest.mark.long
 @settings(max_examples=EXAMPLES // 10)
 @given(
     sentences=st.lists(cases(kind=st.just("group")), min_size=3, max_size=6),

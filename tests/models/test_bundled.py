@@ -32,7 +32,7 @@ def test_the_model_is_small_enough_to_come_along(model: StreamingModel) -> None:
 
 def test_the_model_card_says_how_it_was_made() -> None:
     card = (FOLDER / "README.md").read_text(encoding="utf-8")
-    for word in ("Data", "Command", "Seed", "Hardware", "BLEU", "Multi30k", "python train.py experiment=tiny_en_de"):
+    for word in ("Data", "Command", "Seed", "Hardware", "BLEU", "Multi30k", "streamllm train experiment=tiny_en_de"):
         assert word in card
 
 
@@ -59,6 +59,7 @@ def test_the_package_names_its_blas() -> None:
     assert Path(streamllm.__file__).exists()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("policy", [WaitK(2), Full(), AlignAtt(2), LocalAgreement(2, step=2)])
 def test_a_replayed_run_writes_the_same(model: StreamingModel, policy: Policy, tmp_path: Path) -> None:
     examples = Sample(limit=6).load()

@@ -202,6 +202,7 @@ def test_points_are_labelled_by_their_setting_the_key_standing_once():
     assert {"k=1", "3", "5"} <= set(notes(quality_latency(RUNS, points=True)))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(3))
 def test_no_label_of_fifteen_crowded_policies_covers_another(seed: int):
     runs = many(15, seed)

@@ -87,6 +87,7 @@ def test_the_example_s_yaml_makes_it(example: ModuleType, tmp_path: Path) -> Non
         assert instantiate(compose("run", ["policy=steady", "policy.n=3"]).policy) == example.Steady(3)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_example_s_three_files_break_no_test(tmp_path: Path) -> None:
     """In a copy of the project: the tests that go through all policies, and those of the example itself."""

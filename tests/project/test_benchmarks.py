@@ -119,13 +119,13 @@ def test_every_way_to_take_a_step_learns_the_same(script: Any, tmp_path: Path):
     data = TrainingData(PAIRS, model.prompt, DataConfig(batch_tokens=120), seed=0)
     trainer = bench.Trainer(model.model, data, [], bench.TrainingConfig(dropout=0.0), tmp_path)
     work = data.epoch(0)[:2]
-    before = dict(tree_flatten(model.model.parameters()))
+    before, weights = dict(tree_flatten(model.model.parameters())), trainer.masters.weights
     untrained = tree_map(lambda leaf: leaf, trainer.optimizer.state)
 
     def steps() -> list[tuple[float, float]]:
         """Losses and gradients of two steps; what they learn is forgotten."""
         found = [trainer.train_step([one]) for one in work]
-        trainer.model.load_weights(list(before.items()))
+        trainer.masters.set(weights)
         trainer.optimizer.state = tree_map(lambda leaf: leaf, untrained)
         return found
 

@@ -238,6 +238,7 @@ def test_run_that_w_and_b_does_not_take_is_recorded_offline(
     assert any(item.key == "bleu" for summary in summaries for item in summary.update)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("last", ["summary", "table"])
 def test_network_that_goes_away_during_a_run_does_not_hold_it(
     service: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture, last: str
@@ -358,6 +359,7 @@ def command_of_agent(template: Sequence[str], parameters: dict[str, Any]) -> lis
     return words
 
 
+@pytest.mark.long
 def test_sweep_of_w_and_b_runs_a_point_and_reports_it(tmp_path: Path):
     """Twice: the second time the folder is there, and the sweep still gets its result."""
     (tmp_path / "conf" / "model").mkdir(parents=True)

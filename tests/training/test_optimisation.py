@@ -172,6 +172,7 @@ def stop_at(step: int) -> Callable[[dict[str, Any]], None]:
     return track
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_an_optimizer_learns_and_resumes_bit_for_bit(name: str, tmp_path: Path) -> None:
     def train(folder: str, **options: Any) -> dict[str, np.ndarray]:

@@ -302,6 +302,7 @@ def loss_curve(folder: Path) -> list[dict]:
     return [{k: v for k, v in line.items() if k not in ("tokens_per_second", "peak_memory_gb")} for line in lines]
 
 
+@pytest.mark.long
 def test_a_killed_training_goes_on_bit_for_bit(model: StreamingModel, tmp_path: Path) -> None:
     assert train_in_process(tmp_path / "straight") == 0
     late = PLAIN.replace("checkpoint_every=1", "checkpoint_every=9")
@@ -315,6 +316,7 @@ def test_a_killed_training_goes_on_bit_for_bit(model: StreamingModel, tmp_path: 
     assert all(mx.array_equal(straight[name], killed[name]).item() for name in straight)
 
 
+@pytest.mark.long
 def test_a_killed_training_of_an_adapter_on_a_stream_goes_on_bit_for_bit(model: StreamingModel, tmp_path: Path) -> None:
     """With accumulated and recomputed gradients, and dropout everywhere."""
     assert train_in_process(tmp_path / "straight", setup=EVERYTHING) == 0
@@ -359,6 +361,7 @@ def ring_script(folder: Path, change: str = "") -> Path:
     return script
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_two_processes_learn_what_one_learns_from_the_double_batch(tmp_path: Path) -> None:
     """Gradients of two processes, by MLX's ring on this machine, against one process with all rows.
@@ -374,6 +377,7 @@ def test_two_processes_learn_what_one_learns_from_the_double_batch(tmp_path: Pat
         np.testing.assert_allclose(np.array(two[name]), np.array(weights), atol=1e-4, err_msg=name)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_process_whose_partner_was_killed_says_so_and_ends(tmp_path: Path, victim: int) -> None:
