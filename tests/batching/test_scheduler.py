@@ -190,6 +190,7 @@ def test_traces_do_not_depend_on_the_batch_size(
     compare(model, examples_of(sentences), policy, batch_size)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "policy",
     [
@@ -225,6 +226,7 @@ def test_policies_that_know_their_delays_write_the_same_in_a_batch(tokenizer: An
     assert compare(streaming(tokenizer, 2, 5.0), examples_of(SENTENCES), policy, 4) >= len(SENTENCES) - 2
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("policy", [WaitK(1), LocalAgreement()], ids=["waitk", "local_agreement"])
 def test_an_endless_word_is_cut_in_a_batch_as_alone(tokenizer: Any, policy: Policy) -> None:
     letters = mx.array([0.0 if text.isalpha() else -1e9 for text in tiny.token_bytes(tokenizer)])

@@ -450,6 +450,7 @@ def check_constant(measured: list[tuple[int, int, int]], slack: int) -> None:
     assert python[-1] - python[0] < slack, python
 
 
+@pytest.mark.long
 def test_a_live_stream_without_end_does_not_grow(tokenizer: Any) -> None:
     check_constant(endless_stream(tokenizer, WaitK(2), words=400, from_word=200), slack=200_000)
 

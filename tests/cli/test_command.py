@@ -49,6 +49,7 @@ def test_an_unknown_command_is_one_line(tmp_path: Path, words: list[str], messag
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.long
 def test_a_run_keeps_what_was_typed_and_hydra_knows_the_command(tmp_path: Path) -> None:
     typed = ["run", "policy=waitk", "k=2", "tracker=none", "dataset.limit=1"]
     assert streamllm(tmp_path, *typed).returncode == 0

@@ -185,6 +185,7 @@ def test_sweep_lands_where_single_runs_do(desk: Path):
     assert len(list(outputs.glob("sample-waitk-*"))) == 2
 
 
+@pytest.mark.long
 def test_interrupted_command_goes_on_and_ends_with_the_same_bytes(desk: Path):
     stopped = run(desk, "output.root=stopped", stop_after=2)
     assert stopped.returncode == 130
@@ -322,6 +323,7 @@ def test_a_label_of_a_study_can_be_added(desk: Path):
     assert run(desk, "+study=mine").returncode == 0
 
 
+@pytest.mark.long
 def test_a_preset_that_sweeps_says_so_without_m(desk: Path):
     single = run(desk, "experiment=waitk_curve")
     assert single.returncode == 0, single.stderr

@@ -126,7 +126,7 @@ GIVEN = {"tiny_en_de_on": ["model.path=outputs/mine/model"]}
 
 
 @pytest.mark.parametrize("name", [path.stem for path in sorted((ROOT / "conf" / "experiment").glob("*.yaml"))
-                                  if "python train.py" in path.read_text(encoding="utf-8")])  # fmt: skip
+                                  if "streamllm train" in path.read_text(encoding="utf-8")])  # fmt: skip
 def test_every_training_preset_composes_and_makes_what_it_names(name: str) -> None:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = compose("train", [f"experiment={name}", *GIVEN.get(name, [])])

@@ -380,6 +380,7 @@ def test_a_model_of_the_hub_counts_by_what_was_downloaded_last(bench: Bench, mon
         assert ModelConfig("some/model").contents() == there.contents() != {}
 
 
+@pytest.mark.long
 def test_the_command_says_in_one_line_what_has_changed_and_runs_anew_when_told(bench: Bench) -> None:
     def command(*words: str) -> subprocess.CompletedProcess[str]:
         data = [f"dataset.source={bench.folder / 'val.en'}", f"dataset.target={bench.target}"]

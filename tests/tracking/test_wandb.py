@@ -92,6 +92,7 @@ def sent(tmp_path_factory: pytest.TempPathFactory) -> Sent:
     return Sent(root, server.runs, synced)
 
 
+@pytest.mark.long
 def test_killed_offline_run_can_be_read(sent: Sent):
     records = wandb_records(sent.root, "killed")
     steps = [record.history for record in records if record.HasField("history")]
@@ -218,6 +219,7 @@ def test_online_run_arrives(service: pytest.MonkeyPatch, tmp_path: Path):
     assert list(tmp_path.glob("wandb/run-*-1"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("refusal", ["wrong key", "no answer", "no network"])
 def test_run_that_w_and_b_does_not_take_is_recorded_offline(
     service: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture, refusal: str
@@ -285,6 +287,7 @@ for name in ("given-up", "next"):
 """
 
 
+@pytest.mark.long
 def test_a_process_of_w_and_b_that_never_answers_is_given_up_and_the_next_run_has_another(tmp_path: Path):
     code = [sys.executable, "-c", SILENT, str(tmp_path)]
     done = subprocess.run(code, cwd=tmp_path, env=clean(tmp_path), capture_output=True, text=True, timeout=120)

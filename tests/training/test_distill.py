@@ -69,6 +69,7 @@ def distill_by_script(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
 
 
+@pytest.mark.long
 def test_the_script(tmp_path: Path) -> None:
     to = tmp_path / "distilled.jsonl"
     done = distill_by_script("dataset.limit=3", f"to={to}")

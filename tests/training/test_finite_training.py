@@ -274,6 +274,7 @@ def stored(run: Path) -> dict[str, Any]:
     return {name: scores[name] for name in ("bleu", "al")}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("dtype", [mx.float32, mx.bfloat16, mx.float16])
 def test_a_model_is_written_in_the_dtype_that_it_began_with_and_the_score_is_its_own(
     dtype: mx.Dtype, tmp_path: Path
@@ -286,6 +287,7 @@ def test_a_model_is_written_in_the_dtype_that_it_began_with_and_the_score_is_its
     assert stored(run) == scores_of(ModelConfig(str(run / "model")))
 
 
+@pytest.mark.long
 def test_weights_that_float16_cannot_hold_are_written_as_float32_with_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -242,6 +242,7 @@ def test_steps_end_a_training_whatever_its_epochs(model: StreamingModel, tmp_pat
     assert rates[-1] < 0.1 * max(rates)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("at", [4, 5, 10])
 def test_a_line_of_several_steps_is_whole_after_a_stop_within_it(tmp_path: Path, at: int) -> None:
     """Checkpoints fall between logged lines, and a stop between a validation and its checkpoint."""
