@@ -236,6 +236,29 @@ SENTENCES = {
 """Parts that hold the sentences themselves, each with the beginnings of the parts that they were read from."""
 
 
+def refuse_changes(
+    name: object,
+    then: Mapping[str, Mapping[str, str]],
+    now: Mapping[str, Mapping[str, str]],
+    otherwise: str,
+    kind: type[ValueError] = ValueError,
+) -> None:
+    """Refuse to go on with what was made from something else than is there now.
+
+    Args:
+        name: of what was made.
+        otherwise: what to do where that cannot be restored.
+
+    Raises:
+        ValueError: something has changed, of this ``kind``.
+    """
+    if changed := changes(then, now):
+        raise kind(
+            f"{name} was made from something else than is there now: {listed(changed)}. Restore that, and the same "
+            f"command goes on; or {otherwise}"
+        )
+
+
 def listed(phrases: Sequence[str], shown: int = 3) -> str:
     """The first phrases, and how many more there are."""
     more = len(phrases) - shown

@@ -9,7 +9,7 @@ from typing import Any
 
 from streamllm.engine.loop import translate
 from streamllm.engine.positions import Positions
-from streamllm.evaluation.runner import Translate, evaluate
+from streamllm.evaluation.runner import Translate, complete
 from streamllm.policies import WaitK
 from streamllm.records import Emission, Example, Trace
 from streamllm.runs.folder import RunFolder
@@ -89,7 +89,7 @@ def never() -> Translate:
 
 def run(folder: Path, make: Callable[[], Translate] = make_shout, **options: Any) -> dict[str, Any]:
     examples = options.pop("examples", EXAMPLES)
-    return evaluate(RunFolder(folder), examples, make, config=CONFIG, target_language="en", **options)
+    return complete(RunFolder(folder), examples, make, config=CONFIG, target_language="en", **options)
 
 
 class Recorder(NullTracker):

@@ -1,5 +1,5 @@
 """The mismatches of streaming, one at a time: group position encoding with the source seeing the target, or with
-positions in the order of arrival, put back in. For studies; with both it is `paradigms.Interleaved`."""
+positions in the order of arrival, put back in. For studies; with both it is `Interleaved`."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from streamllm.cli.reader import for_whoever_reads
-from streamllm.runs.folder import RunInUse
+from streamllm.cli.user_errors import USER_ERRORS, user_error
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -28,7 +28,7 @@ def one_line_errors() -> Iterator[None]:
     try:
         with for_whoever_reads():
             yield
-    except (ValueError, OSError, ImportError, RunInUse) as error:
+    except USER_ERRORS as error:
         sys.exit(f"error: {' '.join(str(error).split())}")
     except KeyboardInterrupt:
         sys.exit(130)
@@ -66,7 +66,7 @@ def made(node: Any) -> Any:
     from hydra.utils import instantiate
     from omegaconf.errors import OmegaConfBaseException
 
-    from streamllm.cli.errors import refusal, user_error
+    from streamllm.cli.errors import refusal
 
     try:
         return instantiate(node, _convert_="all")

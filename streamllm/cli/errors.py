@@ -32,18 +32,8 @@ from streamllm.cli.conf import CONF, PACKAGE
 from streamllm.cli.plugins import prepare, searched
 from streamllm.cli.reader import for_whoever_reads
 from streamllm.cli.targets import not_importable, taker_of
+from streamllm.cli.user_errors import USER_ERRORS, user_error
 from streamllm.extras import install
-from streamllm.runs.folder import RunInUse
-
-USER_ERRORS = (ValueError, OSError, ImportError, RunInUse)
-"""What wrong input raises: the message is enough, no stack trace is needed."""
-
-
-def user_error(error: BaseException) -> BaseException:
-    """What the user did wrong: ``error`` itself, or what it wraps (Hydra wraps what constructors raise)."""
-    cause = error.__cause__
-    return cause if isinstance(cause, USER_ERRORS) and not isinstance(error, USER_ERRORS) else error
-
 
 EXTRAS = {"joblib": "sweeps", "submitit_local": "sweeps", "submitit_slurm": "sweeps", "optuna": "sweeps", "ray": "ray"}
 """The extra that brings each of Hydra's launchers and sweepers."""

@@ -6,8 +6,6 @@ from typing import Any
 from streamllm.contents import Contents
 from streamllm.runs.made_from import of_part
 
-# --- one model in memory
-
 
 class OneModel:
     """The model that was loaded last, for the next run of this process that wants the same."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from streamllm.cli.arguments import Parser, composed, made, one_line_errors
 from streamllm.prompt import PromptTokens
-from streamllm.units import split
+from streamllm.units import pieces
 
 if TYPE_CHECKING:
     from streamllm.models.model import StreamingModel
@@ -21,7 +21,7 @@ EXAMPLE = "a man is riding a bicycle"
 def assembled(prompt: PromptTokens, sentence: str) -> list[tuple[str, list[int]]]:
     """The parts of a sentence in the order in which they are fed, each with its tokens. What is written follows the
     target header."""
-    units = split(sentence, prompt.source_unit)
+    units = pieces(sentence, prompt.source_unit)
     read = [(f"unit {number}", prompt.source_tokens(unit, number == 1)) for number, unit in enumerate(units, start=1)]
     return [
         ("source header", prompt.source_header),
@@ -40,7 +40,13 @@ def shown(model: "StreamingModel", sentence: str) -> str:
     ends, stop = _tokens(model, sorted(model.prompt.end_tokens)), model.prompt.text.stop
     end = ends if stop is None else f"{ends}, and a token with {stop!r}"
     return "\n".join(
-        [str(model.tokenizer.decode(every)), "", *lines, "", f"{len(every)} tokens; a sentence ends by {end}"]
+        [
+            model.prompt.vocabulary.text_of(every, special=True),
+            "",
+            *lines,
+            "",
+            f"{len(every)} tokens; a sentence ends by {end}",
+        ]
     )
 
 
@@ -50,10 +56,9 @@ def _tokens(model: "StreamingModel", tokens: Sequence[int]) -> str:
 
 
 def _visible(model: "StreamingModel", token: int) -> str:
-    """The text of a token; as the vocabulary spells it where it holds part of a character, or a space of SentencePiece,
-    which is lost where it stands alone."""
-    spelled, text = model.tokenizer.convert_ids_to_tokens([token])[0], model.tokenizer.decode([token])
-    return repr(spelled if "\ufffd" in text or spelled.startswith("▁") else text)[1:-1].replace(" ", "␣")
+    """The text of a token; as the vocabulary spells it where it holds part of a character."""
+    text = model.prompt.vocabulary.shown(token)
+    return repr(model.prompt.vocabulary.piece(token) if "\ufffd" in text else text)[1:-1].replace(" ", "␣")
 
 
 def command() -> None:

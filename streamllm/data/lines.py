@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from streamllm import contents
+
 FilePath = str | os.PathLike[str]
 SHOWN = 10  # how many line numbers or names an error lists
 
@@ -79,8 +81,7 @@ def _names_in(folder: Path, near: str | None = None) -> str:
 
 def listed(values: Sequence[object]) -> str:
     """The first values, with commas, and how many more there are."""
-    more = f" and {len(values) - SHOWN} more" if len(values) > SHOWN else ""
-    return ", ".join(str(value) for value in values[:SHOWN]) + more
+    return contents.listed([*map(str, values)], SHOWN)
 
 
 def stem(path: FilePath) -> str:

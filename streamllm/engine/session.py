@@ -173,13 +173,12 @@ class Session:
 
     def _emit(self, tokens: list[int], tail: str = "") -> Emission:
         self.target_tokens += len(tokens)
-        text = self.prompt.decode(tokens) + tail
+        text = self.prompt.vocabulary.text_of(tokens) + tail
         after_space = self._after_space
         if tokens:
             self._after_space = self.prompt.ends_unit(tokens[-1])
-        # A detokenizer may drop the space that the first token begins with.
-        spaced = after_space or bool(tokens and self.prompt.starts_unit(tokens[0]))
-        units = pieces(text, self.prompt.target_unit, self._before(spaced))
+        before = "." + " " * after_space if self._has_unit else ""  # as far as `pieces` has to know it
+        units = pieces(text, self.prompt.target_unit, before)
         if not units:
             return Emission(None)
         # A word that goes on after a read, against the earlier prediction, is still one word.
@@ -188,10 +187,6 @@ class Session:
         self._has_unit, self._boundary_is_stale = True, False
         self._queue.extend(units[1:])
         return _emission(units[0], tuple(tokens), extends)
-
-    def _before(self, spaced: bool) -> str:
-        """What `pieces` has to know of the target so far: whether there is any, and whether white space follows it."""
-        return "." + " " * spaced if self._has_unit else ""
 
     def _starts_unit(self, tokens: list[int]) -> bool:
         return bool(tokens) and (self.prompt.starts_unit(tokens[0]) or not self.prompt.decode(tokens[:1]))

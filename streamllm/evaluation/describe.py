@@ -1,13 +1,13 @@
 """What an object is, in plain values, so that a run can be named by it. Invariant: two objects that may behave
 differently never have one description."""
 
-import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 from streamllm.records import Example
+from streamllm.runs.made_from import of_sentences
 
 
 def describe(value: Any, name: str) -> Any:
@@ -31,7 +31,7 @@ def describe(value: Any, name: str) -> Any:
     if isinstance(value, Mapping):
         return {str(key): describe(item, f"{name}.{key}") for key, item in value.items()}
     if _is_examples(value):
-        return {"_target_": "examples", "number": len(value), "sha256": _digest(value)}
+        return {"_target_": "examples", "number": len(value), **of_sentences(value)["sentences"]}
     if isinstance(value, list | tuple):
         return [describe(item, f"{name}[{number}]") for number, item in enumerate(value)]
     target = f"{type(value).__module__}.{type(value).__qualname__}"
@@ -48,10 +48,3 @@ def describe(value: Any, name: str) -> Any:
 
 def _is_examples(value: Any) -> bool:
     return isinstance(value, list | tuple) and bool(value) and all(isinstance(item, Example) for item in value)
-
-
-def _digest(examples: Sequence[Example]) -> str:
-    digest = hashlib.sha256()
-    for example in examples:
-        digest.update(repr((example.id, example.source, example.reference)).encode())
-    return digest.hexdigest()

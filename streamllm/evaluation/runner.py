@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 from streamllm import check
 from streamllm.contents import Contents
 from streamllm.engine.limits import Limits
-from streamllm.evaluation.tables import summary_text
+from streamllm.evaluation.progress import RunningScores, logging_to, store_all
+from streamllm.evaluation.rescore import with_own
+from streamllm.evaluation.tables import conclude, other_code, summary_text
 from streamllm.metrics.arrival import ArrivalClock
 from streamllm.metrics.own import Metric, own_scores, own_values
 from streamllm.metrics.quality import check_tokenizer
@@ -20,7 +22,7 @@ from streamllm.records import Example, Policy, State, Trace
 from streamllm.runs import made_from
 from streamllm.runs.environment import environment
 from streamllm.runs.folder import LOG, RunFolder
-from streamllm.runs.scores import describe
+from streamllm.runs.scores import name_own
 from streamllm.tracking.tracker import Guarded, NullTracker, RunInfo, Tracker
 from streamllm.units import Unit
 
@@ -28,9 +30,6 @@ if TYPE_CHECKING:
     from streamllm.engine.paradigms.memory import Paradigm
     from streamllm.models.loading import ModelConfig
     from streamllm.prompt import Prompt
-from streamllm.evaluation.progress import RunningScores, logging_to, store_all
-from streamllm.evaluation.rescore import with_own
-from streamllm.evaluation.tables import conclude, other_code
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +38,7 @@ Translate = Callable[[Sequence[Example]], Iterator[Trace]]
 
 
 class Dataset(Protocol):
-    """What the runner needs of a data set (see `streamllm.corpora`). Units are "word" or "character"."""
+    """What the runner needs of a data set (see `streamllm.data`). Units are "word" or "character"."""
 
     @property
     def source_language(self) -> str: ...
@@ -76,7 +75,7 @@ def run_experiment(
     metrics: Sequence[Metric] = (),
     rerun: bool = False,
 ) -> dict[str, Any]:
-    """Translate a data set with a policy, and return the metrics (those of `streamllm.metrics.summarise`).
+    """Translate a data set with a policy, and return the metrics (those of `metrics.summary.summarise`).
 
     Args:
         config: the resolved configuration that the other arguments were made from. It names the folder,
@@ -86,8 +85,8 @@ def run_experiment(
         prompt: None takes the model's own.
         batch_size: sentences at a time, None for a number that suits the device. Results do not depend on it, but for
             times and for near-ties; what cannot be batched is translated one by one, which is logged
-            (`scheduler.translate_many`), and so is everything if ``arrival`` takes the times of this machine.
-        paradigm: how the two streams lie in memory; None is `paradigms.Group`.
+            (`batching.scheduler.translate_many`), and so is everything if ``arrival`` takes the times of this machine.
+        paradigm: how the two streams lie in memory; None is `Group`.
         min_lag, max_lag: bounds on what the policy may decide (`policies.Bounded`), in units.
         arrival: the clock by which source units arrive, for latency in seconds.
         metrics: own ones, besides ours. A finished run computes one that it lacks, or that has changed, from its
@@ -141,7 +140,7 @@ def run_experiment(
 
     if rerun and (aside := folder.set_aside()) is not None:
         print(f"what was in {folder.path} is in {aside} now")
-    return evaluate(
+    return complete(
         folder,
         examples,
         make_translate,
@@ -157,7 +156,7 @@ def run_experiment(
     )
 
 
-def evaluate(
+def complete(
     folder: RunFolder,
     examples: Sequence[Example],
     make_translate: Callable[[], Translate],
@@ -188,8 +187,9 @@ def evaluate(
         pending = [example for example in examples if example.id not in done]
         translate_pending = make_translate() if pending else None
         unchecked = made_from.unchecked(folder)
-        made_from.check(folder, contents())
-        folder.begin(config, environment(), contents())
+        made = contents()
+        made_from.check(folder, made)
+        folder.begin(config, environment(), made)
         with logging_to(folder.path / LOG), guarded.finishing():
             try:
                 guarded.start(RunInfo(folder.digest, folder.path.name, folder.path, config))
@@ -207,7 +207,7 @@ def evaluate(
                     summarise(traces, target_language, target_unit, arrival, at_limit, tokenizer)
                 )
                 found |= own_values(metrics, traces)
-                describe(folder.path, own)
+                name_own(folder.path, own)
                 folder.add_contents(made_from.of_metrics(metrics, config), anew=True)
                 folder.finish(found, traces)
                 conclude(guarded, folder, traces, found, target_language, target_unit, tokenizer)

@@ -10,11 +10,12 @@ from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 
-if TYPE_CHECKING:
-    import pandas
 from streamllm.metrics.scores import Score, scores
 from streamllm.runs.load import policy_name
 from streamllm.runs.scores import own_of_runs
+
+if TYPE_CHECKING:
+    import pandas
 
 Dashes = str | tuple[float, tuple[float, ...]]
 

@@ -99,10 +99,11 @@ class Vocabulary:
             self._has_byte_pieces and token not in self._added and BYTE_PIECE.fullmatch(self.piece(token)) is not None
         )
 
-    def text_of(self, tokens: Sequence[int]) -> str:
-        """What tokens say together. Bytes that are no character become U+FFFD: as many as Unicode recommends in a
-        byte-level vocabulary, one a byte in a run of SentencePiece's (each as its own decoder does)."""
-        tokens = [token for token in tokens if token not in self.special]
+    def text_of(self, tokens: Sequence[int], special: bool = False) -> str:
+        """What tokens say together, ``special`` ones only if asked for. Bytes that are no character become U+FFFD: as
+        many as Unicode recommends in a byte-level vocabulary, one a byte in a run of SentencePiece's (each as its own
+        decoder does)."""
+        tokens = [token for token in tokens if special or token not in self.special]
         if self.spelling == "bytes" or not any(map(self._is_byte, tokens)):
             return b"".join(map(self._spelled, tokens)).decode("utf-8", "replace")
         text, run = "", b""

@@ -19,7 +19,6 @@ from streamllm.records import Trace
 from streamllm.runs.lines import json_line, to_instance, to_prediction, to_timing
 from streamllm.runs.naming import digest
 from streamllm.runs.stored import (
-    BEFORE,
     CONFIG,
     CONTENTS,
     ENVIRONMENT,
@@ -104,7 +103,7 @@ class RunFolder(StoredRun):
             held.close()
 
     def set_aside(self) -> Path | None:
-        """Give the folder another name, ``NAME.before-1`` or the next number that is free, so that the run begins anew.
+        """Give the folder another name (`name_aside`), so that the run begins anew.
 
         Returns: where it is now; None where there is no run.
         Raises: RunInUse: another process is writing it.
@@ -112,10 +111,7 @@ class RunFolder(StoredRun):
         if not self.path.is_dir() or not any(self.path.iterdir()):
             return None
         with self:
-            number = 1
-            while (aside := self.path.with_name(f"{self.path.name}{BEFORE}{number}")).exists():
-                number += 1
-            self.path.rename(aside)
+            aside = self.path.rename(self.path.with_name(self.name_aside))
         (aside / LOCK).unlink(missing_ok=True)
         return aside
 

@@ -7,11 +7,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from streamllm.contents import SENTENCES, Contents, changes, listed, of_code, of_files, of_text, of_texts, present
+from streamllm.contents import (
+    SENTENCES,
+    Contents,
+    changes,
+    of_code,
+    of_files,
+    of_text,
+    of_texts,
+    present,
+    refuse_changes,
+)
 from streamllm.files import RunError
 from streamllm.records import Example
 from streamllm.runs.naming import NOT_IN_DIGEST
-from streamllm.runs.stored import BEFORE, CONTENTS, StoredRun
+from streamllm.runs.stored import CONTENTS, StoredRun
 
 
 def of_part(part: Any) -> Contents:
@@ -83,12 +93,8 @@ def check(folder: StoredRun, now: Contents, read: Mapping[str, Callable[[], Sequ
         if part in then and part not in now and changes(files, now):
             with suppress(ValueError, OSError):  # what cannot be read is not what was read
                 now = {**now, **of_sentences(load(), part)}
-    if changed := changes(then, now):
-        raise RunError(
-            f"{folder.path} was made from something else than is there now: {listed(changed)}. Restore that, and the "
-            f"same command goes on; or give rerun=true, which keeps that folder as {folder.path.name}{BEFORE}1 and "
-            "runs anew"
-        )
+    otherwise = f"give rerun=true, which keeps that folder as {folder.name_aside} and runs anew"
+    refuse_changes(folder.path, then, now, otherwise, RunError)
 
 
 def unchecked(folder: StoredRun) -> str:

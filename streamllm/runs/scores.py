@@ -33,7 +33,7 @@ def own_of(run: str | os.PathLike[str]) -> list[Score]:
         return []
 
 
-def describe(run: str | os.PathLike[str], own: Iterable[Score]) -> None:
+def name_own(run: str | os.PathLike[str], own: Iterable[Score]) -> None:
     """Add to what is known of a run's own metrics."""
     known = {score.key: score for score in own_of(run)}
     named = known | {score.key: score for score in own}
@@ -49,7 +49,7 @@ def rewrite(
     ``contents`` is what their code was."""
     with folder:
         folder.add_contents(contents or {}, anew=True)
-        describe(folder.path, own)
+        name_own(folder.path, own)
         write_atomically(folder.path / METRICS, json.dumps(metrics, indent=2, ensure_ascii=False) + "\n")
 
 

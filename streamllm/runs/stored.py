@@ -1,6 +1,7 @@
 """Reading a run folder: its digest, its metrics, what began it, its traces. It needs no lock: at any moment a reader
 sees whole lines and whole files."""
 
+import itertools
 import json
 import os
 import re
@@ -36,6 +37,12 @@ class StoredRun:
     def was_set_aside(self) -> bool:
         """Whether another run has taken its place (`RunFolder.set_aside`)."""
         return re.search(rf"{re.escape(BEFORE)}\d+$", self.path.name) is not None
+
+    @property
+    def name_aside(self) -> str:
+        """The name that the folder would get now: ``NAME.before-1``, or the next number that is free."""
+        names = (f"{self.path.name}{BEFORE}{number}" for number in itertools.count(1))
+        return next(name for name in names if not self.path.with_name(name).exists())
 
     @property
     def begun(self) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 import mlx.core as mx
 from mlx.utils import tree_flatten, tree_unflatten
 
-from streamllm.contents import Contents, changes, listed
+from streamllm.contents import Contents, refuse_changes
 from streamllm.files import replacing
 
 
@@ -64,11 +64,7 @@ def load(path: Path, world: int, data: str | None, contents: Contents | None = N
         )
     if counters.get("data") not in (None, data):
         raise ValueError(f"{path.parent} was begun on other data: restore it, or begin anew on this with rerun=true")
-    if changed := changes(counters.get("contents") or {}, contents or {}):
-        raise ValueError(
-            f"{path.parent} was made from something else than is there now: {listed(changed)}. Restore that, or begin "
-            "anew with rerun=true"
-        )
+    refuse_changes(path.parent, counters.get("contents") or {}, contents or {}, "begin anew with rerun=true")
     return Checkpoint(_under("model.", arrays), tree_unflatten([*_under("optimizer.", arrays).items()]), counters)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from streamllm.batching.scheduler import translate_many
 from streamllm.batching.sizes import batch_size_of
-from streamllm.contents import Contents, changes, listed
+from streamllm.contents import Contents, refuse_changes
 from streamllm.data.dataset import Dataset
 from streamllm.engine.limits import Limits
 from streamllm.files import open_for_append, read_json_lines, write_atomically
@@ -44,7 +44,7 @@ def distill(
 
     Args:
         config: of model and corpus; kept beside the file, which goes on only where it is the same.
-        batch_size: sentences at a time, None for `scheduler.default_batch_size`.
+        batch_size: sentences at a time, None for `default_batch_size`.
         stream: read the corpus one by one instead of holding it.
         teacher: what the model is made of (`ModelConfig.contents`), to go on with the same one only.
 
@@ -104,8 +104,5 @@ def _check_begun(to: Path, begun: Path, config: Mapping[str, Any], contents: Con
         log.info(
             "%s does not say what it was made from, so nobody can check that teacher and corpus are the same", begun
         )
-    elif changed := changes(made, contents):
-        raise ValueError(
-            f"{to} was made from something else than is there now: {listed(changed)}. Restore that, and the same "
-            "command goes on; or give another file"
-        )
+    else:
+        refuse_changes(to, made, contents, "give another file")

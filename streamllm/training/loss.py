@@ -20,7 +20,7 @@ def forward(model: Any, batch: Batch, target_start: int = 0, paradigm: str = "gr
     """Logits (B, T, V) of the target positions.
 
     "group": one read and one write through the streaming cache. "interleaved": one ordinary forward over both
-    streams in the order of arrival (see `paradigms.Interleaved`). Exponentials come from numpy on a CPU.
+    streams in the order of arrival (see `Interleaved`). Exponentials come from numpy on a CPU.
 
     Raises:
         PositionError: the batch is longer than the model's learned table of positions.

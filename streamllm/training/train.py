@@ -1,7 +1,6 @@
 """One training from data to a model folder, free of Hydra. What it leaves is ``model/`` in the run folder, which
 ``model=folder model.path=…`` takes as it is, or ``adapter/``, which ``model.adapter_path=…`` does."""
 
-import hashlib
 import json
 import logging
 import shutil
@@ -19,7 +18,7 @@ from mlx.utils import tree_flatten
 
 from streamllm.batching.scheduler import translate_many
 from streamllm.check import whole_number
-from streamllm.contents import of_file
+from streamllm.contents import of_file, of_folder
 from streamllm.engine.paradigms.group import Group
 from streamllm.engine.paradigms.interleaved import Interleaved
 from streamllm.engine.paradigms.memory import Paradigm
@@ -52,7 +51,7 @@ START = "start"  # a fresh model before its first step, in the run folder
 
 
 class Corpus(Protocol):
-    """What `train` needs of a data set of `streamllm.corpora`."""
+    """What `train` needs of a data set of `streamllm.data`."""
 
     source_unit: Unit
     target_unit: Unit
@@ -299,7 +298,7 @@ def _source(
             "files": [(str(file.resolve()), of_file(file)) for file in corpus.files()],
             "prompt": asdict(prompt.text),
             "units": (corpus.source_unit, corpus.target_unit),
-            "tokenizer": _digest(start),
+            "tokenizer": of_folder(start, (*TOKENIZER_FILES, "tokenizer_config.json")),
         }
         tokenize = TrainingData([], prompt, data, seed).tokenize
         if group.rank() == 0:
@@ -309,15 +308,6 @@ def _source(
     if data.buffer:
         return Buffered(corpus.stream, data.buffer, seed)
     return Whole(list(pairs()))
-
-
-def _digest(folder: Path) -> str:
-    """Of the tokenizer in a model folder."""
-    files = sorted({file for pattern in (*TOKENIZER_FILES, "tokenizer_config.json") for file in folder.glob(pattern)})
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(file.name.encode() + file.read_bytes())
-    return digest.hexdigest()
 
 
 def _score(

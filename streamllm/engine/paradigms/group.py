@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 
-if TYPE_CHECKING:  # the cache needs mlx-lm, which is slow to import: runs that load no model do not wait for it
-    from streamllm.cache.dual import DualStreamingCache
 from streamllm.engine.paradigms.branches import Branches
 from streamllm.engine.paradigms.memory import CachedMemory, TargetStart
+
+if TYPE_CHECKING:  # the cache needs mlx-lm, which is slow to import: runs that load no model do not wait for it
+    from streamllm.cache.dual import DualStreamingCache
 
 
 @dataclass(frozen=True)
