@@ -98,10 +98,10 @@ def measure_import(code: str) -> Times:
     return wall, cpu
 
 
-def measure_run(command: Sequence[str], overrides: Sequence[str], folder: str) -> Times:
+def measure_run(command: Sequence[str], overrides: Sequence[str], folder: str, cwd: str | Path = ROOT) -> Times:
     """Of one run of run.py, whole."""
     before, started = getrusage(RUSAGE_CHILDREN), time.perf_counter()
-    done = subprocess.run([*command, *overrides, f"output.root={folder}"], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([*command, *overrides, f"output.root={folder}"], cwd=cwd, capture_output=True, text=True)
     wall, after = time.perf_counter() - started, getrusage(RUSAGE_CHILDREN)
     if done.returncode:
         raise SystemExit(f"run.py {' '.join(overrides)} failed:\n{done.stderr}")

@@ -191,3 +191,11 @@ assert not bench.VERBOSE.exists()
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_ratio_is_the_median_of_its_rounds_within_its_interval(script: Any) -> None:
+    ratio = script("bench_beside").ratio
+    assert ratio([1.0, 2.0, 4.0], [2.0, 4.0, 8.0]) == (2.0, 2.0, 2.0)
+    middle, low, high = ratio([1.0] * 5, [0.9, 1.0, 1.1, 1.2, 9.0])
+    assert middle == pytest.approx(1.1)
+    assert low < middle < high
