@@ -12,6 +12,7 @@ from streamllm.check import number, probability, whole_number
 from streamllm.prompt import PromptTokens
 from streamllm.records import Example
 from streamllm.training.bpe import BPEDropout
+from streamllm.training.documents import Documents, seen
 from streamllm.training.sources import Source, Tokenized, Whole
 from streamllm.units import pieces
 
@@ -30,6 +31,8 @@ class Encoded:
     ``arrival_units[j]`` is the one by which target token j arrives where streams are interleaved: the same, but that
     for half of the units their last token comes with its own unit. There it is fed first, to see where the unit ends,
     and a model that has always found source between two units would never end one.
+
+    Of a stream of several sentences, ``k`` is 0 and both are what `documents.seen` gives.
     """
 
     source: list[int]
@@ -39,6 +42,7 @@ class Encoded:
     arrival_units: list[int]
     labels: list[int]  # -1 where nothing is learned (the header)
     k: int
+    sentences: int = 1
 
     def __len__(self) -> int:
         return len(self.source) + len(self.target)
@@ -96,6 +100,7 @@ class DataConfig:
             them. None holds the whole corpus.
         cache: a folder for tokens, so that they are made once and shuffled as a whole (`sources.TokenFiles`). With
             ``bpe_dropout`` or ``source_mask`` they differ in every epoch, and nothing is kept.
+        documents: how pairs are joined to streams of several sentences; None leaves each alone.
     """
 
     k: int | str | Sequence[int | str] = (1, 2, 3, 4, 5, 7, 9, FULL)
@@ -105,6 +110,7 @@ class DataConfig:
     source_mask: float = 0.0
     buffer: int | None = None
     cache: str | None = None
+    documents: Documents | None = None
 
     def __post_init__(self) -> None:
         whole_number("data.batch_tokens", self.batch_tokens, of="tokens")
@@ -136,24 +142,59 @@ class TrainingData:
         self.seed = seed
         self.dropout = dropout
 
-    def tokenize(self, example: Example, rng: random.Random | None = None) -> Tokenized:
-        """The tokens of each unit; with ``rng``, regularised."""
+    def tokenize(self, example: Example, rng: random.Random | None = None, begins: bool = True) -> Tokenized:
+        """The tokens of each unit; with ``rng``, regularised. ``begins``: the pair is the first of its stream."""
         prompt = self.prompt
         source = pieces(example.source, prompt.source_unit)
         target = pieces(example.reference, prompt.target_unit)
         if rng is not None and self.config.source_mask:
             source = [rng.choice(source) if rng.random() < self.config.source_mask else word for word in source]
         return Tokenized(
-            [self._tokens(prompt.spaced(word, i == 0, prompt.source_unit), rng) for i, word in enumerate(source)],
-            [self._tokens(prompt.spaced(word, i == 0, prompt.target_unit), rng) for i, word in enumerate(target)],
+            [
+                self._tokens(prompt.spaced(word, begins and i == 0, prompt.source_unit), rng)
+                for i, word in enumerate(source)
+            ],
+            [
+                self._tokens(prompt.spaced(word, begins and i == 0, prompt.target_unit), rng)
+                for i, word in enumerate(target)
+            ],
         )
 
     def encode(self, pair: Example | Tokenized, k: int | str, rng: random.Random | None = None) -> Encoded:
         """One pair in tokens; with ``rng``, regularised."""
-        prompt = self.prompt
         if isinstance(pair, Example):
             pair = self.tokenize(pair, rng)
-        source, target = pair.source, pair.target
+        lag = len(pair.source) + 1 if k == FULL else int(k)
+        return self._encoded([pair], [list(range(len(pair.target) + 1))], lag, rng and f"{k}")
+
+    def encode_stream(
+        self, pairs: Sequence[Example | Tokenized], k: int | str, held: bool, rng: random.Random | None = None
+    ) -> Encoded:
+        """Several pairs as one stream (`documents.seen`); with ``rng``, regularised.
+
+        Pairs that are tokenised already are as they are at the beginning of a stream.
+        """
+        tokenized = [
+            self.tokenize(pair, rng, begins=number == 0) if isinstance(pair, Example) else pair
+            for number, pair in enumerate(pairs)
+        ]
+        units = seen(
+            [len(pair.source) for pair in tokenized],
+            [len(pair.target) for pair in tokenized],
+            None if k == FULL else int(k),
+            held,
+        )
+        return self._encoded(tokenized, units, 0, rng and f"{k}/{held}")
+
+    def _encoded(self, pairs: list[Tokenized], units_of: list[list[int]], k: int, early: str | None) -> Encoded:
+        """Some pairs in one stream.
+
+        Args:
+            units_of: of each pair, the unit of each target unit and of the end tokens after it.
+            early: what decides which tokens arrive with their own unit; None is none.
+        """
+        prompt = self.prompt
+        source = [piece for pair in pairs for piece in pair.source]
         tokens, units = list(prompt.source_header), [-1] * len(prompt.source_header)
         for i, piece in enumerate(source):
             tokens += piece
@@ -161,21 +202,22 @@ class TrainingData:
         tokens += prompt.source_footer
         units += [len(source)] * len(prompt.source_footer)
 
-        output, output_units = list(prompt.target_header), [0] * len(prompt.target_header)
-        for i, piece in enumerate(target):
-            output += piece
-            output_units += [i] * len(piece)
-        output.append(prompt.end_token)
-        output_units.append(len(target))
         header = len(prompt.target_header)
+        output, output_units = list(prompt.target_header), [units_of[0][0]] * header
+        for pair, own in zip(pairs, units_of, strict=True):
+            for piece, unit in zip(pair.target, own, strict=False):
+                output += piece
+                output_units += [unit] * len(piece)
+            ends = own[len(pair.target) :]
+            output += [prompt.end_token] * len(ends)
+            output_units += ends
         labels = [-1] * (header - 1) + output[header:]
         own, predicted = output_units[:-1], output_units[1:]
         arrival = predicted
-        if rng is not None:  # a generator of its own: the order of the data must not depend on this
-            early = random.Random(f"{k}/{output}")
-            arrival = [o if early.random() < 0.5 else p for o, p in zip(own, predicted, strict=True)]
-        lag = len(source) + 1 if k == FULL else int(k)
-        return Encoded(tokens, units, output[:-1], predicted, arrival, labels, lag)
+        if early is not None:  # a generator of its own: the order of the data must not depend on this
+            drawn = random.Random(f"{early}/{output}")
+            arrival = [o if drawn.random() < 0.5 else p for o, p in zip(own, predicted, strict=True)]
+        return Encoded(tokens, units, output[:-1], predicted, arrival, labels, k, len(pairs))
 
     def _tokens(self, text: str, rng: random.Random | None) -> list[int]:
         if self.dropout is None or rng is None:
@@ -198,7 +240,7 @@ class TrainingData:
             rng = random.Random(f"{self.seed}/{epoch}/{block}" if block else f"{self.seed}/{epoch}")
             kept = self.encode_all(pairs, rng)
             if epoch == block == rank == 0:
-                self._say_left_out("the first %d pairs", len(pairs), len(kept))
+                self._say_left_out("the first %d pairs", len(pairs), sum(one.sentences for one in kept))
             yield self._batches(kept, rng, rank, world)
 
     def epoch(self, epoch: int, rank: int = 0, world: int = 1) -> list[tuple[Batch, int]]:
@@ -206,9 +248,14 @@ class TrainingData:
         return [batch for block in self.blocks(epoch, 0, rank, world) for batch in block]
 
     def encode_all(self, pairs: Sequence[Example | Tokenized], rng: random.Random) -> list[Encoded]:
-        """Pairs in tokens, each with a k of its own, without those that are too long."""
+        """Pairs in tokens, or streams of them, each with a k of its own, without those that are too long."""
         ks = self.config.ks
-        return self._short_enough([self.encode(pair, rng.choice(ks), rng) for pair in pairs])
+        if (joined := self.config.documents) is None:
+            return self._short_enough([self.encode(pair, rng.choice(ks), rng) for pair in pairs])
+        streams = list(joined.join(pairs, rng))
+        return self._short_enough(
+            [self.encode_stream(one, rng.choice(ks), rng.random() < joined.held, rng) for one in streams]
+        )
 
     def _short_enough(self, encoded: list[Encoded]) -> list[Encoded]:
         return [e for e in encoded if max(len(e.source), len(e.target)) <= self.config.max_tokens]

@@ -292,7 +292,10 @@ def _source(
     varied = data.bpe_dropout or data.source_mask
     if data.cache and varied:
         log.info("data.cache is not used: bpe_dropout and source_mask give other tokens in every epoch")
-    if data.cache and not varied:
+    first_differs = data.documents is not None and not prompt.text.leading_space
+    if data.cache and first_differs:
+        log.info("data.cache is not used: the first word of a stream has other tokens than within it")
+    if data.cache and not varied and not first_differs:
         key = {
             "corpus": asdict(corpus) if is_dataclass(corpus) and not isinstance(corpus, type) else repr(corpus),
             "files": [(str(file.resolve()), of_file(file)) for file in corpus.files()],

@@ -1,0 +1,77 @@
+"""Sentence pairs joined to streams, so that a model learns to write on after a sentence has ended."""
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+from streamllm.check import probability
+
+T = TypeVar("T")
+Order = Literal["shuffled", "kept"]
+
+
+@dataclass(frozen=True)
+class Documents:
+    """How sentence pairs become streams. Between two sentences of a target stands the end token.
+
+    Args:
+        sentences: numbers of sentence pairs that are drawn from, one for each stream.
+        order: "shuffled", or "kept" where the pairs stand in the order of real documents.
+        held: the share of streams in which reading stops at the end of a source sentence until its translation has
+            ended, as in ``paradigm=sentences``. In the others it goes on meanwhile, as in ``paradigm=continuous``.
+    """
+
+    sentences: Sequence[int] = (1, 1, 1, 2, 3, 4)
+    order: Order = "shuffled"
+    held: float = 0.5
+
+    def __post_init__(self) -> None:
+        numbers = list(self.sentences) if isinstance(self.sentences, Sequence) else []
+        if not numbers or any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in numbers):
+            raise ValueError(
+                f"data.documents.sentences is {self.sentences!r}; accepted is a list of numbers of sentences, each at "
+                "least 1, such as [1,2,4]"
+            )
+        if self.order not in ("shuffled", "kept"):
+            raise ValueError(f"data.documents.order is {self.order!r}; accepted are 'shuffled' and 'kept'")
+        probability("data.documents.held", self.held)
+
+    def join(self, pairs: Sequence[T], rng: random.Random) -> Iterator[list[T]]:
+        """All pairs, each once, in streams; the last stream may be shorter than its number."""
+        order = list(range(len(pairs)))
+        if self.order == "shuffled":
+            rng.shuffle(order)
+        while order:
+            size = rng.choice(self.sentences)
+            yield [pairs[index] for index in order[:size]]
+            order = order[size:]
+
+
+def seen(sources: Sequence[int], targets: Sequence[int], k: int | None, held: bool) -> list[list[int]]:
+    """How many source units each target unit of a stream is predicted from, the end token of each sentence included,
+    and at last the end token that follows the last one: nothing is left to be written.
+
+    wait-k counts from the beginning of its sentence: unit i of a sentence that begins after b source units is predicted
+    from b + k + i (Ma et al. 2019, arXiv 1810.08398, for a stream of one sentence). One more than there are is the
+    footer.
+
+    Args:
+        sources, targets: units of each sentence.
+        k: None is the whole source sentence; it is held then.
+        held: nothing behind the source sentence is seen, nor the footer.
+    """
+    total = sum(sources)
+    start, found = 0, []
+    for number, (source, target) in enumerate(zip(sources, targets, strict=True), 1):
+        end = start + source
+        last = number == len(sources)
+        least = start + k if k is not None else end + (last and not held)
+        most = end if held or (k is None and not last) else total + 1
+        # One more after the last: the end token that stands for "nothing is left".
+        units = range(target + 1 + last) if k is not None else [0] * (target + 1 + last)
+        found.append([min(least + i, most) for i in units])
+        if last:
+            found[-1][-1] = most
+        start = end
+    return found
