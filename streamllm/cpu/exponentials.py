@@ -106,6 +106,35 @@ def cross_entropy(logits: np.ndarray, labels: np.ndarray, smoothing: float) -> t
     return total, grad
 
 
+def divergence(logits: np.ndarray, labels: np.ndarray) -> tuple[float, np.ndarray]:
+    """Sum over rows with a label of KL(p, q) + KL(q, p) of the two distributions of ``logits`` (2, N, V), and its
+    gradient; labels (N,), -1 for none."""
+    grad = np.zeros_like(logits)
+    total = 0.0
+    for start in range(0, len(labels), ROWS):
+        rows = start + np.flatnonzero(labels[start : start + ROWS] >= 0)
+        if not len(rows):
+            continue
+        x = logits[:, rows]
+        with np.errstate(invalid="ignore"):
+            x -= x.max(axis=-1, keepdims=True)
+        p = np.exp(x)
+        sums = p.sum(axis=-1, keepdims=True)
+        p /= sums
+        x -= np.log(sums)
+        with np.errstate(invalid="ignore"):
+            apart = x[0] - x[1]
+        if not np.isfinite(apart).all():
+            apart[np.isneginf(x[0]) & np.isneginf(x[1])] = 0  # ruled out in both
+        forth, back = (p[0] * apart).sum(-1, keepdims=True), (p[1] * apart).sum(-1, keepdims=True)
+        total += float((forth - back).sum())
+        # d KL(p, q) is p (log p - log q - KL(p, q)) for the logits of p, and q - p for those of q.
+        difference = p[0] - p[1]
+        grad[0, rows] = p[0] * (apart - forth) + difference
+        grad[1, rows] = p[1] * (back - apart) - difference
+    return total, grad
+
+
 @contextmanager
 def numpy_exponentials(model: nn.Module, least: int = 0) -> Iterator[None]:
     """Within, MLX's attention takes its softmax from here and the model's family its ``swiglu``, on a CPU, where they

@@ -1,0 +1,132 @@
+"""Streams of several sentences in training: what each target unit may see, and what is learned of each."""
+
+import random
+from dataclasses import replace
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streamllm.models.model import StreamingModel
+from streamllm.records import Example
+from streamllm.runs.naming import digest
+from streamllm.training.data import FULL, DataConfig, TrainingData, pad
+from streamllm.training.documents import Documents, seen
+from streamllm.training.loss import forward
+from streamllm.training.masks import visible
+from test_training import PAIRS, fresh
+
+numbers_of_units = st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6)), min_size=1, max_size=4)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> StreamingModel:
+    return fresh(tmp_path_factory.mktemp("model"))
+
+
+def test_wait_k_counts_from_the_beginning_of_each_sentence() -> None:
+    assert seen([4, 3], [2, 5], 2, held=False) == [[2, 3, 4], [6, 7, 8, 8, 8, 8, 8]]
+
+
+def test_a_held_stream_sees_nothing_behind_its_sentence_and_no_footer() -> None:
+    assert seen([4, 3], [5, 1], 3, held=True) == [[3, 4, 4, 4, 4, 4], [7, 7, 7]]
+
+
+def test_the_whole_source_of_a_stream_is_that_of_the_sentence_and_the_footer_after_the_last() -> None:
+    assert seen([2, 3], [1, 1], None, held=False) == [[2, 2], [6, 6, 6]]
+    assert seen([2, 3], [1, 1], None, held=True) == [[2, 2], [5, 5, 5]]
+
+
+@given(numbers_of_units, st.none() | st.integers(1, 8), st.booleans())
+def test_a_stream_sees_more_and_more_and_one_label_for_each_unit_and_end(
+    units: list[tuple[int, int]], k: int | None, held: bool
+) -> None:
+    sources, targets = ([pair[i] for pair in units] for i in (0, 1))
+    found = seen(sources, targets, k, held)
+    assert [len(one) for one in found] == [n + 1 + (i == len(units)) for i, n in enumerate(targets, 1)]
+    start = 0
+    for source, one in zip(sources, found, strict=True):
+        assert one == sorted(one)
+        assert start < one[0] <= one[-1] <= sum(sources) + (not held)
+        assert not held or one[-1] <= start + source
+        start += source
+
+
+def test_a_stream_of_one_sentence_sees_what_the_sentence_alone_sees(model: StreamingModel) -> None:
+    data = TrainingData(PAIRS, model.prompt, DataConfig(), seed=0)
+    for k in (1, 3, FULL):
+        alone, stream = data.encode(PAIRS[0], k), data.encode_stream(PAIRS[:1], k, held=False)
+        assert stream.labels == [*alone.labels, model.prompt.end_token]  # nothing is left
+        sees = [
+            np.array(visible(mx.array(b.source_units), mx.array(b.target_units), mx.array(b.k)))
+            for b in (pad([alone]), pad([stream]))
+        ]
+        np.testing.assert_array_equal(sees[0], sees[1][:, :-1])
+
+
+def test_what_a_stream_is_predicted_from_does_not_depend_on_what_it_may_not_see(model: StreamingModel) -> None:
+    data = TrainingData(PAIRS, model.prompt, DataConfig(), seed=0)
+    other = replace(PAIRS[1], source="two cats are running")
+    streams = [data.encode_stream([PAIRS[0], second], 2, held=True) for second in (PAIRS[1], other)]
+    assert streams[0].labels == streams[1].labels
+    both = forward(model.model, pad(streams))
+    units = streams[0].target_units  # of both, which words of the second sentence each position sees
+    first = [i for i, unit in enumerate(units) if unit <= len(PAIRS[0].source.split()) + 1]
+    assert mx.allclose(both[0, first], both[1, first], atol=1e-5)
+    later = [i for i in range(len(units)) if i not in first]
+    assert float(mx.abs(both[0, later] - both[1, later]).min(axis=-1).max()) > 0
+
+
+def test_an_epoch_has_every_pair_once_whatever_the_streams(model: StreamingModel) -> None:
+    config = DataConfig(k=2, documents=Documents([1, 2, 3]))
+    for epoch in range(3):
+        ends = 0
+        batches = TrainingData(PAIRS, model.prompt, config, seed=1).epoch(epoch)
+        for batch, labels in batches:
+            assert labels == int((batch.labels >= 0).sum())
+            ends += int((batch.labels == model.prompt.end_token).sum())
+        streams = sum(len(batch.k) for batch, _ in batches)
+        assert ends == len(PAIRS) + streams  # each sentence has one, and each stream one more
+        assert streams < len(PAIRS)
+
+
+def test_streams_that_are_too_long_are_counted_in_pairs(
+    model: StreamingModel, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = DataConfig(k=2, documents=Documents([2], order="kept"), max_tokens=48)
+    with caplog.at_level("INFO", "streamllm"):
+        batches = TrainingData(PAIRS, model.prompt, config, seed=1).epoch(0)
+    left = 2 * sum(len(batch.k) for batch, _ in batches)
+    assert 0 < left < len(PAIRS)
+    assert caplog.messages[0].startswith(f"{len(PAIRS) - left} of the first {len(PAIRS)} pairs are left out")
+
+
+def test_pairs_keep_their_order_when_asked_to() -> None:
+    pairs = [Example(str(i), "a", "b") for i in range(20)]
+    kept = [one for stream in Documents([1, 3], "kept").join(pairs, random.Random(0)) for one in stream]
+    assert kept == pairs
+    shuffled = [one for stream in Documents([1, 3]).join(pairs, random.Random(0)) for one in stream]
+    assert sorted(shuffled, key=lambda e: int(e.id)) == pairs != shuffled
+
+
+def test_documents_change_no_digest_where_there_are_none() -> None:
+    assert digest({"data": {"k": 3, "documents": None}}) == digest({"data": {"k": 3}})
+    assert digest({"data": {"k": 3, "documents": {"held": 0.5}}}) != digest({"data": {"k": 3}})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"sentences": []}, "data.documents.sentences is []"),
+        ({"sentences": [0]}, "data.documents.sentences is [0]"),
+        ({"sentences": 3}, "data.documents.sentences is 3"),
+        ({"order": "random"}, "data.documents.order is 'random'"),
+        ({"held": 2}, "data.documents.held is 2"),
+    ],
+)
+def test_wrong_values_of_documents_are_named(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError) as raised:
+        Documents(**options)  # type: ignore[arg-type]
+    assert str(raised.value).startswith(message)
