@@ -9,12 +9,28 @@ from typing import Any, Protocol
 
 
 @dataclass(frozen=True)
+class Segment:
+    """One sentence of a document, for scoring: nothing that translates is told of it.
+
+    Args:
+        start, units: where its source begins in the document, and its length; both in source units.
+        source, reference: its texts.
+    """
+
+    start: int
+    units: int
+    source: str
+    reference: str
+
+
+@dataclass(frozen=True)
 class Example:
-    """One sentence pair of a dataset."""
+    """One sentence pair of a dataset; or one document, with the ``segments`` that its texts are joined from."""
 
     id: str
     source: str
     reference: str
+    segments: tuple[Segment, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -138,7 +154,8 @@ class Event:
     unit), "extend" (more of the last target unit, no space between), "draft" (a hypothesis of what follows the units
     written so far, which the policy asked for), "forced_read" (one more unit was read
     because the end token came while source remained, or at the length limit), "limit" (before a forced read: it is the
-    limit of tokens that forces it; ``text`` is "max_tokens") or "stop" (why the sentence ended: "end_token",
+    limit of tokens that forces it; ``text`` is "max_tokens"), "sentence" (of a document: a target sentence has ended,
+    and ``text`` is the number of source units that are translated by now) or "stop" (why the sentence ended: "end_token",
     "early_stop", "max_units" or "max_tokens", in ``text``).
     """
 
@@ -165,3 +182,4 @@ class Trace:
     source_units: int
     prediction: str
     stats: dict[str, Any] = field(default_factory=dict)  # forward passes, fed tokens, seconds
+    segments: tuple[Segment, ...] = ()  # of a document

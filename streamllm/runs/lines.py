@@ -2,9 +2,10 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
-from streamllm.records import Event, Trace
+from streamllm.records import Event, Segment, Trace
 
 # --- one trace, two lines
 
@@ -25,6 +26,7 @@ def to_prediction(trace: Trace) -> dict[str, Any]:
         "source_units": trace.source_units,
         "events": [{"kind": event.kind, "text": event.text} for event in trace.events],
         "stats": {key: value for key, value in trace.stats.items() if not _is_time(key)},
+        **({"segments": [asdict(segment) for segment in trace.segments]} if trace.segments else {}),
     }
 
 
@@ -57,6 +59,7 @@ def from_lines(prediction: Mapping[str, Any], timing: Mapping[str, Any] | None) 
         source_units=prediction["source_units"],
         prediction=prediction["prediction"],
         stats=prediction["stats"] | (timing["stats"] if timing else {}),
+        segments=tuple(Segment(**segment) for segment in prediction.get("segments", ())),
     )
 
 
