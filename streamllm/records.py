@@ -155,8 +155,8 @@ class Event:
     written so far, which the policy asked for), "forced_read" (one more unit was read
     because the end token came while source remained, or at the length limit), "limit" (before a forced read: it is the
     limit of tokens that forces it; ``text`` is "max_tokens"), "sentence" (of a document: a target sentence has ended,
-    and ``text`` is the number of source units that are translated by now) or "stop" (why the sentence ended: "end_token",
-    "early_stop", "max_units" or "max_tokens", in ``text``).
+    and ``text`` is the number of source units that are translated by now) or "stop" (why the sentence ended:
+    "end_token", "early_stop", "max_units" or "max_tokens", in ``text``).
     """
 
     kind: str

@@ -56,6 +56,20 @@ def join(units: Sequence[str], unit: Unit = "word") -> str:
     return (" " if unit == "word" else "").join(units)
 
 
+_ENDING = re.compile(r"""[.!?…。！？｡؟।።]["'”’»)\]」』]*$""")
+_ABBREVIATED = re.compile(
+    r"""^["'“‘„«(\[]*([A-Za-zÄÖÜ]|Mrs?|Ms|Drs?|Prof|St|Sr|Jr|Sra|Mme|vs|No|Nr|Fig|Inc|Ltd|Co|Gen|Lt|Sgt|Capt|Rev|Hon"""
+    r"""|e\.g|i\.e|z\.B|d\.h|u\.a|bzw|ca|approx|p\.ex)\.$"""
+)
+
+
+def ends_sentence(unit: str) -> bool:
+    """Whether a sentence ends with this unit, as far as can be told before the next one is known: it ends in
+    punctuation that ends sentences, closing quotes and brackets after it, and is no initial or common abbreviation."""
+    unit = unit.strip()
+    return bool(_ENDING.search(unit)) and not _ABBREVIATED.match(unit)
+
+
 def unit_of(language: str) -> Unit:
     """The unit of a language, by its code: "character" for `CHARACTER_LANGUAGES`, else "word"."""
     return "character" if re.split("[-_]", language)[0].lower() in CHARACTER_LANGUAGES else "word"

@@ -9,6 +9,7 @@ import mlx.core as mx
 import numpy as np
 
 from streamllm.batching.packing import Packing
+from streamllm.cache.rotations import Rotation
 from streamllm.cache.rows import KV
 
 UNUSED = np.iinfo(np.int32).max  # index of a column without a token
@@ -72,6 +73,18 @@ class Layer:
             new = max(0, max(rows) + 1 - self._keys.shape[0])  # rows that were opened and hold nothing
             slack = [(0, new), (0, 0), (0, 0), (0, 0)]
             self._keys, self._values = (mx.pad(b, slack)[mx.array(rows)] for b in (self._keys, self._values))
+
+    def forget(self, slot: int, columns: mx.array, moved: mx.array, rotate: Rotation, by: int) -> None:
+        """Of a row, only ``columns`` stay, which become the first ones; the keys of those that have ``moved`` are at
+        positions that are ``by`` higher."""
+        assert self._keys is not None and self._values is not None
+        one = slice(slot, slot + 1)
+        keys, values = (buffer[one][:, :, columns] for buffer in (self._keys, self._values))
+        keys = mx.where(moved[:, None], rotate(keys, by=by), keys)
+        mx.eval(keys, values)  # else what follows would copy the buffers
+        end = columns.shape[0]
+        self._keys[one, :, :end] = keys
+        self._values[one, :, :end] = values
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> KV:
         """Store (S, H_kv, N, D); return what the rows hold that attention takes, (S, H_kv, used, D) if not packed."""

@@ -19,6 +19,7 @@ from streamllm.batching.packing import Packing, packed
 from streamllm.engine.attention import Attention, Call
 from streamllm.engine.finite import Likeliest, check_logits
 from streamllm.engine.forward import forward
+from streamllm.engine.paradigms.forgetting import Forgetting
 from streamllm.engine.paradigms.memory import TargetStart
 from streamllm.engine.positions import check_end, table
 
@@ -72,15 +73,24 @@ class Pool:
         rows: sentences at a time.
         target_start: as in `streamllm.engine.paradigms.group.GroupMemory`.
         packs: False where the model computes attention by itself: each token then has a copy of its sentence's keys.
+        forgetting: how rows forget the oldest tokens of their streams; None holds all.
 
     Raises:
         ValueError: rows is not positive.
     """
 
-    def __init__(self, model: Any, rows: int, target_start: TargetStart = 0, packs: bool = True):
+    def __init__(
+        self,
+        model: Any,
+        rows: int,
+        target_start: TargetStart = 0,
+        packs: bool = True,
+        forgetting: Forgetting | None = None,
+    ):
         if rows < 1:
             raise ValueError(f"a pool of {rows} rows holds no sentence; accepted is at least 1")
         self._model, self._target_start, self._packs = model, target_start, packs
+        self.forgetting = forgetting
         self.positions = table(model)
         self._layers = [Layer() for _ in mlx_lm_cache.make_prompt_cache(model)]
         self._free = list(range(rows))[::-1]
@@ -140,6 +150,25 @@ class Pool:
         if (self._source[row.slot, last] != UNUSED).any():
             raise RuntimeError(f"cannot trim {n} target tokens: source has been read since they were fed")
         self._target[row.slot, last] = UNUSED
+
+    def forget_oldest(self, row: "Row", target: bool, n: int, after: int) -> None:
+        """Take the ``n`` tokens of a stream of a row that follow the first ``after`` out of memory. Those behind them
+        move down; what is waiting to be read is fed before, since it was to see them."""
+        assert self.forgetting is not None
+        if row.unread:
+            self._fit()
+            self._read_long([row])
+        index = (self._target if target else self._source)[row.slot, : row.length]
+        held = index != UNUSED
+        gone, moved = held & (index >= after) & (index < after + n), held & (index >= after + n)
+        columns = np.flatnonzero(~gone)
+        index[moved] -= n
+        for layer, rotate in zip(self._layers, self.forgetting.moves, strict=True):
+            layer.forget(row.slot, mx.array(columns), mx.array(moved[columns]), rotate, -n)
+        for stream in (self._source, self._target):
+            stream[row.slot, : len(columns)] = stream[row.slot, columns]
+            stream[row.slot, len(columns) : row.length] = UNUSED
+        row.length = len(columns)
 
     # Feeding
 
@@ -317,8 +346,6 @@ class Row:
     ``forward_passes`` counts what the sentence asked for, so that it does not depend on the sentences beside it.
     """
 
-    source_gap = (0, 0)
-
     def __init__(self, pool: Pool, slot: int, target_start: TargetStart):
         self._pool, self.slot, self._positions = pool, slot, pool.positions
         self._after_source, self._keeps_start = target_start == "after_source", False
@@ -333,9 +360,28 @@ class Row:
         self.length = self.source_offset = self.target_offset = 0  # tokens held
         self.answer: Answer | None = None
         self.forward_passes = self.source_tokens = self.fed_tokens = 0
+        self._forgotten = 0  # source tokens
+
+    @property
+    def source_held(self) -> int:
+        """Source tokens that are held, those that wait to be fed included."""
+        return self.source_offset + len(self.unread)
+
+    @property
+    def source_gap(self) -> tuple[int, int]:
+        forgetting = self._pool.forgetting
+        if forgetting is None or not self._forgotten:
+            return (0, 0)
+        return (forgetting.source.sinks, forgetting.source.sinks + self._forgotten)
 
     def read(self, tokens: list[int]) -> None:
-        check_end(self._positions, self.source_tokens + len(tokens))
+        if self._pool.forgetting is None:
+            self._read(tokens)
+        else:
+            self._pool.forgetting.read(self, tokens, self._read)
+
+    def _read(self, tokens: list[int]) -> None:
+        check_end(self._positions, self.source_held + len(tokens))
         self.unread += tokens
         self._count(tokens)
         self.source_tokens += len(tokens)
@@ -354,7 +400,7 @@ class Row:
 
     def _ask(self, tokens: list[int], hidden: int) -> Answer:
         if self._after_source and not self.target_offset and not self._keeps_start:
-            self.target_start = self.source_tokens - hidden
+            self.target_start = self.source_held - hidden
         self._keeps_start = self._keeps_start and hidden > 0
         check_end(self._positions, self.target_start + self.target_offset + len(tokens))
         self.branches_end = 0
@@ -379,6 +425,30 @@ class Row:
         self._pool.forget(self, n)
         self.length -= n
         self.target_offset -= n
+
+    def reset_target(self) -> None:
+        self._pool.forget_oldest(self, True, self.target_offset, 0)
+        self.target_offset = 0
+
+    def forget_source(self, n: int) -> None:
+        """Forget the ``n`` oldest source tokens after the sinks."""
+        self._pool.forget_oldest(self, False, n, self._may_forget.source.sinks)
+        self.source_offset -= n
+        self._forgotten += n
+
+    def forget_target(self, n: int) -> None:
+        """Forget the ``n`` oldest target tokens after the sinks."""
+        self._pool.forget_oldest(self, True, n, self._may_forget.target.sinks)
+        self.target_offset -= n
+
+    def keep_last(self, source: int, target: int) -> None:
+        self._may_forget.keep_last(self, source, target)
+
+    @property
+    def _may_forget(self) -> Forgetting:
+        if self._pool.forgetting is None:
+            raise RuntimeError("this row holds all that it is fed: open a pool with a way of forgetting")
+        return self._pool.forgetting
 
     def keep_start(self, keep: bool) -> None:
         self._keeps_start = keep

@@ -55,7 +55,7 @@ def translate_many(
     units = model.prompt.source_unit, model.prompt.target_unit
 
     def translate_one(session: Session, example: Example, clock: Clock) -> Trace:
-        return translate(session, example, policy, limits, *units, clock)
+        return translate(session, example, policy, limits, *units, clock, model.living_on)
 
     return noticing(model, in_sessions(model, examples, translate_one, batch_size, seed))
 
@@ -96,6 +96,6 @@ def _batched(
 
     def part(team: Team, number: int) -> Iterator[Trace]:
         own = rows // threads + (number < rows % threads)
-        return run_all(Pool(model.model, own, model.target_start, packs), longest_first, team)
+        return run_all(Pool(model.model, own, model.target_start, packs, model.forgetting), longest_first, team)
 
     return part(Team(1), 0) if threads == 1 else in_threads(threads, part)

@@ -8,6 +8,8 @@ import numpy as np
 from streamllm.batching.coroutines import Task, run_all
 from streamllm.batching.pool import LONG_READ, Pool
 from streamllm.engine.finite import NotFinite
+from streamllm.engine.paradigms.documents import Continuous, Sentences
+from streamllm.engine.paradigms.forgetting import Forgetting, Window
 from streamllm.engine.paradigms.group import Group, GroupMemory
 from streamllm.engine.paradigms.memory import Memory
 from streamllm.models.model import StreamingModel
@@ -16,18 +18,18 @@ from streamllm.models.model import StreamingModel
 def batching(model: StreamingModel) -> tuple[str | None, bool]:
     """Why sentences of this model must be translated one at a time, None if many can share a memory; and whether their
     attention can be packed (`Pool`). Both are tried."""
-    if not isinstance(model.paradigm, Group):
+    if not isinstance(model.paradigm, Group | Sentences | Continuous):
         return f"paradigm {type(model.paradigm).__name__} gives each sentence a memory of its own", False
-    if not model.retention.keeps_all:
-        return "windows on the streams and quantised keys and values need a memory for each sentence", False
-    if _why_not(model.model, packs=True) is None:
+    if model.retention.kv_bits is not None:
+        return "quantised keys and values need a memory for each sentence", False
+    if _why_not(model.model, True, model.forgetting) is None:
         return None, True
-    return _why_not(model.model, packs=False), False
+    return _why_not(model.model, False, model.forgetting), False
 
 
-def _why_not(model: Any, packs: bool) -> str | None:
+def _why_not(model: Any, packs: bool, forgetting: Forgetting | None) -> str | None:
     try:
-        difference, tolerance = _difference(model, packs)
+        difference, tolerance = _difference(model, packs, forgetting)
     except NotFinite as error:
         return str(error)
     except Exception as error:  # whatever a model file raises that expects one position for all rows
@@ -38,22 +40,28 @@ def _why_not(model: Any, packs: bool) -> str | None:
     return None
 
 
-def _difference(model: Any, packs: bool) -> tuple[float, float]:
+def _difference(model: Any, packs: bool, forgetting: Forgetting | None) -> tuple[float, float]:
     """By how much logits in a batch differ from those of sentences alone, as a share of the largest, and by how much
     they may."""
 
-    def task(seed: int) -> Task[tuple[int, mx.array]]:
-        return lambda row, clock: (seed, _trial(row, seed))
+    if forgetting is not None:  # the same moves, and room for all of the trial
+        forgetting = Forgetting(forgetting.moves, Window("source", None, 1), Window("target", None, 1))
 
-    batched = dict(run_all(Pool(model, 2, target_start=3, packs=packs), map(task, range(2))))
+    def task(seed: int) -> Task[tuple[int, mx.array]]:
+        return lambda row, clock: (seed, _trial(row, seed, forgetting is not None))
+
+    batched = dict(run_all(Pool(model, 2, 3, packs, forgetting), map(task, range(2))))
     ours = mx.stack([batched[seed] for seed in range(2)])
-    alone = mx.stack([_trial(GroupMemory(model, 3), seed) for seed in range(2)])
+    alone = mx.stack(
+        [_trial(GroupMemory(model, 3, forgetting=forgetting), seed, forgetting is not None) for seed in range(2)]
+    )
     differences, largest = np.array(mx.abs(ours - alone).astype(mx.float32)), np.array(mx.abs(alone).astype(mx.float32))
     return float(differences.max() / largest.max()), 1e-3 if alone.dtype == mx.float32 else 0.05
 
 
-def _trial(memory: Memory, seed: int) -> mx.array:
-    """Logits (3, V) of a sentence with all that a memory does: short and long reads, hidden source, trimming."""
+def _trial(memory: Memory, seed: int, forgets: bool) -> mx.array:
+    """Logits (3, V) of a sentence with all that a memory does: short and long reads, hidden source, trimming, and
+    forgetting, if it ``forgets``."""
 
     def tokens(n: int) -> list[int]:  # any vocabulary has these
         return [(7 * i + seed + 3) % 32 for i in range(n)]
@@ -64,4 +72,6 @@ def _trial(memory: Memory, seed: int) -> mx.array:
     memory.read(tokens(LONG_READ + 2 - 2 * seed))
     logits.append(memory.write(tokens(2), hidden=2))
     memory.trim(2)
+    if forgets:
+        memory.keep_last(LONG_READ, 0)
     return mx.stack([*logits, memory.write(tokens(1))])

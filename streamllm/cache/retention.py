@@ -12,7 +12,7 @@ class Retention:
 
     Args:
         max_source, max_target: tokens of each stream that are held at most, header included; None is no limit.
-            See `streamllm.engine.paradigms.windows.WindowedMemory` for what is forgotten, and when.
+            See `streamllm.engine.paradigms.forgetting.Forgetting` for what is forgotten, and when.
         sinks: how many of the first tokens of each stream are never forgotten (attention sinks, Xiao et al. 2023,
             arXiv 2309.17453); a header that is longer stays as a whole.
         kv_bits: 8 or 4 quantises keys and values; None leaves them as they are.

@@ -128,6 +128,29 @@ class Ahead:
         self._taken, self._picked, self._marked = [], [], False
         self._reads += 1
 
+    # Sentences of a document
+
+    def close(self, ends: Callable[[int], bool], end: int) -> None:
+        """Write the end of a sentence: the token that is known to come next if it ``ends`` one, else ``end``. What was
+        written cannot be taken back any more."""
+        if self._known and ends(self._known[0]):
+            self.take()
+        else:
+            self.force([end])
+        self._taken, self._picked, self._marked = [], [], False
+
+    @property
+    def unfed(self) -> int:
+        """Written tokens that are not fed yet."""
+        return len(self._open)
+
+    def begin_anew(self) -> None:
+        """Forget the target, header and all: the next prediction is that of its first token."""
+        self.forget()
+        self._memory.reset_target()
+        self._memory.keep_start(False)
+        self._open, self.begun, self._last, self._before = list(self._header), False, [], []
+
     # Going back
 
     def mark(self) -> Place:

@@ -6,11 +6,12 @@ each such step is recorded under a kind of its own.
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from streamllm.engine.finite import SentenceError
 from streamllm.engine.limits import Limits
+from streamllm.engine.living_on import LivingOn
 from streamllm.records import (
     Action,
     Decide,
@@ -25,7 +26,10 @@ from streamllm.records import (
     Trace,
     Write,
 )
-from streamllm.units import Unit, join, pieces
+from streamllm.units import Unit, ends_sentence, join, pieces
+
+NEAR = 2
+"""Units between where a model looks at the end of a sentence and punctuation that ends one, at most."""
 
 
 class SessionLike(Protocol):
@@ -56,19 +60,27 @@ class SessionLike(Protocol):
 
     def attended(self, heads: Sequence[Sequence[int]] | None = None) -> int: ...
 
+    # Of documents
+
+    def close_sentence(self) -> None: ...
+
+    def nothing_left(self) -> bool: ...
+
+    def leave_sentence(self, units: int, context: int | None) -> None: ...
+
 
 class _Answers:
     """What a policy may ask in one state (`records.Lookahead`); notes the hypotheses that it was shown."""
 
-    def __init__(self, session: SessionLike, max_units: int, max_tokens: float):
-        self._session, self._max_units, self._max_tokens = session, max_units, max_tokens
+    def __init__(self, session: SessionLike, max_units: int, max_tokens: float, before: int):
+        self._session, self._max_units, self._max_tokens, self._before = session, max_units, max_tokens, before
         self.shown: list[Hypothesis] = []
 
     def prediction(self, hidden: int = 0) -> Prediction:
         return self._session.prediction(hidden)
 
     def attended(self, heads: Sequence[Sequence[int]] | None = None) -> int:
-        return self._session.attended(heads)
+        return self._session.attended(heads) - self._before
 
     def draft(self) -> Hypothesis:
         self.shown.append(self._session.draft(self._max_units, self._max_tokens))
@@ -93,58 +105,196 @@ def stream(
     ``source`` may block until a unit arrives (live input): READ waits, whatever the policy. A unit is a
     word or a character; kinds of events are listed at `records.Event`.
     """
-    units = iter(source)
-    seen: list[str] = []  # one list for all states of the sentence
-    read = written = 0
-    source_done = False
-    started = clock()
+    yield from _sentence(Stream(session, source, limits, target_unit, clock), decide)
 
-    def event(kind: str, text: str = "") -> tuple[Event, State]:
-        return Event(kind, text, clock() - started), State(read, written, source_done, source=seen)
 
-    def take(kind: str) -> tuple[Event, State]:
-        nonlocal read, source_done
-        unit = next(units, None)
+class Stream:
+    """One source on its way through a session, step by step; each step is an event with the state after it."""
+
+    def __init__(
+        self,
+        session: SessionLike,
+        source: Iterable[str],
+        limits: Limits,
+        target_unit: Unit,
+        clock: Callable[[], float],
+    ):
+        self.session, self.limits = session, limits
+        self._source, self._target_unit, self._clock = iter(source), target_unit, clock
+        self.seen: list[str] = []  # one list for all states
+        self.read = self.written = 0
+        self.source_done = False
+        self._started = clock()
+
+    def event(self, kind: str, text: str = "") -> tuple[Event, State]:
+        return Event(kind, text, self._clock() - self._started), self.state
+
+    @property
+    def state(self) -> State:
+        return State(self.read, self.written, self.source_done, source=self.seen)
+
+    def take(self, kind: str, footer: bool = True) -> tuple[Event, State]:
+        """Read one more unit, or learn that there is none; then the ``footer`` is fed, if there is something to say."""
+        unit = next(self._source, None)
         if unit is None:
-            session.end_source()
-            source_done = True
-            return event("end")
-        session.read(unit)
-        seen.append(unit)
-        read += 1
-        return event(kind, unit)
+            if footer:
+                self.session.end_source()
+            self.source_done = True
+            return self.event("end")
+        self.session.read(unit)
+        self.seen.append(unit)
+        self.read += 1
+        return self.event(kind, unit)
 
+    def decide(
+        self, decide: Decide, state: State, tokens: int, before: int = 0
+    ) -> tuple[Action, list[tuple[Event, State]]]:
+        """What a policy decides in ``state``, and as events the hypotheses that it was shown.
+
+        Args:
+            tokens: target tokens that count for the limits.
+            before: source units that ``state`` does not count.
+        """
+        left = self.limits.left(state), self.limits.tokens_left(state, tokens)
+        answers = _Answers(self.session, *left, before)
+        action = _checked(decide(replace(state, model=answers)))
+        return action, [self.event("draft", _text(shown, self._target_unit)) for shown in answers.shown]
+
+    def write(self, action: Write) -> tuple[Event, State] | None:
+        """Write a unit; None where the end token came instead."""
+        emission = self.session.write(action.tokens) if action.tokens else self.session.write()
+        if emission.unit is None:
+            return None
+        self.written += not emission.extends
+        return self.event("extend" if emission.extends else "write", emission.text)
+
+
+def _sentence(stream: Stream, decide: Decide) -> Iterator[tuple[Event, State]]:
+    """All events of a source that is one sentence."""
+    session, limits = stream.session, stream.limits
     while True:
-        state = State(read, written, source_done, source=seen)
-        if cut := limits.cut(state, session.target_tokens):
-            if source_done:
-                yield event("stop", cut)
+        if cut := limits.cut(stream.state, session.target_tokens):
+            if stream.source_done:
+                yield stream.event("stop", cut)
                 return
             if cut == "max_tokens":  # that of units can be told from the counts of a trace
-                yield event("limit", cut)
-            yield take("forced_read")
+                yield stream.event("limit", cut)
+            yield stream.take("forced_read")
             continue
         action: Action = Write()
-        if not source_done:
-            answers = _Answers(session, limits.left(state), limits.tokens_left(state, session.target_tokens))
-            action = _checked(decide(replace(state, model=answers)))
-            for hypothesis in answers.shown:
-                yield event("draft", _text(hypothesis, target_unit))
+        if not stream.source_done:
+            action, drafts = stream.decide(decide, stream.state, session.target_tokens)
+            yield from drafts
         if isinstance(action, Read):
-            yield take("read")
+            yield stream.take("read")
+        elif happened := stream.write(action):
+            yield happened
+        elif stream.source_done:
+            yield stream.event("stop", "end_token")
+            return
+        elif limits.early_stop == "stop":
+            yield stream.event("stop", "early_stop")
+            return
         else:
-            emission = session.write(action.tokens) if action.tokens else session.write()
-            if emission.unit is not None:
-                written += not emission.extends
-                yield event("extend" if emission.extends else "write", emission.text)
-            elif source_done:
-                yield event("stop", "end_token")
-                return
-            elif limits.early_stop == "stop":
-                yield event("stop", "early_stop")
-                return
-            else:
-                yield take("forced_read")
+            yield stream.take("forced_read")
+
+
+def stream_document(
+    session: SessionLike,
+    source: Iterable[str],
+    policy: Policy,
+    example: Example,
+    living_on: LivingOn,
+    limits: Limits = Limits(),
+    target_unit: Unit = "word",
+    clock: Callable[[], float] = time.perf_counter,
+) -> Iterator[tuple[Event, State]]:
+    """As `stream`, of a source of many sentences, which may never end. An end token closes a target sentence; the
+    translation ends with the source.
+
+    A policy is started anew for each sentence, and counts units from where that begins, unless it
+    ``counts_from_start``. Limits count so, too. Event and state count from the start of the stream.
+    """
+    stream = Stream(session, source, limits, target_unit, clock)
+    absolute = bool(getattr(policy, "counts_from_start", False))
+    decide = policy.start(example)
+    here = _Sentence()
+    while True:
+        read_whole = living_on.held and bool(here.ends)
+        done = stream.source_done or read_whole
+        if stream.source_done and stream.read == here.read:
+            yield stream.event("stop", "end_token")
+            return
+        tokens = session.target_tokens - here.tokens
+        state = State(stream.read - here.read, stream.written - here.written, done, source=stream.seen[here.read :])
+        ended = False
+        if cut := limits.cut(state, tokens):
+            if cut == "max_tokens" or done:
+                yield stream.event("limit", cut)
+            ended = done
+            if not done:
+                yield from here.take(stream, "forced_read")
+                continue
+        action: Action = Write()
+        if not (ended or done):
+            told = (stream.state, 0) if absolute else (state, here.read)
+            action, drafts = stream.decide(decide, told[0], tokens, told[1])
+            yield from drafts
+        if isinstance(action, Read):
+            yield from here.take(stream, "read")
+            continue
+        if not ended:
+            if happened := stream.write(action):
+                yield happened
+                continue
+            ended = done or limits.early_stop == "stop"
+        end = here.end(stream, living_on, ended)
+        if end is None:
+            yield from here.take(stream, "forced_read")
+            continue
+        session.close_sentence()
+        more = living_on.asks and read_whole and not cut and stream.written > here.written
+        if more and not session.nothing_left():  # two sentences, and nothing that tells them apart
+            end = here.read
+        else:
+            session.leave_sentence(end, living_on.context)
+        here.begin(end, stream)
+        decide = policy.start(example)
+        yield stream.event("sentence", str(end))
+
+
+@dataclass
+class _Sentence:
+    """Where the sentence under way began, in units read, units written and target tokens; and where sentences end in
+    what has been read since."""
+
+    read: int = 0
+    written: int = 0
+    tokens: int = 0
+    ends: list[int] = field(default_factory=list)
+
+    def take(self, stream: Stream, kind: str) -> Iterator[tuple[Event, State]]:
+        yield stream.take(kind, footer=stream.read > self.read)
+        if not stream.source_done and ends_sentence(stream.seen[-1]):
+            self.ends.append(stream.read)
+
+    def end(self, stream: Stream, living_on: LivingOn, ended: bool) -> int | None:
+        """Where its source ends, in units read; None where it has not ended, since more is to be read first."""
+        first = self.ends[0] if self.ends else stream.read if ended else None
+        if living_on.boundary == "punctuation" or stream.read == self.read or stream.written == self.written:
+            return first
+        looked = stream.session.attended() + 1
+        near = min(self.ends, key=lambda end: abs(end - looked), default=looked)
+        if abs(near - looked) <= NEAR:
+            looked = near
+        if self.read < looked < stream.read or (looked == stream.read and self.ends[-1:] == [looked]):
+            return looked
+        return stream.read if ended else None
+
+    def begin(self, end: int, stream: Stream) -> None:
+        """The next sentence begins behind ``end`` source units."""
+        self.read, self.written, self.tokens = end, stream.written, stream.session.target_tokens
+        self.ends = [other for other in self.ends if other > end]
 
 
 def _checked(action: Action) -> Action:
@@ -173,8 +323,12 @@ def translate(
     source_unit: Unit = "word",
     target_unit: Unit = "word",
     clock: Callable[[], float] = time.perf_counter,
+    living_on: LivingOn | None = None,
 ) -> Trace:
     """Translate one example and return its trace; delays are in source units, times in seconds of ``clock``.
+
+    Args:
+        living_on: how it goes on after a target sentence; None ends the translation there.
 
     Raises:
         SentenceError: the model's logits are not finite, or it has no positions for so many tokens; says which example.
@@ -185,7 +339,11 @@ def translate(
     shown: list[str] = []  # units with the space before them
     delays: list[int] = []
     elapsed: list[float] = []
-    for happened, state in _named(example, stream(session, source, policy.start(example), limits, target_unit, clock)):
+    if living_on is None:
+        happens = stream(session, source, policy.start(example), limits, target_unit, clock)
+    else:
+        happens = stream_document(session, source, policy, example, living_on, limits, target_unit, clock)
+    for happened, state in _named(example, happens):
         events.append(happened)
         if happened.kind == "extend":  # the unit is whole only now
             units[-1] += happened.text
@@ -213,4 +371,5 @@ def translate(
             "fed_tokens": session.fed_tokens,
             "target_tokens": session.target_tokens,
         },
+        segments=example.segments,
     )

@@ -89,6 +89,8 @@ class Session:
         self._after_space = False  # whether the last token written ends in white space
         self._boundary_is_stale = False  # where the last unit ends was not predicted from all source
         self.target_tokens = 0
+        self._ended = 0  # sentences of a document
+        self._held_ends: deque[tuple[int, int]] = deque()  # of those that are held: tokens of both streams by then
 
     @property
     def forward_passes(self) -> int:
@@ -123,6 +125,9 @@ class Session:
         self._boundary_is_stale = self._has_unit
         self._ahead.settle()
         self.memory.read(tokens)
+        self._forget_units()
+
+    def _forget_units(self) -> None:
         if gap := self.memory.source_gap[1]:
             gone = bisect_right(self._unit_ends, gap)
             del self._unit_ends[:gone]
@@ -204,6 +209,50 @@ class Session:
     def _is_whole_characters(self, tokens: list[int]) -> bool:
         text = self.prompt.decode(tokens)
         return bool(text.strip()) and not text.endswith("\ufffd")
+
+    # Sentences of a document
+
+    def close_sentence(self) -> None:
+        """End the target sentence: the end token is written, and what is written next begins another one."""
+        self._ahead.close(self._ends, self.prompt.end_token)
+        self._ended += 1
+        self._queue.clear()
+        self._tail_written = self._has_unit = self._after_space = self._boundary_is_stale = False
+
+    def nothing_left(self) -> bool:
+        """Whether the model would end the next sentence at once: it sees nothing more to be written. A model that was
+        trained with ``data.documents`` knows."""
+        return self._ends(self._ahead.predict())
+
+    def leave_sentence(self, units: int, context: int | None) -> None:
+        """The sentence that was closed is over, and so is its source, the first ``units`` of the stream.
+
+        Args:
+            context: how many sentence pairs that are over are held, besides what follows them; None holds all.
+
+        Raises:
+            RuntimeError: the memory cannot forget.
+        """
+        if context is None:
+            return
+        self._ahead.forget()
+        held = units - self._units_gone
+        read = self._unit_ends[held - 1] if held > 0 else min(self._source_start, self.source_tokens)
+        self._held_ends.append((read, self._written))
+        if len(self._held_ends) <= context:
+            return
+        read, written = self._held_ends.popleft()
+        if context:
+            self.memory.keep_last(self.source_tokens - read, self._written - written - self._ahead.unfed)
+        else:
+            self._ahead.begin_anew()
+            self.memory.keep_last(self.source_tokens - read, 0)  # of the target nothing is held
+        self._forget_units()
+
+    @property
+    def _written(self) -> int:
+        """Target tokens, end tokens between sentences included."""
+        return self.target_tokens + self._ended
 
     # Going back
 

@@ -13,6 +13,8 @@ from mlx.utils import tree_flatten
 
 from streamllm.cache.retention import Retention
 from streamllm.contents import Contents, of_text
+from streamllm.engine.living_on import LivingOn
+from streamllm.engine.paradigms.forgetting import Forgetting
 from streamllm.engine.paradigms.group import Group
 from streamllm.engine.paradigms.memory import Memory, Paradigm, TargetStart
 from streamllm.engine.positions import Positions
@@ -57,11 +59,14 @@ class StreamingModel:
         self.positions = positions or Positions.of(model, {})
         self.warned_of_positions = False
         self._open: Callable[[TargetStart], Memory] = partial(paradigm.open, model)
-        if not retention.keeps_all:
+        self.living_on: LivingOn | None = getattr(paradigm, "living_on", None)
+        self.forgetting: Forgetting | None = None
+        if not retention.keeps_all or self.living_on is not None:
             headers = (len(prompt.source_header), len(prompt.target_header))
             from streamllm.engine.paradigms.windows import memories
 
-            self._open = memories(retention, model, paradigm, *headers)
+            self._open = opened = memories(retention, model, paradigm, *headers)
+            self.forgetting = opened.forgetting
 
     def contents(self) -> Contents:
         """The prompt as it is fed, and a digest of its tokens."""
@@ -80,7 +85,7 @@ class StreamingModel:
             sampler = Sampling(zlib.crc32(f"{seed}/{name}".encode()), self._temperature, self._top_p)
         if memory is None:
             memory = self._open(self.target_start)
-        heads, ahead = self.alignment_heads, self.retention.max_target
+        heads, ahead = self.alignment_heads, self.forgetting.target.size if self.forgetting else None
         return Session(memory, self.prompt, sampler, alignment_heads=heads, max_ahead=ahead)
 
     def save(self, folder: Path, dtype: mx.Dtype | None = None) -> None:

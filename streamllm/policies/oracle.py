@@ -26,6 +26,8 @@ class Oracle:
 
     delays: Delays | Mapping[str, Delays]
 
+    counts_from_start = True  # of a document
+
     def __post_init__(self) -> None:
         for name, delays in self.delays.items() if isinstance(self.delays, Mapping) else [(None, self.delays)]:
             of = "" if name is None else f" of example {name!r}"

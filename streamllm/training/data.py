@@ -165,7 +165,7 @@ class TrainingData:
         if isinstance(pair, Example):
             pair = self.tokenize(pair, rng)
         lag = len(pair.source) + 1 if k == FULL else int(k)
-        return self._encoded([pair], [list(range(len(pair.target) + 1))], lag, rng and f"{k}")
+        return self._encoded([pair], [list(range(len(pair.target) + 1))], lag, None if rng is None else f"{k}")
 
     def encode_stream(
         self, pairs: Sequence[Example | Tokenized], k: int | str, held: bool, rng: random.Random | None = None
@@ -184,7 +184,7 @@ class TrainingData:
             None if k == FULL else int(k),
             held,
         )
-        return self._encoded(tokenized, units, 0, rng and f"{k}/{held}")
+        return self._encoded(tokenized, units, 0, None if rng is None else f"{k}/{held}")
 
     def _encoded(self, pairs: list[Tokenized], units_of: list[list[int]], k: int, early: str | None) -> Encoded:
         """Some pairs in one stream.

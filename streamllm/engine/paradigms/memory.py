@@ -75,6 +75,18 @@ class Memory(Protocol):
         "after_source") is decided anew. A write that sees all of the source ends it."""
         ...
 
+    def reset_target(self) -> None:
+        """Forget the target, and keep the source."""
+        ...
+
+    def keep_last(self, source: int, target: int) -> None:
+        """Forget all but the first tokens that are never forgotten and the last ones, so many of each stream.
+
+        Raises:
+            RuntimeError: this memory holds all that it is fed.
+        """
+        ...
+
     def fork(self) -> "Fork":
         """The target as it stands, to go on with in several ways; the memory still holds the same tokens. Since the
         last write, nothing has been read."""
@@ -153,6 +165,15 @@ class CachedMemory:
 
     def keep_start(self, keep: bool) -> None:
         """Only where φ can be "after_source", there is anything to keep."""
+
+    def reset_target(self) -> None:
+        self.trim(self.target_offset)
+
+    def trim(self, n: int) -> None:
+        raise NotImplementedError
+
+    def keep_last(self, source: int, target: int) -> None:
+        raise RuntimeError(f"{type(self).__name__} holds all that it is fed: open a memory that forgets")
 
     def likeliest(self, logits: mx.array) -> int:
         likeliest = Likeliest.of(logits)

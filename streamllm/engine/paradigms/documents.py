@@ -1,0 +1,97 @@
+"""Streams that go on after a sentence has ended: what is kept of what came before."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from streamllm.check import whole_number
+from streamllm.engine.living_on import Boundary, LivingOn, check_boundary
+from streamllm.engine.paradigms.group import GroupMemory
+from streamllm.engine.paradigms.memory import TargetStart
+
+
+@dataclass(frozen=True)
+class Sentences:
+    """Sentence memory: the model ends its sentence, the last sentence pairs stay in view, older ones are forgotten.
+
+    Nothing that is kept is encoded again: its keys move down to where the forgotten ones were. With ``context=0``
+    and ``held`` each sentence is translated as if it stood alone, but for the footer of the source.
+
+    Args:
+        context: how many sentence pairs that have ended are held.
+        held: whether reading stops at the end of a source sentence until its translation has ended, which is what
+            ``boundary="punctuation"`` makes possible.
+        boundary: what says where a source sentence ends, see `LivingOn`.
+        asks: whether the model is asked, after each end token, if anything is left, see `LivingOn`; for models that
+            were trained with ``data.documents``.
+
+    Raises:
+        ValueError: a value is none of these.
+    """
+
+    context: int = 1
+    held: bool = True
+    boundary: Boundary = "punctuation"
+    asks: bool = True
+
+    trained_as = "group"
+
+    def __post_init__(self) -> None:
+        whole_number("paradigm.context", self.context, 0, of="sentence pairs")
+        for name in ("held", "asks"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"paradigm.{name} is {getattr(self, name)!r}; accepted are true and false")
+        check_boundary(self.boundary)
+        if self.held and self.boundary != "punctuation":
+            raise ValueError(
+                "paradigm.held is true, so the end of a source sentence must be known when it is read, and "
+                f"paradigm.boundary={self.boundary} knows it later: set paradigm.held=false"
+            )
+
+    @property
+    def living_on(self) -> LivingOn:
+        return LivingOn(self.held, self.context, self.boundary, self.asks)
+
+    def open(self, model: Any, target_start: TargetStart = 0) -> GroupMemory:
+        from streamllm.cache.retention import Retention
+        from streamllm.engine.paradigms.windows import memories
+
+        return memories(Retention(), model, self)(target_start)
+
+
+@dataclass(frozen=True)
+class Continuous:
+    """One pair of streams, of which windows are held: the first tokens and the last ones. The model writes the next
+    sentence without being told, which it must have been trained to do (``data.documents``).
+
+    Args:
+        max_source, max_target: tokens of each stream that are held, header included; ``model.max_source`` and
+            ``model.max_target``, where given, are taken instead.
+        sinks: how many of the first tokens of each stream are never forgotten; a header that is longer stays whole.
+        boundary: what says where a source sentence ends, see `LivingOn`; policies count from there.
+
+    Raises:
+        ValueError: a value is none of these.
+    """
+
+    max_source: int = 96
+    max_target: int = 96
+    sinks: int = 0
+    boundary: Boundary = "punctuation"
+
+    trained_as = "group"
+
+    def __post_init__(self) -> None:
+        for name in ("max_source", "max_target"):
+            whole_number(f"paradigm.{name}", getattr(self, name), of="tokens")
+        whole_number("paradigm.sinks", self.sinks, 0, of="tokens")
+        check_boundary(self.boundary)
+
+    @property
+    def living_on(self) -> LivingOn:
+        return LivingOn(False, None, self.boundary)
+
+    def open(self, model: Any, target_start: TargetStart = 0) -> GroupMemory:
+        from streamllm.cache.retention import Retention
+        from streamllm.engine.paradigms.windows import memories
+
+        return memories(Retention(), model, self)(target_start)

@@ -1,0 +1,94 @@
+"""How a memory forgets the oldest tokens of a stream: what is never forgotten, how keys are moved, and windows.
+
+Invariant: a token's position is its place among the tokens of its stream that are held, after φ for the target.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:  # it needs mlx-lm, which is slow to import
+    from streamllm.cache.rotations import Rotation
+
+AT_ONCE = 8  # a full window forgets this part of what it may forget at once, so that keys are seldom moved
+
+
+@dataclass(frozen=True)
+class Window:
+    """Which tokens of a stream are held: the first ``sinks``, and the last ones, ``size`` in all at most; None holds
+    all that nobody else forgets.
+
+    Raises:
+        ValueError: there is no room beside the sinks.
+    """
+
+    stream: str
+    size: int | None
+    sinks: int
+
+    def __post_init__(self) -> None:
+        if self.size is not None and self.size <= self.sinks:
+            raise ValueError(
+                f"model.max_{self.stream} is {self.size}, and {self.sinks} tokens (the {self.stream}'s header, or "
+                f"model.sinks) are never forgotten: give it more than that, at least {2 * self.sinks + 16} to be of use"
+            )
+
+    def room(self, held: int) -> int | None:
+        """How many tokens can be fed at once; None is no limit."""
+        return None if self.size is None else self.size - min(held, self.sinks)
+
+    def excess(self, held: int, new: int = 0) -> int:
+        """How many tokens are to be forgotten before ``new`` are fed: none, or at least one in `AT_ONCE`."""
+        if self.size is None or held + new <= self.size:
+            return 0
+        least = -(-(self.size - self.sinks) // AT_ONCE)
+        return min(max(held + new - self.size, least), held - self.sinks)
+
+
+class Forgets(Protocol):
+    """A memory that can forget the oldest tokens after the sinks; those behind the gap move down into it."""
+
+    @property
+    def source_held(self) -> int: ...
+
+    @property
+    def target_offset(self) -> int: ...
+
+    def forget_source(self, n: int) -> None: ...
+
+    def forget_target(self, n: int) -> None: ...
+
+
+@dataclass(frozen=True)
+class Forgetting:
+    """For each layer, what moves its keys; and the windows of the streams.
+
+    A read makes room by forgetting the oldest tokens after the sinks. Of the source it forgets as many as the new
+    tokens need; of the target as many as the window holds too many. Between reads the target is never cut, so that what
+    was written since the last read can be taken back. The tokens behind a gap move down into it: their keys are
+    rotated, their values stay as they were computed (Xiao et al. 2023, arXiv 2309.17453, assign positions in the same
+    way).
+    """
+
+    moves: "Sequence[Rotation]"
+    source: Window
+    target: Window
+
+    def read(self, memory: Forgets, tokens: list[int], feed: Callable[[list[int]], None]) -> None:
+        """Feed source tokens, as many at a time as the window has room for."""
+        if excess := self.target.excess(memory.target_offset):
+            memory.forget_target(excess)
+        while tokens:
+            held = memory.source_held
+            now = tokens[: self.source.room(held)]
+            if excess := self.source.excess(held, len(now)):
+                memory.forget_source(excess)
+            feed(now)
+            tokens = tokens[len(now) :]
+
+    def keep_last(self, memory: Forgets, source: int, target: int) -> None:
+        """Forget all but the sinks and the last tokens, so many of each stream."""
+        if (n := memory.source_held - self.source.sinks - source) > 0:
+            memory.forget_source(n)
+        if (n := memory.target_offset - self.target.sinks - target) > 0:
+            memory.forget_target(n)
