@@ -53,8 +53,8 @@ def seen(sources: Sequence[int], targets: Sequence[int], k: int | None, held: bo
     and at last the end token that follows the last one: nothing is left to be written.
 
     wait-k counts from the beginning of its sentence: unit i of a sentence that begins after b source units is predicted
-    from b + k + i (Ma et al. 2019, arXiv 1810.08398, for a stream of one sentence). One more than there are is the
-    footer.
+    from b + k + i (Ma et al. 2019, arXiv 1810.08398, for a stream of one sentence), or from what the unit before it was
+    predicted from, if that is more. One more than there are is the footer.
 
     Args:
         sources, targets: units of each sentence.
@@ -62,7 +62,8 @@ def seen(sources: Sequence[int], targets: Sequence[int], k: int | None, held: bo
         held: nothing behind the source sentence is seen, nor the footer.
     """
     total = sum(sources)
-    start, found = 0, []
+    start = before = 0
+    found: list[list[int]] = []
     for number, (source, target) in enumerate(zip(sources, targets, strict=True), 1):
         end = start + source
         last = number == len(sources)
@@ -70,8 +71,9 @@ def seen(sources: Sequence[int], targets: Sequence[int], k: int | None, held: bo
         most = end if held or (k is None and not last) else total + 1
         # One more after the last: the end token that stands for "nothing is left".
         units = range(target + 1 + last) if k is not None else [0] * (target + 1 + last)
-        found.append([min(least + i, most) for i in units])
+        found.append([max(before, min(least + i, most)) for i in units])
         if last:
             found[-1][-1] = most
+        before = found[-1][-1]
         start = end
     return found

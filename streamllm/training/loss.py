@@ -1,5 +1,5 @@
 """The forward of training: read the whole source, write the whole target, each position of the target seeing what it
-would have seen when streamed with wait-k; and cross-entropy on the target."""
+would have seen when streamed with wait-k; cross-entropy on the target, and how far two forwards are apart."""
 
 import math
 from typing import Any
@@ -52,7 +52,12 @@ def loss(model: Any, batch: Batch, label_smoothing: float, target_start: int = 0
     logits = forward(model, batch, target_start, paradigm)
     labels = mx.array(batch.labels.reshape(-1))
     logits = logits.reshape(-1, logits.shape[-1])
-    return cross_entropy(logits, labels, label_smoothing, lazy=exponentials.lazy(model))
+    return cross_entropy(logits, labels, label_smoothing, lazy=is_lazy(model))
+
+
+def is_lazy(model: Any) -> bool:
+    """Whether nothing of a forward may be evaluated before all gradients are (`recompute`)."""
+    return exponentials.lazy(model)
 
 
 def cross_entropy(logits: mx.array, labels: mx.array, label_smoothing: float, lazy: bool = False) -> mx.array:
@@ -112,3 +117,34 @@ def _cross_entropy_vjp(primals: Any, cotangents: Any, outputs: Any) -> Any:
     rows = mx.arange(labels.shape[0])
     grad = grad.at[rows, mx.maximum(labels, 0)].add(-(1 - smoothing) * scale[:, 0])
     return grad.astype(logits.dtype), mx.zeros_like(labels), mx.zeros_like(smoothing)
+
+
+def divergence(logits: mx.array, labels: mx.array, lazy: bool = False) -> mx.array:
+    """Sum over rows with a label of KL(p, q) + KL(q, p) in nats, for the two distributions of ``logits`` (2, N, V).
+
+    By numpy on a CPU, as `cross_entropy`, unless nothing may be evaluated yet (``lazy``).
+    """
+    ours: Any = _divergence_by_numpy if exponentials.on_cpu(logits) and not lazy else _divergence
+    found = ours(logits, labels)
+    total: mx.array = found[0] if isinstance(found, list | tuple) else found
+    return total
+
+
+@mx.custom_function
+def _divergence_by_numpy(logits: mx.array, labels: mx.array) -> Any:
+    total, grad = exponentials.divergence(np.asarray(logits), np.asarray(labels))
+    return mx.array(total, mx.float32), mx.array(grad)
+
+
+@_divergence_by_numpy.vjp
+def _divergence_by_numpy_vjp(primals: Any, cotangents: Any, outputs: Any) -> Any:
+    return outputs[1] * cotangents[0], mx.zeros_like(primals[1])
+
+
+def _divergence(logits: mx.array, labels: mx.array) -> mx.array:
+    logits = logits.astype(mx.float32)
+    logp = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
+    possible = logp[0] > -math.inf  # what is ruled out is so for both
+    apart = mx.where(possible, logp[0], 0) - mx.where(possible, logp[1], 0)
+    each = ((mx.exp(logp[0]) - mx.exp(logp[1])) * apart).sum(axis=-1)
+    return mx.where(labels >= 0, each, 0).sum()

@@ -365,7 +365,7 @@ def test_all_units_hidden_leaves_the_sinks_in_sight(tokenizer: Any) -> None:
 
     memory.write = noting
     session.prediction(hidden=1000)
-    assert seen == [memory._source_window.sinks]
+    assert seen == [memory.source_gap[0]]
 
 
 def test_attention_goes_to_units_by_their_number_in_the_stream(tokenizer: Any) -> None:
@@ -480,7 +480,9 @@ def test_a_window_needs_room_beside_what_is_never_forgotten() -> None:
 
 
 def test_other_paradigms_are_refused(model: Any) -> None:
-    with pytest.raises(ValueError, match=r"are for paradigm=group, and the paradigm is Interleaved"):
+    with pytest.raises(
+        ValueError, match=r"are for paradigm=group, sentences and continuous, and the paradigm is Interleaved"
+    ):
         memories(Retention(max_source=20), model, Interleaved())
 
 

@@ -3,13 +3,14 @@
 import mlx.core as mx
 import numpy as np
 import pytest
+from test_training import PAIRS, fresh
 
 from streamllm.models.model import StreamingModel
 from streamllm.training.data import DataConfig, TrainingData
 from streamllm.training.dropout import add_dropout
+from streamllm.training.loss import divergence
 from streamllm.training.objectives.cross_entropy import CrossEntropy
-from streamllm.training.objectives.r_drop import RDrop, divergence
-from test_training import PAIRS, fresh
+from streamllm.training.objectives.r_drop import RDrop
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ from typing import Any
 
 from streamllm.check import whole_number
 from streamllm.engine.living_on import Boundary, LivingOn, check_boundary
+from streamllm.engine.paradigms.forgetting import Window, forgetting_of
 from streamllm.engine.paradigms.group import GroupMemory
 from streamllm.engine.paradigms.memory import TargetStart
 
@@ -52,10 +53,9 @@ class Sentences:
         return LivingOn(self.held, self.context, self.boundary, self.asks)
 
     def open(self, model: Any, target_start: TargetStart = 0) -> GroupMemory:
-        from streamllm.cache.retention import Retention
-        from streamllm.engine.paradigms.windows import memories
-
-        return memories(Retention(), model, self)(target_start)
+        """A memory for streams without headers; `windows.memories` also keeps those."""
+        windows = Window("source", None, 0), Window("target", None, 0)
+        return GroupMemory(model, target_start, forgetting=forgetting_of(model, *windows, "paradigm=sentences needs"))
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,6 @@ class Continuous:
         return LivingOn(False, None, self.boundary)
 
     def open(self, model: Any, target_start: TargetStart = 0) -> GroupMemory:
-        from streamllm.cache.retention import Retention
-        from streamllm.engine.paradigms.windows import memories
-
-        return memories(Retention(), model, self)(target_start)
+        """A memory for streams without headers; `windows.memories` also keeps those."""
+        windows = Window("source", self.max_source, self.sinks), Window("target", self.max_target, self.sinks)
+        return GroupMemory(model, target_start, forgetting=forgetting_of(model, *windows, "paradigm=continuous needs"))

@@ -5,7 +5,7 @@ Invariant: a token's position is its place among the tokens of its stream that a
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:  # it needs mlx-lm, which is slow to import
     from streamllm.cache.rotations import Rotation
@@ -92,3 +92,23 @@ class Forgetting:
             memory.forget_source(n)
         if (n := memory.target_offset - self.target.sinks - target) > 0:
             memory.forget_target(n)
+
+
+def forgetting_of(model: Any, source: Window, target: Window, asked: str) -> Forgetting:
+    """How memories of this model forget. Whether they can is tried.
+
+    Args:
+        asked: what asks for it, for the error.
+
+    Raises:
+        ValueError: the model's keys cannot be moved.
+    """
+    from streamllm.cache.rotations import rotations
+
+    moves = rotations(model)
+    if moves is None:
+        raise ValueError(
+            f"{asked} rotary positions that add up, since the keys of what is held are moved on when older ones are "
+            "forgotten, and this model's do not: choose another model, or paradigm=group without windows"
+        )
+    return Forgetting(moves, source, target)

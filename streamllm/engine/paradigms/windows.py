@@ -10,9 +10,8 @@ from mlx_lm.models import cache as mlx_lm_cache
 from streamllm.cache.dual import DualStreamingCache, make_caches
 from streamllm.cache.quantised import QuantisedCache, check_quantisable
 from streamllm.cache.retention import Retention
-from streamllm.cache.rotations import rotations
 from streamllm.engine.paradigms.documents import Continuous, Sentences
-from streamllm.engine.paradigms.forgetting import Forgetting, Window
+from streamllm.engine.paradigms.forgetting import Forgetting, Window, forgetting_of
 from streamllm.engine.paradigms.group import Group, GroupMemory
 from streamllm.engine.paradigms.memory import Paradigm, TargetStart
 
@@ -61,20 +60,12 @@ def memories(
         sinks = paradigm.sinks if isinstance(paradigm, Continuous) else 0  # the header alone
     if sizes == (None, None) and not isinstance(paradigm, Sentences):
         return Memories(model, make, None)
-    windows = (
-        Window("source", sizes[0], max(sinks, source_header)),
-        Window("target", sizes[1], max(sinks, target_header)),
-    )
-    moves = rotations(model)
-    if moves is None:
-        what = "model.max_source and model.max_target need"
-        if not isinstance(paradigm, Group):
-            what = f"paradigm={type(paradigm).__name__.lower()} needs"
-        raise ValueError(
-            f"{what} rotary positions that add up, since the keys of what is held are moved on when older ones are "
-            "forgotten, and this model's do not: choose another model, or paradigm=group without windows"
-        )
-    return Memories(model, make, Forgetting(moves, *windows))
+    source = Window("source", sizes[0], max(sinks, source_header))
+    target = Window("target", sizes[1], max(sinks, target_header))
+    asked = "model.max_source and model.max_target need"
+    if not isinstance(paradigm, Group):
+        asked = f"paradigm={type(paradigm).__name__.lower()} needs"
+    return Memories(model, make, forgetting_of(model, source, target, asked))
 
 
 def _quantised_caches(model: Any, bits: int, group_size: int) -> list[DualStreamingCache]:
