@@ -3,6 +3,7 @@
 import io
 import tracemalloc
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import hypothesis.strategies as st
@@ -15,9 +16,11 @@ from families import FAMILIES
 from hypothesis import given, settings
 from reference import build
 
+from streamllm.batching.scheduler import translate_many
 from streamllm.batching.trial import batching
 from streamllm.cache.dual import DualStreamingCache
 from streamllm.cache.retention import Retention
+from streamllm.engine.limits import Limits
 from streamllm.engine.paradigms.group import Group, GroupMemory
 from streamllm.engine.paradigms.interleaved import Interleaved
 from streamllm.engine.paradigms.memory import Memory
@@ -28,7 +31,7 @@ from streamllm.models.loading import ModelConfig, ModelError
 from streamllm.models.model import StreamingModel
 from streamllm.policies import LocalAgreement, WaitK
 from streamllm.prompt import PromptTokens
-from streamllm.records import Policy
+from streamllm.records import Example, Policy
 
 VOCABULARY = 64
 FAMILY = {family.name: family for family in FAMILIES}
@@ -492,9 +495,21 @@ def test_positions_that_do_not_add_up_are_refused(name: str) -> None:
         memories(Retention(max_source=20), build(FAMILY[name]), Group())
 
 
-@pytest.mark.parametrize("options", [{"max_source": 30}, {"kv_bits": 8, "kv_group_size": 32}])
-def test_a_batch_says_that_it_goes_one_by_one(tokenizer: Any, options: dict[str, Any]) -> None:
+def test_a_batch_of_quantised_streams_says_that_it_goes_one_by_one(tokenizer: Any) -> None:
     model = tiny.random_model(0, len(tokenizer), hidden=128)
-    reason, _ = batching(streaming(model, tokenizer, **options))
-    assert reason == "windows on the streams and quantised keys and values need a memory for each sentence"
+    reason, _ = batching(streaming(model, tokenizer, kv_bits=8, kv_group_size=32))
+    assert reason == "quantised keys and values need a memory for each sentence"
     assert batching(streaming(model, tokenizer))[0] is None
+
+
+def test_windows_in_a_batch_are_windows_alone(tokenizer: Any) -> None:
+    model = streaming(endless(tokenizer), tokenizer, **WINDOWS)
+    assert batching(model)[0] is None
+    examples = [Example(str(i), TEXT * (i + 1), "") for i in range(3)]
+    limits = Limits(length_ratio=1, length_extra=1)
+    found = [
+        {trace.id: replace(trace, elapsed=(), events=(), stats={}) for trace in traces}
+        for traces in (translate_many(model, examples, WaitK(2), limits, batch_size=size) for size in (1, 3))
+    ]
+    assert found[0] == found[1]
+    assert all(len(trace.units) > 16 for trace in found[0].values())
