@@ -589,6 +589,7 @@ def test_a_test_set_that_was_fetched_before_needs_no_network(sacrebleu_folder: P
 
 NEEDED = {"files": ["dataset.source=a.en", "dataset.target=a.de"], "table": ["dataset.path=a.csv"], "hub": []}
 NEEDED["hub"] = ["dataset.path=a/b"]
+NEEDED["documents"] = NEEDED["files"]
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (CONF / "dataset").glob("*.yaml")))
