@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamllm.data.dataset import Dataset
@@ -13,7 +13,6 @@ from streamllm.data.documents import DocumentDataset
 from streamllm.data.given import Given
 from streamllm.data.joined import document_id, each_alone, sentence_pairs
 from streamllm.data.sample import Sample
-from streamllm.data.table import Table
 from streamllm.data.text import ParallelText
 from streamllm.records import Example, Segment
 from streamllm.units import join_texts, split
@@ -60,6 +59,7 @@ def refusal(dataset: Dataset) -> str:
 # --- what a document is
 
 
+@settings(max_examples=50, deadline=None)
 @given(
     sentences=st.lists(st.tuples(*[st.text("ab .好。éก", min_size=1).filter(str.strip)] * 2), min_size=1, max_size=5),
     source_unit=st.sampled_from(["word", "character"]),
@@ -124,14 +124,6 @@ def test_limit_and_shuffle_count_documents_and_leave_them_whole() -> None:
     assert len(shuffled) == 4
     assert all(one in documents for one in shuffled)
     assert shuffled != documents[:4]
-
-
-def test_rows_of_a_table_are_joined_whole_or_one_by_one(tmp_path: Path) -> None:
-    write(tmp_path, t_jsonl="".join(json.dumps({"en": en, "de": de}) + "\n" for en, de in PAIRS))
-    keys: dict[str, Any] = {"path": tmp_path / "t.jsonl", "source_language": "en", "target_language": "de"}
-    table = Table(**keys, sentences_per_document=3, limit=1)
-    assert texts(table.load()) == TWO[:1]
-    assert list(table.stream()) == table.load()
 
 
 def test_what_is_joined_is_joined_once_where_it_is_streamed(tmp_path: Path) -> None:
