@@ -44,6 +44,7 @@ SECTIONS = {
         "docs/analysis",
         "docs/sweeps",
         "docs/long_streams",
+        "docs/documents",
         "docs/training",
         "docs/session",
         "docs/simuleval",

@@ -6,7 +6,8 @@ after it (`pieces`).
 """
 
 import re
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 Unit = Literal["word", "character"]
@@ -68,6 +69,27 @@ def ends_sentence(unit: str) -> bool:
     punctuation that ends sentences, closing quotes and brackets after it, and is no initial or common abbreviation."""
     unit = unit.strip()
     return bool(_ENDING.search(unit)) and not _ABBREVIATED.match(unit)
+
+
+def join_texts(texts: Iterable[str], unit: Unit = "word") -> str:
+    """Texts, such as the sentences of a document, as one, which has all of their units and no others.
+
+    Words get a space between two texts. Characters get one only where both neighbours are of a script that writes
+    spaces, so that "OK" and "Go" stay two words, while nothing comes between "好。" and "OK".
+    """
+    check_unit(unit)
+    found: list[str] = []
+    for text in filter(None, map(str.strip, texts)):
+        if found and (unit == "word" or not (_is_wide(found[-1][-1]) or _is_wide(text[0]))):
+            found.append(" ")
+        found.append(text)
+    return "".join(found)
+
+
+def _is_wide(char: str) -> bool:
+    """Whether a character takes the room of a Chinese one; signs that Chinese shares with others count, too."""
+    width = unicodedata.east_asian_width(char)
+    return width in "WF" or (width == "A" and not char.isalnum())
 
 
 def unit_of(language: str) -> Unit:

@@ -171,7 +171,8 @@ class RowDataset(Dataset):
 
     def _examples(self, rows: Any, place: str) -> list[Example]:
         """The examples of a ``datasets.Dataset``; with a limit, only the rows that are taken are read."""
-        whole = self.limit is None or self.skip_empty  # whether a cell is empty is known only once it has been read
+        # Whether a cell is empty is known only once it has been read; documents are cut and shuffled as a whole.
+        whole = self.limit is None or self.skip_empty or self.sentences_per_document is not None
         cells = read_columns(
             rows,
             place=place,

@@ -5,11 +5,12 @@ Invariant: the ids of its `Example`s depend on neither ``shuffle`` nor ``limit``
 import random
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from streamllm.data.joined import joined
 from streamllm.records import Example
 from streamllm.units import Unit, check_unit, unit_of
 
@@ -24,12 +25,14 @@ class Dataset(ABC):
         source_language: an ISO code, e.g. "en", "zh", "pt-br".
         target_language: as well.
         name: for tables, and the beginning of the ids of data that has none.
-        limit: how many pairs to keep, after shuffling; all when None or when there are fewer.
-        shuffle: whether to put the pairs in an order drawn from ``seed`` instead of that of the data.
+        limit: how many pairs (or documents) to keep, after shuffling; all when None or when there are fewer.
+        shuffle: whether to put the pairs (or documents) in an order drawn from ``seed`` instead of that of the data.
         seed: of the order, which does not depend on ``limit``.
         skip_empty: leave out pairs of which a side is empty, instead of raising.
         source_unit: "word" or "character"; None: as `unit_of` says. Never None once made.
         target_unit: as well, for the target.
+        sentences_per_document: how many sentences are joined to one document, in the order of the data; the last may
+            have fewer. None leaves each alone. What is a document already is cut into such parts, and never joined.
         bleu_tokenizer: of sacrebleu; None takes the one of the target language. Checked where BLEU is computed.
 
     Raises:
@@ -46,6 +49,7 @@ class Dataset(ABC):
     source_unit: Unit = None  # type: ignore[assignment]
     target_unit: Unit = None  # type: ignore[assignment]
     bleu_tokenizer: str | None = None
+    sentences_per_document: int | None = None
 
     def __post_init__(self) -> None:
         for side in ("source", "target"):
@@ -58,10 +62,12 @@ class Dataset(ABC):
             if getattr(self, f"{side}_unit") is None:
                 object.__setattr__(self, f"{side}_unit", unit_of(language))
             check_unit(getattr(self, f"{side}_unit"))
-        if self.limit is not None and (type(self.limit) is not int or self.limit < 1):
-            raise ValueError(
-                f"dataset.limit is {self.limit!r}; a whole number of at least 1 is accepted, or null for all"
-            )
+        for key, null in (("limit", "for all"), ("sentences_per_document", "to leave them as they are")):
+            value = getattr(self, key)
+            if value is not None and (type(value) is not int or value < 1):
+                raise ValueError(
+                    f"dataset.{key} is {value!r}; a whole number of at least 1 is accepted, or null {null}"
+                )
         for key in ("shuffle", "skip_empty"):
             if type(getattr(self, key)) is not bool:
                 raise ValueError(f"dataset.{key} is {getattr(self, key)!r}; true and false are accepted")
@@ -88,7 +94,7 @@ class Dataset(ABC):
             raise ValueError(
                 "dataset.shuffle needs all of the data at once; where it is streamed, data.buffer shuffles"
             )
-        return islice(self._stream(), self.limit)
+        return islice(self._documents(self._stream()), self.limit)
 
     def _stream(self) -> Iterator[Example]:
         return iter(self.load())
@@ -103,7 +109,15 @@ class Dataset(ABC):
             random.Random(self.seed).shuffle(order)
         return order
 
+    def _documents(self, examples: Iterable[Example]) -> Iterator[Example]:
+        """The examples, joined as ``sentences_per_document`` says. Done twice, it is done once."""
+        if self.sentences_per_document is None:
+            return iter(examples)
+        return joined(examples, self.sentences_per_document, self.name, self.source_unit, self.target_unit)
+
     def _select(self, examples: Sequence[Example]) -> list[Example]:
+        if self.sentences_per_document is not None:
+            examples = list(self._documents(examples))
         return [examples[index] for index in self._order(len(examples))[: self.limit]]
 
     def _refuse_one_language(self) -> None:

@@ -35,13 +35,7 @@ class ParallelText(Dataset):
             if not path:
                 raise ValueError(f"dataset.{side} is {path!r}; give dataset.source=FILE dataset.target=FILE")
             if getattr(self, f"{side}_language") is None:
-                ending = Path(Path(path).name.removesuffix(".gz")).suffix[1:]
-                if not re.fullmatch("[a-z]{2}", ending):
-                    raise ValueError(
-                        f"the language of {path} is not known, as its name does not end in a code like "
-                        f".en or .de.gz: add dataset.{side}_language=CODE"
-                    )
-                object.__setattr__(self, f"{side}_language", ending)
+                object.__setattr__(self, f"{side}_language", language_of(path, side))
         if self.name is None:
             object.__setattr__(self, "name", stem(self.source))
         super().__post_init__()
@@ -54,6 +48,21 @@ class ParallelText(Dataset):
 
     def files(self) -> list[Path]:
         return [existing_file(self.source), existing_file(self.target)]
+
+
+def language_of(path: FilePath, side: str) -> str:
+    """The two letters that a file's name ends in: "en" for ``val.en.gz``.
+
+    Raises:
+        ValueError: it ends otherwise; ``side`` is "source" or "target", for the error.
+    """
+    ending = Path(Path(path).name.removesuffix(".gz")).suffix[1:]
+    if not re.fullmatch("[a-z]{2}", ending):
+        raise ValueError(
+            f"the language of {path} is not known, as its name does not end in a code like .en or .de.gz: add "
+            f"dataset.{side}_language=CODE"
+        )
+    return ending
 
 
 def read_parallel(

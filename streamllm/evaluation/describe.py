@@ -27,7 +27,8 @@ def describe(value: Any, name: str) -> Any:
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, Example):
-        return [value.id, value.source, value.reference]
+        sentences = [[one.start, one.units, one.source, one.reference] for one in value.segments]
+        return [value.id, value.source, value.reference, *([sentences] if sentences else [])]
     if isinstance(value, Mapping):
         return {str(key): describe(item, f"{name}.{key}") for key, item in value.items()}
     if _is_examples(value):

@@ -37,9 +37,21 @@ def of_data(dataset: Any, part: str = "data") -> Contents:
 
 
 def of_sentences(examples: Sequence[Example], part: str = "sentences") -> Contents:
-    """The sentences themselves: ids and sources, and references, each in their order."""
-    sources = of_texts(text for example in examples for text in (example.id, example.source))
-    return {part: {"sources": sources, "references": of_texts(example.reference for example in examples)}}
+    """The sentences themselves: ids and sources, and references, each in their order; where there are documents,
+    their sentences and where each begins, too."""
+    found = {
+        "sources": of_texts(text for example in examples for text in (example.id, example.source)),
+        "references": of_texts(example.reference for example in examples),
+    }
+    if any(example.segments for example in examples):
+        found["boundaries"] = of_texts(text for example in examples for text in _of_segments(example))
+    return {part: found}
+
+
+def _of_segments(example: Example) -> Iterator[str]:
+    yield str(len(example.segments))
+    for segment in example.segments:
+        yield from (str(segment.start), str(segment.units), segment.source, segment.reference)
 
 
 def of_own_code(config: Mapping[str, Any]) -> Contents:

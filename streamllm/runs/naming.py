@@ -15,6 +15,8 @@ NOT_IN_DIGEST = frozenset(
 AS_BEFORE: dict[str, Any] = {
     "objective": {"_target_": "CrossEntropy"},
     "dataset.bleu_tokenizer": None,
+    "dataset.sentences_per_document": None,
+    "validation.sentences_per_document": None,
     "data.documents": None,
 }
 

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from streamllm.check import number, probability, whole_number
+from streamllm.data.joined import sentence_pairs
 from streamllm.prompt import PromptTokens
 from streamllm.records import Example
 from streamllm.training.bpe import BPEDropout
 from streamllm.training.documents import Documents, seen
-from streamllm.training.sources import Source, Tokenized, Whole
+from streamllm.training.sources import Source, Tokenized, Whole, begins_document
 from streamllm.units import pieces
 
 log = logging.getLogger(__name__)
@@ -126,7 +127,11 @@ class DataConfig:
 
 
 class TrainingData:
-    """Batches of sentence pairs, the same for every process of a distributed run up to its own rows."""
+    """Batches of sentence pairs, the same for every process of a distributed run up to its own rows.
+
+    Args:
+        examples: sentence pairs, or documents, which are taken as their sentence pairs.
+    """
 
     def __init__(
         self,
@@ -136,7 +141,7 @@ class TrainingData:
         seed: int,
         dropout: BPEDropout | None = None,
     ):
-        self.source: Source = Whole(examples) if isinstance(examples, Sequence) else examples
+        self.source: Source = Whole([*sentence_pairs(examples)]) if isinstance(examples, Sequence) else examples
         self.prompt = prompt
         self.config = config
         self.seed = seed
@@ -158,6 +163,7 @@ class TrainingData:
                 self._tokens(prompt.spaced(word, begins and i == 0, prompt.target_unit), rng)
                 for i, word in enumerate(target)
             ],
+            begins_document(example),
         )
 
     def encode(self, pair: Example | Tokenized, k: int | str, rng: random.Random | None = None) -> Encoded:
@@ -252,7 +258,7 @@ class TrainingData:
         ks = self.config.ks
         if (joined := self.config.documents) is None:
             return self._short_enough([self.encode(pair, rng.choice(ks), rng) for pair in pairs])
-        streams = list(joined.join(pairs, rng))
+        streams = list(joined.join(pairs, rng, begins_document))
         return self._short_enough(
             [self.encode_stream(one, rng.choice(ks), rng.random() < joined.held, rng) for one in streams]
         )

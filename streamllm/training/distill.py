@@ -3,7 +3,7 @@ from. A file of them is written pair by pair, so that nothing is lost by a stop;
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -13,10 +13,12 @@ from streamllm.batching.scheduler import translate_many
 from streamllm.batching.sizes import batch_size_of
 from streamllm.contents import Contents, refuse_changes
 from streamllm.data.dataset import Dataset
+from streamllm.data.joined import each_alone
 from streamllm.engine.limits import Limits
 from streamllm.files import open_for_append, read_json_lines, write_atomically
 from streamllm.models.model import StreamingModel
 from streamllm.policies import Full
+from streamllm.records import Example
 from streamllm.runs import made_from
 from streamllm.runs.naming import digest
 
@@ -61,10 +63,14 @@ def distill(
     begun = to.with_name(f"{to.name}.config.json")
     contents: Contents = {**(teacher or {}), **made_from.of_part(model), **made_from.of_data(corpus)}
     if stream:
-        corpus_again = corpus.stream
+        read: Callable[[], Iterable[Example]] = corpus.stream
     else:
         examples = corpus.load()
-        corpus_again, contents = partial(iter, examples), {**contents, **made_from.of_sentences(examples)}
+        read, contents = partial(iter, examples), {**contents, **made_from.of_sentences(examples)}
+
+    def corpus_again() -> Iterator[Example]:
+        return each_alone(read())  # the sentences of a document, too: a teacher reads one whole
+
     _check_begun(to, begun, config, contents)
     to.parent.mkdir(parents=True, exist_ok=True)
     if not to.exists():

@@ -1,7 +1,7 @@
 """Sentence pairs joined to streams, so that a model learns to write on after a sentence has ended."""
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
@@ -17,7 +17,8 @@ class Documents:
 
     Args:
         sentences: numbers of sentence pairs that are drawn from, one for each stream.
-        order: "shuffled", or "kept" where the pairs stand in the order of real documents.
+        order: "shuffled", or "kept" where the pairs stand in the order of real documents. Where the data set says
+            where a document begins, no stream has sentences of two.
         held: the share of streams in which reading stops at the end of a source sentence until its translation has
             ended, as in ``paradigm=sentences``. In the others it goes on meanwhile, as in ``paradigm=continuous``.
     """
@@ -37,15 +38,37 @@ class Documents:
             raise ValueError(f"data.documents.order is {self.order!r}; accepted are 'shuffled' and 'kept'")
         probability("data.documents.held", self.held)
 
-    def join(self, pairs: Sequence[T], rng: random.Random) -> Iterator[list[T]]:
-        """All pairs, each once, in streams; the last stream may be shorter than its number."""
+    def join(
+        self, pairs: Sequence[T], rng: random.Random, begins: Callable[[T], bool] = lambda pair: False
+    ) -> Iterator[list[T]]:
+        """All pairs, each once, in streams; the last stream may be shorter than its number, and so may the last one of
+        a document where their order is kept.
+
+        Args:
+            begins: whether a pair is the first of its document.
+        """
         order = list(range(len(pairs)))
         if self.order == "shuffled":
             rng.shuffle(order)
-        while order:
-            size = rng.choice(self.sentences)
-            yield [pairs[index] for index in order[:size]]
-            order = order[size:]
+            runs = [order]
+        else:
+            runs = document_runs([begins(pair) for pair in pairs])
+        for run in runs:
+            at = 0
+            while at < len(run):
+                size = rng.choice(self.sentences)
+                yield [pairs[index] for index in run[at : at + size]]
+                at += size
+
+
+def document_runs(begins: Sequence[bool]) -> list[list[int]]:
+    """The numbers of the pairs of each document, from whether each pair begins one."""
+    runs: list[list[int]] = []
+    for index, first in enumerate(begins):
+        if first or not runs:
+            runs.append([])
+        runs[-1].append(index)
+    return runs
 
 
 def seen(sources: Sequence[int], targets: Sequence[int], k: int | None, held: bool) -> list[list[int]]:

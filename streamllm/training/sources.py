@@ -23,15 +23,24 @@ from streamllm.records import Example
 log = logging.getLogger(__name__)
 
 DIGESTS = "digests.json"
-FORMAT = 2  # of the folders of `TokenFiles`; since 2 they have digests
+FORMAT = 3  # of the folders of `TokenFiles`; since 2 they have digests, since 3 they know where documents begin
 
 
 @dataclass(frozen=True)
 class Tokenized:
-    """The tokens of each unit of both sides of a sentence pair, without headers, footer and end token."""
+    """The tokens of each unit of both sides of a sentence pair, without headers, footer and end token; and whether the
+    pair is the first of its document."""
 
     source: list[list[int]]
     target: list[list[int]]
+    begins_document: bool = False
+
+
+def begins_document(pair: Example | Tokenized) -> bool:
+    """Whether a pair of `data.joined.sentence_pairs` is the first of its document; False where there is none."""
+    if isinstance(pair, Tokenized):
+        return pair.begins_document
+    return bool(pair.segments) and pair.segments[0].start == 0
 
 
 class Source(Protocol):
@@ -60,7 +69,8 @@ class Whole:
     def digest(self) -> str:
         digest = hashlib.sha256()
         for pair in self.pairs:
-            digest.update(f"{pair.source}\n{pair.reference}\n".encode())
+            begins = "\n" if begins_document(pair) else ""
+            digest.update(f"{begins}{pair.source}\n{pair.reference}\n".encode())
         return digest.hexdigest()[:16]
 
     def blocks(self, epoch: int, start: int) -> Iterator[Sequence[Example]]:
@@ -98,10 +108,12 @@ class TokenFiles:
     """Pairs in tokens, in files that are mapped into memory: any pair is had without the others.
 
     ``tokens.bin`` (int32) has the tokens of all units, ``lengths.bin`` (int32) how many each unit has, ``pairs.bin``
-    (int64, four a pair) where a pair begins in both and how many source and target units it has.
+    (int64, five a pair) where a pair begins in both, how many source and target units it has, and whether it is the
+    first of its document.
 
     Args:
         buffer: pairs of a block, drawn from all; None gives all in one block, in the order of the data.
+        kept: draw documents instead, each in its order; what is not in documents is one.
 
     Raises:
         ValueError: the files are not what was written, see `DIGESTS`.
@@ -109,18 +121,20 @@ class TokenFiles:
 
     FILES = ("tokens", "lengths", "pairs")
 
-    def __init__(self, folder: Path, buffer: int | None, seed: int):
+    def __init__(self, folder: Path, buffer: int | None, seed: int, kept: bool = False):
         _check_whole(folder)
         self._tokens, self._lengths = (np.memmap(folder / f"{name}.bin", np.int32, "r") for name in self.FILES[:2])
-        self._pairs = np.memmap(folder / "pairs.bin", np.int64, "r").reshape(-1, 4)
+        self._pairs = np.memmap(folder / "pairs.bin", np.int64, "r").reshape(-1, 5)
         self.buffer, self.seed = buffer or len(self), seed
-        self._shuffled = buffer is not None
+        self._shuffled, self._kept = buffer is not None, kept
 
     @cached_property
     def digest(self) -> str:
         """Of the content, not of its files' times; of a part, since there may be gigabytes."""
         begin = zlib.crc32(self._tokens[: 1 << 20].tobytes())
-        return f"{len(self)}-{self._lengths.size}-{self._tokens.size}-{begin}"
+        begins = np.flatnonzero(self._pairs[:, 4])
+        documents = f"-{zlib.crc32(begins.tobytes())}" if begins.size else ""
+        return f"{len(self)}-{self._lengths.size}-{self._tokens.size}-{begin}{documents}"
 
     def __len__(self) -> int:
         return len(self._pairs)
@@ -130,17 +144,22 @@ class TokenFiles:
         return -(-len(self) // self.buffer)
 
     def __getitem__(self, index: int) -> Tokenized:
-        at, unit, source, target = (int(number) for number in self._pairs[index])
+        at, unit, source, target, begins = (int(number) for number in self._pairs[index])
         units = []
         for length in self._lengths[unit : unit + source + target].tolist():
             units.append(self._tokens[at : at + length].tolist())
             at += length
-        return Tokenized(units[:source], units[source:])
+        return Tokenized(units[:source], units[source:], bool(begins))
 
     def blocks(self, epoch: int, start: int) -> Iterator[Sequence[Tokenized]]:
         order = np.arange(len(self))
         if self._shuffled:
-            np.random.default_rng(zlib.crc32(f"{self.seed}/{epoch}".encode())).shuffle(order)
+            rng = np.random.default_rng(zlib.crc32(f"{self.seed}/{epoch}".encode()))
+            if self._kept:
+                documents = np.split(order, np.flatnonzero(self._pairs[1:, 4]) + 1)
+                order = np.concatenate([documents[index] for index in rng.permutation(len(documents))])
+            else:
+                rng.shuffle(order)
         for first in range(start * self.buffer, len(self), self.buffer):
             yield [self[index] for index in order[first : first + self.buffer].tolist()]
 
@@ -187,7 +206,8 @@ def _write_tokens(
             flat = [token for one in units for token in one]
             tokens.write(np.array(flat, np.int32).tobytes())
             lengths.write(np.array([len(one) for one in units], np.int32).tobytes())
-            places.write(np.array([at, unit, len(pair.source), len(pair.target)], np.int64).tobytes())
+            place = (at, unit, len(pair.source), len(pair.target), pair.begins_document)
+            places.write(np.array(place, np.int64).tobytes())
             at, unit, count = at + len(flat), unit + len(units), count + 1
     if not count:
         raise ValueError("the data set has no sentence pairs")

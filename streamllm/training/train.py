@@ -4,7 +4,7 @@
 import json
 import logging
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from functools import partial
@@ -19,6 +19,7 @@ from mlx.utils import tree_flatten
 from streamllm.batching.scheduler import translate_many
 from streamllm.check import whole_number
 from streamllm.contents import of_file, of_folder
+from streamllm.data.joined import each_alone, sentence_pairs
 from streamllm.engine.paradigms.group import Group
 from streamllm.engine.paradigms.interleaved import Interleaved
 from streamllm.engine.paradigms.memory import Paradigm
@@ -163,12 +164,16 @@ def train(
         ) from error
     if data.buffer:
         next(corpus.stream(), None)  # what is wrong with it at once is said at once
-        pairs: Callable[[], Iterable[Example]] = corpus.stream
+
+        def pairs() -> Iterator[Example]:
+            return sentence_pairs(corpus.stream())
     else:
         examples = corpus.load()
-        pairs = partial(iter, examples)
         made |= made_from.of_sentences(examples)
+        examples = [*sentence_pairs(examples)]
+        pairs = partial(iter, examples)
     made |= made_from.of_sentences(validation_examples, "validation sentences")
+    validation_examples = [*each_alone(validation_examples)]
     made_from.check(run, made)
     guarded = Guarded(tracker if group.rank() == 0 else NullTracker())
     with run if group.rank() == 0 else nullcontext(), guarded.finishing():
@@ -281,7 +286,7 @@ def _check_positions(model: StreamingModel, data: DataConfig, paradigm: Paradigm
 
 def _source(
     corpus: Corpus,
-    pairs: Callable[[], Iterable[Example]],
+    pairs: Callable[[], Iterator[Example]],
     prompt: PromptTokens,
     data: DataConfig,
     start: Path,
@@ -307,9 +312,10 @@ def _source(
         if group.rank() == 0:
             token_files(Path(data.cache).expanduser(), key, pairs, tokenize)
         mx.eval(mx.distributed.all_sum(mx.array(1), group=group))  # the others wait
-        return TokenFiles(token_files(Path(data.cache).expanduser(), key, pairs, tokenize), data.buffer, seed)
+        folder = token_files(Path(data.cache).expanduser(), key, pairs, tokenize)
+        return TokenFiles(folder, data.buffer, seed, data.documents is not None and data.documents.order == "kept")
     if data.buffer:
-        return Buffered(corpus.stream, data.buffer, seed)
+        return Buffered(pairs, data.buffer, seed)
     return Whole(list(pairs()))
 
 

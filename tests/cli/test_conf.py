@@ -25,6 +25,7 @@ GROUPS = ("model", "prompt", "policy", "paradigm", "dataset", "tracker", "experi
 
 # What has no default, and people have to give.
 GIVEN = {
+    "dataset/documents": ["dataset.source=talks.en", "dataset.target=talks.de"],
     "model/folder": ["model.path=models/mine"],
     "dataset/files": ["dataset.source=talk.en", "dataset.target=talk.de"],
     "dataset/hub": ["dataset.path=Helsinki-NLP/opus_books"],

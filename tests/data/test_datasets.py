@@ -388,6 +388,13 @@ def test_a_shuffled_table_has_the_order_and_ids_of_the_same_text(tmp_path: Path,
         assert Table(path=path, **options, **GERMAN).load() == ParallelText(**files, **options).load()
 
 
+def test_rows_of_a_table_are_joined_before_documents_are_counted(tmp_path: Path, cache: Path) -> None:
+    rows = [{"en": f"source {i}", "de": f"target {i}"} for i in range(7)]
+    table = Table(path=write_table(tmp_path / "talk.jsonl", rows), sentences_per_document=3, limit=2, **GERMAN)
+    assert [[segment.source[-1] for segment in one.segments] for one in table.load()] == [[*"012"], [*"345"]]
+    assert list(table.stream()) == table.load()
+
+
 def test_damaged_tables_are_refused_with_their_name(tmp_path: Path, cache: Path) -> None:
     (tmp_path / "talk.jsonl").write_text('{"en": "one", "de": "eins"}\n{"en": "two", "de": \n')
     (tmp_path / "talk.parquet").write_bytes(b"PAR1 and nothing else")
@@ -589,6 +596,7 @@ def test_a_test_set_that_was_fetched_before_needs_no_network(sacrebleu_folder: P
 
 NEEDED = {"files": ["dataset.source=a.en", "dataset.target=a.de"], "table": ["dataset.path=a.csv"], "hub": []}
 NEEDED["hub"] = ["dataset.path=a/b"]
+NEEDED["documents"] = NEEDED["files"]
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (CONF / "dataset").glob("*.yaml")))

@@ -17,9 +17,11 @@ from conftest import ROOT
 
 from streamllm import contents
 from streamllm.cli.loaded_once import LoadedOnce
+from streamllm.data.joined import document
 from streamllm.data.text import ParallelText
 from streamllm.engine.limits import Limits
 from streamllm.evaluation.api import Evaluation, evaluate
+from streamllm.evaluation.describe import describe
 from streamllm.evaluation.runner import run_experiment
 from streamllm.files import RunError
 from streamllm.models.loading import ModelConfig
@@ -28,6 +30,7 @@ from streamllm.policies import WaitK
 from streamllm.policies.oracle import Replay
 from streamllm.prompt import Prompt
 from streamllm.records import Decide, Example, Trace
+from streamllm.runs import made_from
 from streamllm.runs.load import load_runs, load_traces
 from streamllm.runs.stored import CONTENTS, LOG, METRICS, PREDICTIONS
 
@@ -411,3 +414,21 @@ def test_a_model_in_memory_is_loaded_anew_when_its_files_change(bench: Bench) ->
     assert config.load(None, "word", "word", None) is first
     other_weights(bench)
     assert LoadedOnce(replace(config.model)).load(None, "word", "word", None) is not first
+
+
+def test_boundaries_of_documents_are_part_of_what_a_run_was_made_from() -> None:
+    def contents(*sources: str) -> Any:
+        examples = document("x", [(source, "c") for source in sources], "word", "word")
+        return made_from.of_sentences([replace(examples, reference="c c c")])["sentences"]
+
+    found = [contents("a b", "c", "d"), contents("a", "b c", "d"), contents("a b", "c d")]
+    assert len({one["sources"] for one in found}) == len({one["references"] for one in found}) == 1
+    assert len({one["boundaries"] for one in found}) == 3
+    assert "boundaries" not in made_from.of_sentences([Example("x", "a b c d", "c c c")])["sentences"]
+
+
+def test_a_document_is_described_with_its_sentences() -> None:
+    documents = [document("x", pairs, "word", "word") for pairs in ([("a b", "c")], [("a", "c"), ("b", "c")])]
+    assert describe(documents[0], "it") != describe(replace(documents[1], reference="c"), "it")
+    assert describe(documents, "it") != describe(documents[::-1], "it")
+    assert describe(Example("x", "a b", "c"), "it") == ["x", "a b", "c"]

@@ -74,6 +74,13 @@ def test_digest_leaves_out_a_later_key_where_it_means_as_before():
     assert len({digest({**CONFIG, "objective": value}) for value in (usual, own, {**usual, "weight": 2})}) == 3
 
 
+@pytest.mark.parametrize("part", ["dataset", "validation"])
+def test_digest_leaves_out_documents_where_there_are_none(part: str):
+    digests = {digest({**CONFIG, part: {"name": "x", "sentences_per_document": value}}) for value in (None, 10, 20)}
+    assert len(digests) == 3
+    assert digest({**CONFIG, part: {"name": "x"}}) in digests
+
+
 def test_digest_never_changes_between_versions():
     """Finished runs would not be found again."""
     assert digest({"policy": {"k": 3}, "names": ["é", 1.5, None, True]}) == "9bdc6ace8d83"

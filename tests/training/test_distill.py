@@ -39,6 +39,16 @@ def test_targets_are_the_teachers_translations_of_whole_sources(
     ]
 
 
+def test_a_document_is_taught_sentence_by_sentence(teacher: StreamingModel, tmp_path: Path) -> None:
+    made = []
+    for name, size in (("alone", None), ("documents", 2)):
+        path = tmp_path / f"{name}.jsonl"
+        list(distill(teacher, Sample(limit=4 if size is None else 2, sentences_per_document=size), path, {}))
+        made.append([json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()])
+    assert [row["de"] for row in made[0]] == [row["de"] for row in made[1]]
+    assert [row["id"] for row in made[1]] == ["sample_1_1", "sample_1_2", "sample_2_1", "sample_2_2"]
+
+
 def test_a_stopped_one_goes_on_where_it_stood(teacher: StreamingModel, tmp_path: Path) -> None:
     straight, stopped = tmp_path / "straight.jsonl", tmp_path / "stopped.jsonl"
     list(distill(teacher, CORPUS, straight, {"a": 1}, batch_size=2))

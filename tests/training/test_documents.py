@@ -3,21 +3,33 @@
 import random
 import re
 from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
 import pytest
+import tiny
 from hypothesis import given
 from hypothesis import strategies as st
 from test_training import PAIRS, fresh
 
+from streamllm.data.given import Given
+from streamllm.data.joined import sentence_pairs
+from streamllm.models.loading import ModelConfig
 from streamllm.models.model import StreamingModel
-from streamllm.records import Example
+from streamllm.records import Example, Segment
 from streamllm.runs.naming import digest
+from streamllm.tracking.tracker import NullTracker
+from streamllm.training.adapters import AdapterConfig
 from streamllm.training.data import FULL, DataConfig, TrainingData, pad
 from streamllm.training.documents import Documents, seen
+from streamllm.training.loop import TrainingConfig
 from streamllm.training.loss import forward
 from streamllm.training.masks import visible
+from streamllm.training.sources import Buffered, TokenFiles, Tokenized, begins_document, token_files
+from streamllm.training.train import ValidationConfig, train
 
 numbers_of_units = st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6)), min_size=1, max_size=4)
 
@@ -112,6 +124,77 @@ def test_pairs_keep_their_order_when_asked_to() -> None:
     assert kept == pairs
     shuffled = [one for stream in Documents([1, 3]).join(pairs, random.Random(0)) for one in stream]
     assert sorted(shuffled, key=lambda e: int(e.id)) == pairs != shuffled
+
+
+DOCUMENTS = Given(examples=tuple(PAIRS), sentences_per_document=4, source_language="en", target_language="de").load()
+
+
+@given(
+    begins=st.lists(st.booleans()), sizes=st.lists(st.integers(1, 4), min_size=1, max_size=3), seed=st.integers(0, 9)
+)
+def test_no_stream_has_sentences_of_two_documents(begins: list[bool], sizes: list[int], seed: int) -> None:
+    numbers = list(range(len(begins)))
+    streams = list(Documents(sizes, "kept").join(numbers, random.Random(seed), begins.__getitem__))
+    assert [number for stream in streams for number in stream] == numbers
+    assert all(stream and len(stream) <= max(sizes) for stream in streams)
+    assert not any(begins[number] for stream in streams for number in stream[1:])
+
+
+def test_streams_of_shuffled_pairs_do_not_depend_on_documents() -> None:
+    kinds = [lambda _: False, lambda number: number % 3 == 0]
+    plain, marked = (list(Documents().join(range(20), random.Random(1), begins)) for begins in kinds)
+    assert plain == marked
+
+
+def test_documents_are_trained_on_as_their_sentence_pairs(model: StreamingModel) -> None:
+    data = TrainingData(DOCUMENTS, model.prompt, DataConfig(k=2), seed=1)
+    alone = TrainingData(PAIRS, model.prompt, DataConfig(k=2), seed=1)
+    assert [data.encode_all(block, random.Random(0)) for block in data.source.blocks(0, 0)] == [
+        alone.encode_all(PAIRS, random.Random(0))
+    ]
+
+
+@pytest.mark.parametrize("kind", ["memory", "stream", "tokens", "tokens in blocks"])
+def test_streams_end_where_a_document_does(model: StreamingModel, tmp_path: Path, kind: str) -> None:
+    config = DataConfig(k=2, documents=Documents([3], order="kept"))
+    source: Any = DOCUMENTS
+    if kind == "stream":
+        source = Buffered(lambda: sentence_pairs(DOCUMENTS), 6, 0)
+    elif kind.startswith("tokens"):
+        tokenize = TrainingData([], model.prompt, config, 0).tokenize
+        folder = token_files(tmp_path / "tokens", {}, lambda: sentence_pairs(DOCUMENTS), tokenize)
+        source = TokenFiles(folder, 6 if kind.endswith("blocks") else None, 0, kept=True)
+    data = TrainingData(source, model.prompt, config, seed=1)
+    blocks = [data.encode_all(pairs, random.Random(0)) for pairs in data.source.blocks(0, 0)]
+    sentences = [[stream.sentences for stream in block] for block in blocks]
+    assert sentences in ([[3, 1, 2]], [[2, 3, 1]])  # documents of four sentences and of two
+    assert (sentences == [[3, 1, 2]]) or kind == "tokens in blocks"
+
+
+def test_tokens_on_disk_are_drawn_by_documents_where_their_order_is_kept(tmp_path: Path) -> None:
+    pairs = [Example(str(i), "a", "b", (Segment(i % 5, 1, "a", "b"),)) for i in range(40)]
+    folder = token_files(
+        tmp_path, {}, lambda: pairs, lambda pair: Tokenized([[int(pair.id)]], [[0]], begins_document(pair))
+    )
+    source = TokenFiles(folder, 15, 0, kept=True)
+    numbers = [[pair.source[0][0] for pair in block] for block in source.blocks(0, 0)]
+    assert [len(block) for block in numbers] == [15, 15, 10]
+    assert sorted(flat := [n for block in numbers for n in block]) == list(range(40)) != flat
+    assert all(later % 5 == 0 or later == earlier + 1 for block in numbers for earlier, later in pairwise(block))
+    unmarked = token_files(tmp_path, {"b": 1}, lambda: pairs, lambda pair: Tokenized([[int(pair.id)]], [[0]]))
+    assert TokenFiles(unmarked, None, 0).digest != TokenFiles(folder, None, 0).digest
+
+
+@pytest.mark.long
+def test_a_training_on_documents_is_told_of_in_sentence_pairs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    corpus = Given(examples=tuple(DOCUMENTS), source_language="en", target_language="de")
+    with caplog.at_level("INFO", "streamllm"):
+        train(
+            {}, "test", ModelConfig(str(tiny.model_folder(tmp_path / "base"))), corpus, corpus,
+            DataConfig(documents=Documents([2], order="kept")), TrainingConfig(steps=1, dropout=0.0, average=1),
+            ValidationConfig(k=1, sentences=3), NullTracker(), root=tmp_path, adapter=AdapterConfig(rank=2),
+        )  # fmt: skip
+    assert any(message.startswith("6 sentence pairs, 6 for validation;") for message in caplog.messages)
 
 
 def test_documents_change_no_digest_where_there_are_none() -> None:
