@@ -13,6 +13,7 @@ from streamllm.evaluation.progress import RunningScores, logging_to, store_all
 from streamllm.evaluation.rescore import with_own
 from streamllm.evaluation.tables import conclude, other_code, summary_text
 from streamllm.metrics.arrival import ArrivalClock
+from streamllm.metrics.behaviour import cut_short_warning
 from streamllm.metrics.own import Metric, own_scores, own_values
 from streamllm.metrics.quality import check_tokenizer
 from streamllm.metrics.summary import summarise
@@ -211,8 +212,9 @@ def complete(
                 folder.add_contents(made_from.of_metrics(metrics, config), anew=True)
                 folder.finish(found, traces)
                 conclude(guarded, folder, traces, found, target_language, target_unit, tokenizer)
-                if tokenised := tokenised_warning(traces):
-                    log.warning("%s", tokenised)
+                for warning in (tokenised_warning(traces), cut_short_warning(traces)):
+                    if warning:
+                        log.warning("%s", warning)
                 log.debug("finished: %s", found)
             except KeyboardInterrupt:
                 stored = len(folder.traces())  # not of `done`, to which the last may not have been added yet

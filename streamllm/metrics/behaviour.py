@@ -50,6 +50,35 @@ def early_ends(trace: Trace, at_limit: Callable[[State], bool]) -> int:
     return ends + stops(trace, "early_stop")
 
 
+CUT_SHARE, CUT_UNITS = 0.5, 8
+"""A sentence was cut short if so large a share of its source, and so many units, came after the last write."""
+
+
+def source_after_last_write(trace: Trace) -> float:
+    """The share of the source that came after the last target unit was written: 1 without output, 0 without source."""
+    return 1 - max(trace.delays, default=0) / trace.source_units if trace.source_units else 0.0
+
+
+def cut_short(trace: Trace) -> bool:
+    """Whether the target ended while much of the source was unread, or was read with nothing more written: the source
+    is several sentences, or the model ended early."""
+    share = source_after_last_write(trace)
+    return bool(trace.delays) and share >= CUT_SHARE and share * trace.source_units >= CUT_UNITS
+
+
+def cut_short_warning(traces: Sequence[Trace]) -> str | None:
+    """A line about sentences that were cut short; None where none was."""
+    cut = [trace for trace in traces if cut_short(trace)]
+    if not cut:
+        return None
+    share = sum(map(source_after_last_write, cut)) / len(cut)
+    return (
+        f"{len(cut)} of {len(traces)} translations ended with {share:.0%} of the source still to come (such as "
+        f"{cut[0].id!r}): they end with their first sentence. A source of several sentences is a document: give "
+        "paradigm=sentences (docs/documents.md)"
+    )
+
+
 def displayed(trace: Trace, unit: Unit) -> list[list[str]]:
     """The target as a reader would have seen it who was shown every draft. After each "draft" event these are the units
     written so far, then the drafted ones; at the end, the units of the trace.

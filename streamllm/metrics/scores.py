@@ -149,6 +149,13 @@ SCORES = (
     _count("forced_reads", "behaviour", "source units read against the policy"),
     _count("early_stops", "behaviour", "sentences ended by an end token while source remained"),
     _count("early_ends", "behaviour", "end tokens while source remained"),
+    _count(
+        "sentences_cut_short",
+        "behaviour",
+        "sentences after whose last write half of the source, and eight units, came",
+        False,
+    ),
+    _count("source_after_last_write", "behaviour", "share of the source after the last write, on average", digits=3),
     _count("max_units_stops", "behaviour", "sentences cut at the limit of units", False),
     _count("max_tokens_stops", "behaviour", "sentences cut at the limit of tokens", False),
 )

@@ -8,7 +8,15 @@ from collections.abc import Callable, Sequence
 
 from streamllm.metrics.arrival import KEYS as SECONDS
 from streamllm.metrics.arrival import ArrivalClock, arrival_latency
-from streamllm.metrics.behaviour import alternations, early_ends, forced_reads, normalised_erasure, stops
+from streamllm.metrics.behaviour import (
+    alternations,
+    cut_short,
+    early_ends,
+    forced_reads,
+    normalised_erasure,
+    source_after_last_write,
+    stops,
+)
 from streamllm.metrics.latency import corpus_latency, latency, latency_signature
 from streamllm.metrics.quality import quality
 from streamllm.records import State, Trace
@@ -42,7 +50,8 @@ def summarise(
         ``arrival``; ``ne``; ``alternations`` (mean); ``seconds_per_sentence``, ``target_tokens_per_second``,
         ``forward_passes`` (their sum), ``forward_passes_per_target_token``; ``forced_reads`` (events),
         ``early_stops`` (sentences ended by the end token while source remained), ``early_ends`` (end tokens while
-        source remained; None without ``at_limit``), ``max_units_stops`` and ``max_tokens_stops`` (sentences cut at the
+        source remained; None without ``at_limit``), ``sentences_cut_short`` and ``source_after_last_write``
+        (`metrics.behaviour`), ``max_units_stops`` and ``max_tokens_stops`` (sentences cut at the
         limit of units, and of tokens);
         ``bleu_signature``, ``chrf_signature``, ``latency_signature``. What each means is in docs/metrics.md.
     Raises: ValueError: no traces, or an unknown unit. ImportError: as ``quality``.
@@ -71,6 +80,8 @@ def summarise(
         "forced_reads": sum(map(forced_reads, traces)),
         "early_stops": sum(stops(trace, "early_stop") for trace in traces),
         "early_ends": sum(early_ends(trace, at_limit) for trace in traces) if at_limit else None,
+        "sentences_cut_short": sum(map(cut_short, traces)),
+        "source_after_last_write": sum(map(source_after_last_write, traces)) / len(traces),
         "max_units_stops": sum(stops(trace, "max_units") for trace in traces),
         "max_tokens_stops": sum(stops(trace, "max_tokens") for trace in traces),
         "bleu_signature": scores["bleu_signature"],

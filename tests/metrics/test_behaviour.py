@@ -12,11 +12,14 @@ from streamllm.engine.limits import EarlyStop, Limits
 from streamllm.engine.loop import translate
 from streamllm.metrics.behaviour import (
     alternations,
+    cut_short,
+    cut_short_warning,
     displayed,
     early_ends,
     erasure,
     forced_reads,
     normalised_erasure,
+    source_after_last_write,
     stops,
 )
 from streamllm.metrics.latency import consecutive_waits
@@ -111,6 +114,29 @@ def test_early_ends_are_the_end_tokens_that_the_loop_met_while_source_remained(
     limits = Limits(early_stop, length_ratio=ratio, length_extra=extra)
     trace = translate(FakeSession(answer), Example("0", " ".join("s" * source), "r"), WaitK(1), limits)
     assert early_ends(trace, limits.reached) == early
+
+
+def lasting(source_units: int, *delays: int) -> Trace:
+    trace = of(units=("a",) * len(delays))
+    return dataclasses.replace(trace, delays=delays, source_units=source_units)
+
+
+def test_a_sentence_is_cut_short_if_half_of_a_long_source_came_after_its_last_unit() -> None:
+    assert cut_short(lasting(16, 4, 8))
+    assert not cut_short(lasting(16, 4, 9))
+    assert not cut_short(lasting(14, 3, 7)), "seven units are no sentence of their own"
+    assert not cut_short(lasting(30)), "without output nothing was cut"
+    assert source_after_last_write(lasting(10, 2, 4)) == 0.6
+    assert source_after_last_write(lasting(10)) == 1
+    assert source_after_last_write(lasting(0)) == 0
+
+
+def test_a_run_whose_documents_end_with_their_first_sentence_says_so() -> None:
+    assert cut_short_warning([lasting(9, 5, 9)]) is None
+    said = cut_short_warning([lasting(9, 5, 9), lasting(100, 5, 10)])
+    assert said is not None
+    assert said.startswith("1 of 2 translations ended with 90% of the source still to come")
+    assert "paradigm=sentences" in said
 
 
 def test_a_reader_sees_the_written_units_then_the_draft_and_at_the_end_the_translation() -> None:

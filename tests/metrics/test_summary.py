@@ -41,6 +41,8 @@ KEYS = [
     "forced_reads",
     "early_stops",
     "early_ends",
+    "sentences_cut_short",
+    "source_after_last_write",
     "max_units_stops",
     "max_tokens_stops",
     "bleu_signature",
