@@ -1,7 +1,8 @@
-"""Translate words from standard input as they arrive, a line a sentence.
+"""Translate words from standard input as they arrive; it goes on after each sentence, for ever.
 
-    echo "a man is riding a bicycle" | streamllm live k=2
+    echo "A man is riding a bicycle. A dog runs after him." | streamllm live k=2
     streamllm live k=3 show_source=true        # type; every word is read when you press space
+    streamllm live k=3 lines=true < FILE       # a line is a sentence, or a document, of its own
 
 Model, policy and prompt are those of `streamllm run`, with the same keys.
 """
@@ -50,7 +51,7 @@ def main(cfg: DictConfig) -> None:
         model, policy, limits = translator(cfg)
         show_source = cfg.show_source or sys.stdin.isatty()
         with characters_at_once():
-            translate_live(model, policy, read_some, limits=limits, show_source=show_source)
+            translate_live(model, policy, read_some, limits=limits, show_source=show_source, lines=cfg.lines)
     except (KeyboardInterrupt, BrokenPipeError):
         sys.exit(130)
 

@@ -11,7 +11,8 @@ class LivingOn:
     """What the loop does at the end of a target sentence.
 
     Args:
-        held: reading stops at the end of a source sentence until its translation has ended.
+        held: reading stops at the end of a source sentence until its translation has ended; the footer follows it, as
+            at the end of a source.
         context: how many ended sentence pairs are held; None leaves that to windows.
         boundary: "punctuation": a source sentence ends with a unit that `units.ends_sentence`, as soon as it is read.
             "attention": it ends where the model looked last in it; at the nearest such unit, if one is near.

@@ -121,7 +121,7 @@ class Stream:
     ):
         self.session, self.limits = session, limits
         self._source, self._target_unit, self._clock = iter(source), target_unit, clock
-        self.seen: list[str] = []  # one list for all states
+        self.seen: list[str] = []  # one list for all states; of a document, since the sentence began
         self.read = self.written = 0
         self.source_done = False
         self._started = clock()
@@ -220,20 +220,19 @@ def stream_document(
     decide = policy.start(example)
     here = _Sentence()
     while True:
-        read_whole = living_on.held and bool(here.ends)
-        done = stream.source_done or read_whole
+        done = stream.source_done or here.whole
         if stream.source_done and stream.read == here.read:
             yield stream.event("stop", "end_token")
             return
         tokens = session.target_tokens - here.tokens
-        state = State(stream.read - here.read, stream.written - here.written, done, source=stream.seen[here.read :])
+        state = State(stream.read - here.read, stream.written - here.written, done, source=stream.seen)
         ended = False
         if cut := limits.cut(state, tokens):
             if cut == "max_tokens" or done:
                 yield stream.event("limit", cut)
             ended = done
             if not done:
-                yield from here.take(stream, "forced_read")
+                yield from here.take(stream, living_on, "forced_read")
                 continue
         action: Action = Write()
         if not (ended or done):
@@ -241,19 +240,19 @@ def stream_document(
             action, drafts = stream.decide(decide, told[0], tokens, told[1])
             yield from drafts
         if isinstance(action, Read):
-            yield from here.take(stream, "read")
+            yield from here.take(stream, living_on, "read")
             continue
         if not ended:
             if happened := stream.write(action):
                 yield happened
                 continue
             ended = done or limits.early_stop == "stop"
-        end = here.end(stream, living_on, ended)
+        end = here.end(stream, living_on, ended) if ended or not living_on.held else None
         if end is None:
-            yield from here.take(stream, "forced_read")
+            yield from here.take(stream, living_on, "forced_read")
             continue
         session.close_sentence()
-        more = living_on.asks and read_whole and not cut and stream.written > here.written
+        more = living_on.asks and living_on.held and not cut and stream.written > here.written
         if more and not session.nothing_left():  # two sentences, and nothing that tells them apart
             end = here.read
         else:
@@ -266,14 +265,21 @@ def stream_document(
 @dataclass
 class _Sentence:
     """Where the sentence under way began, in units read, units written and target tokens; and where sentences end in
-    what has been read since."""
+    what has been read since. ``whole``: the source sentence is known to have been read, and its footer is fed."""
 
     read: int = 0
     written: int = 0
     tokens: int = 0
     ends: list[int] = field(default_factory=list)
+    whole: bool = False
 
-    def take(self, stream: Stream, kind: str) -> Iterator[tuple[Event, State]]:
+    def take(self, stream: Stream, living_on: LivingOn, kind: str) -> Iterator[tuple[Event, State]]:
+        """Read one more unit, or learn that there is none: of the stream, or of the sentence if that is held."""
+        if living_on.held and self.ends:
+            self.whole = True
+            stream.session.end_source()
+            yield stream.event("end")
+            return
         yield stream.take(kind, footer=stream.read > self.read)
         if not stream.source_done and ends_sentence(stream.seen[-1]):
             self.ends.append(stream.read)
@@ -293,8 +299,10 @@ class _Sentence:
 
     def begin(self, end: int, stream: Stream) -> None:
         """The next sentence begins behind ``end`` source units."""
+        del stream.seen[: end - self.read]
         self.read, self.written, self.tokens = end, stream.written, stream.session.target_tokens
         self.ends = [other for other in self.ends if other > end]
+        self.whole &= end < stream.read  # two sentences were read as one
 
 
 def _checked(action: Action) -> Action:

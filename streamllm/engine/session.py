@@ -89,6 +89,7 @@ class Session:
         self._after_space = False  # whether the last token written ends in white space
         self._boundary_is_stale = False  # where the last unit ends was not predicted from all source
         self.target_tokens = 0
+        self._unit_starts: list[int] = []  # the same at their beginnings: between two units there may be a footer
         self._ended = 0  # sentences of a document
         self._held_ends: deque[tuple[int, int]] = deque()  # of those that are held: tokens of both streams by then
 
@@ -108,11 +109,13 @@ class Session:
 
     def read(self, unit: str) -> None:
         """Feed one source unit (after the source header, the first time) and evaluate the cache."""
-        self._read(self.prompt.source_tokens(unit, first=self._reads == 0))
+        tokens = self.prompt.source_tokens(unit, first=self._reads == 0)
+        self._read(tokens)
         self._unit_ends.append(self.memory.source_tokens)
+        self._unit_starts.append(self.memory.source_tokens - len(tokens))
 
     def end_source(self) -> None:
-        """Feed the footer: no more source will come."""
+        """Feed the footer: no more source will come, or none of this sentence."""
         self._source_ended = True
         self._read(self.prompt.source_footer)
 
@@ -130,7 +133,7 @@ class Session:
     def _forget_units(self) -> None:
         if gap := self.memory.source_gap[1]:
             gone = bisect_right(self._unit_ends, gap)
-            del self._unit_ends[:gone]
+            del self._unit_ends[:gone], self._unit_starts[:gone]
             self._units_gone += gone
 
     # Writing
@@ -233,11 +236,14 @@ class Session:
         Raises:
             RuntimeError: the memory cannot forget.
         """
+        self._source_ended = False
         if context is None:
             return
         self._ahead.forget()
         held = units - self._units_gone
         read = self._unit_ends[held - 1] if held > 0 else min(self._source_start, self.source_tokens)
+        if held == len(self._unit_ends):  # and the footer, if it has one
+            read = self.source_tokens
         self._held_ends.append((read, self._written))
         if len(self._held_ends) <= context:
             return
@@ -417,10 +423,14 @@ class Session:
         attention = self._ahead.watched()
         weights = np.array(attention.weights(heads if heads is not None else attention.heads))
         first, end = self.memory.source_gap
-        bounds = np.array([self._source_start, *self._unit_ends]) - (end - first)
-        attended = np.zeros((len(weights), len(self._unit_ends)), weights.dtype)
-        if len(some := np.flatnonzero(np.diff(bounds))):  # units that have tokens
-            attended[:, some] = np.add.reduceat(weights[:, : bounds[-1]], bounds[some], axis=1)
+        # A unit that a window has cut begins where what is held does.
+        starts = np.maximum(self._unit_starts, self._source_start) - (end - first)
+        ends = np.array(self._unit_ends) - (end - first)
+        attended = np.zeros((len(weights), len(ends)), weights.dtype)
+        if len(some := np.flatnonzero(starts < ends)):  # units that have tokens
+            bounds = np.stack([starts[some], ends[some]], axis=1).reshape(-1)
+            # Every second sum is of what lies between two units: nothing, or a footer.
+            attended[:, some] = np.add.reduceat(weights[:, : bounds[-1]], bounds[:-1], axis=1)[:, ::2]
         return attended
 
 

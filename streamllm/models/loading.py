@@ -162,6 +162,7 @@ class ModelConfig:
                 top_p=self.top_p,
                 paradigm=paradigm,
                 alignment_heads=settings.get("alignment_heads"),
+                documents=settings.get("documents", False),
                 retention=self.retention,
                 positions=Positions.of(model, config),
             )

@@ -14,6 +14,7 @@ from mlx.utils import tree_flatten
 from streamllm.cache.retention import Retention
 from streamllm.contents import Contents, of_text
 from streamllm.engine.living_on import LivingOn
+from streamllm.engine.paradigms.documents import Continuous, Sentences
 from streamllm.engine.paradigms.forgetting import Forgetting
 from streamllm.engine.paradigms.group import Group
 from streamllm.engine.paradigms.memory import Memory, Paradigm, TargetStart
@@ -24,7 +25,7 @@ from streamllm.files import replacing, write_atomically
 from streamllm.models.precision import fitted
 from streamllm.prompt import PromptTokens
 
-SETTINGS = "streamllm.json"  # in a folder trained to stream: prompt, target_start, paradigm, alignment_heads
+SETTINGS = "streamllm.json"  # in a folder trained to stream: prompt, target_start, paradigm, alignment_heads, documents
 
 
 class StreamingModel:
@@ -34,6 +35,7 @@ class StreamingModel:
         model: an mlx-lm model of a supported family.
         tokenizer: mlx-lm's TokenizerWrapper.
         positions: how many the model has; None looks for a learned table and knows of no other limit.
+        documents: whether it was trained on streams of several sentences (``data.documents``).
 
     Raises:
         ValueError: the model or the paradigm cannot keep streams as ``retention`` says.
@@ -51,6 +53,7 @@ class StreamingModel:
         alignment_heads: Sequence[Sequence[int]] | None = None,
         retention: Retention = Retention(),
         positions: Positions | None = None,
+        documents: bool = False,
     ):
         self.model, self.prompt, self.tokenizer = model, prompt, tokenizer
         self.target_start, self.paradigm, self.alignment_heads = target_start, paradigm, alignment_heads
@@ -59,7 +62,10 @@ class StreamingModel:
         self.positions = positions or Positions.of(model, {})
         self.warned_of_positions = False
         self._open: Callable[[TargetStart], Memory] = partial(paradigm.open, model)
-        self.living_on: LivingOn | None = getattr(paradigm, "living_on", None)
+        self.documents = documents
+        self.living_on: LivingOn | None = None
+        if isinstance(paradigm, Sentences | Continuous):
+            self.living_on = paradigm.living_on(documents)
         self.forgetting: Forgetting | None = None
         if not retention.keeps_all or self.living_on is not None:
             headers = (len(prompt.source_header), len(prompt.target_header))
@@ -115,6 +121,8 @@ class StreamingModel:
         }
         if self.alignment_heads is not None:
             settings["alignment_heads"] = [list(head) for head in self.alignment_heads]
+        if self.documents:
+            settings["documents"] = True
         if base is not None:
             settings["base_weights"] = base
         write_atomically(folder / SETTINGS, json.dumps(settings, indent=2, ensure_ascii=False) + "\n")

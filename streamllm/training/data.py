@@ -190,23 +190,28 @@ class TrainingData:
             None if k == FULL else int(k),
             held,
         )
-        return self._encoded(tokenized, units, 0, None if rng is None else f"{k}/{held}")
+        return self._encoded(tokenized, units, 0, None if rng is None else f"{k}/{held}", held)
 
-    def _encoded(self, pairs: list[Tokenized], units_of: list[list[int]], k: int, early: str | None) -> Encoded:
+    def _encoded(
+        self, pairs: list[Tokenized], units_of: list[list[int]], k: int, early: str | None, held: bool = False
+    ) -> Encoded:
         """Some pairs in one stream.
 
         Args:
             units_of: of each pair, the unit of each target unit and of the end tokens after it.
             early: what decides which tokens arrive with their own unit; None is none.
+            held: whether each source has a footer, a unit of its own; else the last one has.
         """
         prompt = self.prompt
-        source = [piece for pair in pairs for piece in pair.source]
+        pieces_read: list[list[int]] = []
+        for place, pair in enumerate(pairs, 1):
+            pieces_read += pair.source
+            if held or place == len(pairs):
+                pieces_read.append(prompt.source_footer)
         tokens, units = list(prompt.source_header), [-1] * len(prompt.source_header)
-        for i, piece in enumerate(source):
+        for i, piece in enumerate(pieces_read):
             tokens += piece
             units += [i] * len(piece)
-        tokens += prompt.source_footer
-        units += [len(source)] * len(prompt.source_footer)
 
         header = len(prompt.target_header)
         output, output_units = list(prompt.target_header), [units_of[0][0]] * header

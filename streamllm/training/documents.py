@@ -19,8 +19,9 @@ class Documents:
         sentences: numbers of sentence pairs that are drawn from, one for each stream.
         order: "shuffled", or "kept" where the pairs stand in the order of real documents. Where the data set says
             where a document begins, no stream has sentences of two.
-        held: the share of streams in which reading stops at the end of a source sentence until its translation has
-            ended, as in ``paradigm=sentences``. In the others it goes on meanwhile, as in ``paradigm=continuous``.
+        held: the share of streams in which each source sentence has its footer, and reading stops there until its
+            translation has ended, as in ``paradigm=sentences``. In the others it goes on meanwhile, as in
+            ``paradigm=continuous``.
     """
 
     sentences: Sequence[int] = (1, 1, 1, 2, 3, 4)
@@ -77,26 +78,25 @@ def seen(sources: Sequence[int], targets: Sequence[int], k: int | None, held: bo
 
     wait-k counts from the beginning of its sentence: unit i of a sentence that begins after b source units is predicted
     from b + k + i (Ma et al. 2019, arXiv 1810.08398, for a stream of one sentence), or from what the unit before it was
-    predicted from, if that is more. One more than there are is the footer.
+    predicted from, if that is more.
 
     Args:
         sources, targets: units of each sentence.
-        k: None is the whole source sentence; it is held then.
-        held: nothing behind the source sentence is seen, nor the footer.
+        k: None is the whole source sentence.
+        held: each source sentence has a footer, which counts as a unit, and nothing behind it is seen. Else the last
+            one alone has a footer.
     """
-    total = sum(sources)
     start = before = 0
     found: list[list[int]] = []
+    total = sum(sources)
     for number, (source, target) in enumerate(zip(sources, targets, strict=True), 1):
-        end = start + source
         last = number == len(sources)
-        least = start + k if k is not None else end + (last and not held)
-        most = end if held or (k is None and not last) else total + 1
-        # One more after the last: the end token that stands for "nothing is left".
-        units = range(target + 1 + last) if k is not None else [0] * (target + 1 + last)
-        found.append([max(before, min(least + i, most)) for i in units])
+        end = start + source + (held or last)
+        most = end if held or k is None else total + 1
+        count = target + 1 + last
+        sees = [end] * count if k is None else [max(before, min(start + k + i, most)) for i in range(count)]
         if last:
-            found[-1][-1] = most
-        before = found[-1][-1]
-        start = end
+            sees[-1] = most
+        found.append(sees)
+        start, before = end, sees[-1]
     return found

@@ -195,6 +195,7 @@ def train(
         made_from.check(run, made)
         if group.rank() == 0:
             run.add_contents(made)
+        streaming.documents |= data.documents is not None
         _check_positions(streaming, data, paradigm)
         adapter_settings = adapter.apply(streaming.model, seed) if adapter else None
         if streaming.target_start == "after_source":  # not trained to stream so far

@@ -9,7 +9,9 @@ import pytest
 import tiny
 
 from streamllm.engine.limits import Limits
-from streamllm.live.terminal import Sentences, translate_live
+from streamllm.engine.paradigms.documents import Sentences
+from streamllm.engine.paradigms.group import Group
+from streamllm.live.terminal import Lines, translate_live
 from streamllm.models.loading import ModelConfig
 from streamllm.models.model import StreamingModel
 from streamllm.policies import WaitK
@@ -22,7 +24,7 @@ def arriving(*chunks: bytes) -> Callable[[], bytes]:
 
 
 def cut(*chunks: bytes, unit: str = "word") -> list[list[str]]:
-    return [list(sentence) for sentence in Sentences(arriving(*chunks), unit)]  # type: ignore[arg-type]
+    return [list(sentence) for sentence in Lines(arriving(*chunks), unit)]  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -52,15 +54,37 @@ def test_a_word_is_given_before_the_next_one_arrives() -> None:
             yield chunk
 
     source = chunks()
-    words = next(iter(Sentences(lambda: next(source, b""))))
+    words = next(iter(Lines(lambda: next(source, b""))))
     assert next(words) == "one"
     assert asked == [0]
 
 
 def test_what_is_left_of_a_sentence_is_skipped() -> None:
-    sentences = iter(Sentences(arriving(b"a b c\nd\n")))
+    sentences = iter(Lines(arriving(b"a b c\nd\n")))
     assert next(next(sentences)) == "a"
     assert list(next(sentences)) == ["d"]
+
+
+def test_without_lines_a_line_end_is_white_space() -> None:
+    assert [list(line) for line in Lines(arriving(b"a\nb\n\n", b"c"), endless=True)] == [["a", "b", "c"]]
+
+
+def live(text: bytes, **options: Any) -> str:
+    out = io.StringIO()
+    model = ModelConfig("bundled:tiny-en-de").load(paradigm=options.pop("paradigm", Sentences(context=0, asks=False)))
+    translate_live(model, WaitK(3), arriving(text), out, **options)
+    return out.getvalue()
+
+
+def test_a_stream_without_line_ends_goes_on_after_each_sentence() -> None:
+    text = b"A man is sleeping. A dog runs."
+    assert live(text) == "Ein Mann schläft.\nEin Hund rennt.\n"
+    assert live(text.replace(b"is ", b"is\n")) == live(text)
+
+
+def test_lines_are_sentences_where_asked_for_and_where_nothing_lives_on() -> None:
+    text = b"A man is sleeping.\nA dog runs.\n"
+    assert live(text, lines=True) == live(text, paradigm=Group()) == live(text)
 
 
 def test_the_target_is_written_while_the_source_arrives() -> None:

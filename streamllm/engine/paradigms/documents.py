@@ -15,32 +15,34 @@ class Sentences:
     """Sentence memory: the model ends its sentence, the last sentence pairs stay in view, older ones are forgotten.
 
     Nothing that is kept is encoded again: its keys move down to where the forgotten ones were. With ``context=0``
-    and ``held`` each sentence is translated as if it stood alone, but for the footer of the source.
+    and ``held`` each sentence is translated exactly as if it stood alone: any model can do that.
 
     Args:
-        context: how many sentence pairs that have ended are held.
-        held: whether reading stops at the end of a source sentence until its translation has ended, which is what
-            ``boundary="punctuation"`` makes possible.
+        context: how many sentence pairs that have ended are held; None is 1 for models that were trained with
+            ``data.documents``, and 0 for others.
+        held: whether reading stops at the end of a source sentence, after which its footer is fed, until its
+            translation has ended. ``boundary="punctuation"`` makes that possible.
         boundary: what says where a source sentence ends, see `LivingOn`.
-        asks: whether the model is asked, after each end token, if anything is left, see `LivingOn`; for models that
-            were trained with ``data.documents``.
+        asks: whether the model is asked, after each end token, if anything is left, see `LivingOn`; None asks models
+            that were trained with ``data.documents``, which know.
 
     Raises:
         ValueError: a value is none of these.
     """
 
-    context: int = 1
+    context: int | None = None
     held: bool = True
     boundary: Boundary = "punctuation"
-    asks: bool = True
+    asks: bool | None = None
 
     trained_as = "group"
 
     def __post_init__(self) -> None:
-        whole_number("paradigm.context", self.context, 0, of="sentence pairs")
-        for name in ("held", "asks"):
-            if not isinstance(getattr(self, name), bool):
-                raise ValueError(f"paradigm.{name} is {getattr(self, name)!r}; accepted are true and false")
+        whole_number("paradigm.context", self.context, 0, of="sentence pairs", null="for what suits the model")
+        if not isinstance(self.held, bool):
+            raise ValueError(f"paradigm.held is {self.held!r}; accepted are true and false")
+        if not isinstance(self.asks, bool | None):
+            raise ValueError(f"paradigm.asks is {self.asks!r}; accepted are true, false, and null for what suits")
         check_boundary(self.boundary)
         if self.held and self.boundary != "punctuation":
             raise ValueError(
@@ -48,9 +50,10 @@ class Sentences:
                 f"paradigm.boundary={self.boundary} knows it later: set paradigm.held=false"
             )
 
-    @property
-    def living_on(self) -> LivingOn:
-        return LivingOn(self.held, self.context, self.boundary, self.asks)
+    def living_on(self, documents: bool) -> LivingOn:
+        """For a model that was trained with ``data.documents``, or was not."""
+        context = int(documents) if self.context is None else self.context
+        return LivingOn(self.held, context, self.boundary, documents if self.asks is None else self.asks)
 
     def open(self, model: Any, target_start: TargetStart = 0) -> GroupMemory:
         """A memory for streams without headers; `windows.memories` also keeps those."""
@@ -86,8 +89,8 @@ class Continuous:
         whole_number("paradigm.sinks", self.sinks, 0, of="tokens")
         check_boundary(self.boundary)
 
-    @property
-    def living_on(self) -> LivingOn:
+    def living_on(self, documents: bool) -> LivingOn:
+        """The same for every model."""
         return LivingOn(False, None, self.boundary)
 
     def open(self, model: Any, target_start: TargetStart = 0) -> GroupMemory:
