@@ -45,6 +45,7 @@ SECTIONS = {
         "docs/sweeps",
         "docs/long_streams",
         "docs/documents",
+        "docs/longform",
         "docs/training",
         "docs/session",
         "docs/simuleval",
