@@ -97,7 +97,9 @@ def listing(kind: str, folders: Sequence[Path] = (CONF,)) -> str:
     rows = list(choices(GROUPS[kind], folders).items())
     if kind != "metrics":
         return _aligned(rows)
-    ours = [(score.key, _metric(score.axis, score.description, score.source)) for score in scores().values()]
+    ours = [
+        (score.key, _metric(score.axis, score.description, score.source)) for score in scores(documents=True).values()
+    ]
     return _aligned([*ours, *((name, f"{text} [metric={name}]") for name, text in rows)])
 
 

@@ -25,7 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from streamllm.cli.errors import resolved
 from streamllm.files import write_atomically
-from streamllm.metrics.scores import SWEEP, described, own_score, shown_on
+from streamllm.metrics.scores import DOCUMENT_SCORES, SWEEP, described, own_score, shown_on
 from streamllm.runs.folder import RunFolder
 from streamllm.runs.scores import own_of
 
@@ -147,10 +147,13 @@ def _point(config: DictConfig, job_return: JobReturn, skipped: bool) -> Point:
     assert job_return.cfg is not None
     folder = _folder(job_return.cfg)
     own, found = own_of(folder.path), folder.metrics()
-    metrics = {score.key: found.get(score.key) for score in shown_on(SWEEP, own)}
+    metrics = {score.key: found.get(score.key) for score in shown_on(SWEEP, own, documents=True)}
     return Point(
         **known, folder=str(folder.path), metrics=metrics, own=[described(score) for score in own], skipped=skipped
     )
+
+
+DOCUMENTS = {score.key for score in DOCUMENT_SCORES}
 
 
 def _one_line(error: Any) -> str:
@@ -164,7 +167,10 @@ def table(points: Sequence[Point]) -> str:
     keys = list(dict.fromkeys(key for point in points for key in point.overrides))
     swept = [key for key in keys if key != "policy" and len({point.overrides.get(key) for point in points}) > 1]
     own = {words["key"]: own_score(**words) for point in points for words in point.own}
-    columns = shown_on(SWEEP, own.values())
+    columns = shown_on(SWEEP, own.values(), documents=True)
+    sentences = [score for score in columns if score.key not in DOCUMENTS]
+    known = [score for score in columns if any((point.metrics or {}).get(score.key) is not None for point in points)]
+    columns = sentences if all(score in sentences for score in known) else known  # lags of the one or the other
     rows = [["policy", *swept, *(score.label for score in columns), "folder"]]
     for point in points:
         figures = [score.text((point.metrics or {}).get(score.key)) for score in columns]

@@ -26,7 +26,7 @@ def store_all(
     """Store each trace as it comes, adding it to ``done``, with a progress bar of running scores."""
     from tqdm import tqdm
 
-    labels = {key: score.label for key, score in scores().items()}
+    labels = {key: score.label for key, score in scores(documents=True).items()}
     patience = 0.1 if sys.stderr.isatty() else 30.0  # seconds between two pictures of the bar; few lines in a log file
     with tqdm(total=total, initial=len(done), unit="sentence", mininterval=patience, dynamic_ncols=True) as bar:
         for trace in traces:
@@ -40,7 +40,7 @@ def store_all(
 
 
 class RunningScores:
-    """BLEU and AL of the sentences so far."""
+    """BLEU and AL of the sentences so far; of documents BLEU alone, as they are."""
 
     def __init__(
         self, target_language: str, target_unit: Unit, traces: Iterable[Trace] = (), tokenizer: str | None = None
@@ -52,6 +52,8 @@ class RunningScores:
 
     def add(self, trace: Trace) -> None:
         self._bleu.add(trace.prediction, trace.reference)
+        if trace.segments:  # an AL of hundreds of words says nothing
+            return
         lagging = latency(trace.delays, trace.source_units, trace.reference, self._unit)["al"]
         if lagging == lagging:  # nan: a sentence without output
             self._lagging += lagging

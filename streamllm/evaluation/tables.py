@@ -26,10 +26,12 @@ def summary_text(folder: RunFolder, metrics: Mapping[str, Any]) -> str:
 def figures_text(metrics: Mapping[str, Any], own: Sequence[Score] = ()) -> str:
     """How many sentences there are, and below it their scores, a line for each group."""
     lines: dict[str, list[str]] = {}
-    for score in shown_on(SCREEN, own):
+    for score in shown_on(SCREEN, own, documents="documents" in metrics):
         if metrics.get(score.key) is not None:
             lines.setdefault(score.group, []).append(score.said(metrics[score.key]))
     sentences = f"{metrics.get('sentences', '?')} sentences"
+    if "documents" in metrics:
+        sentences = f"{metrics['documents']} document{'s' * (metrics['documents'] != 1)} of {sentences}"
     if metrics.get("sentences_without_output"):
         sentences += f", {metrics['sentences_without_output']} of them without output"
     return "\n".join([sentences, *(f"  {group:<9}{'   '.join(said)}" for group, said in lines.items())])

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 
 from streamllm.records import State, Trace
-from streamllm.units import Unit, split
+from streamllm.units import Unit, ends_sentence, split
 
 READS = frozenset({"read", "forced_read"})
 WRITES = frozenset({"write", "extend"})
@@ -54,6 +54,10 @@ CUT_SHARE, CUT_UNITS = 0.5, 8
 """A sentence was cut short if so large a share of its source, and so many units, came after the last write."""
 
 
+MANY = 0.05
+"""From this share of a run on, translations that were cut short are named whatever their sources are."""
+
+
 def source_after_last_write(trace: Trace) -> float:
     """The share of the source that came after the last target unit was written: 1 without output, 0 without source."""
     return 1 - max(trace.delays, default=0) / trace.source_units if trace.source_units else 0.0
@@ -67,15 +71,17 @@ def cut_short(trace: Trace) -> bool:
 
 
 def cut_short_warning(traces: Sequence[Trace]) -> str | None:
-    """A line about sentences that were cut short; None where none was."""
+    """A line about translations that were cut short, if their sources are several sentences or they are many; else
+    None."""
     cut = [trace for trace in traces if cut_short(trace)]
-    if not cut:
+    several = [trace for trace in cut if any(map(ends_sentence, trace.source.split()[:-1]))]
+    if not several and len(cut) < MANY * len(traces):
         return None
     share = sum(map(source_after_last_write, cut)) / len(cut)
     return (
         f"{len(cut)} of {len(traces)} translations ended with {share:.0%} of the source still to come (such as "
-        f"{cut[0].id!r}): they end with their first sentence. A source of several sentences is a document: give "
-        "paradigm=sentences (docs/documents.md)"
+        f"{(several or cut)[0].id!r}). A source of several sentences is a document, which a translation that ends with "
+        "its first sentence does not cover: give paradigm=sentences (docs/documents.md)"
     )
 
 

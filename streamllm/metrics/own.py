@@ -49,7 +49,7 @@ def own_scores(metrics: Sequence[Metric], taken: Iterable[str] = ()) -> list[Sco
 
     Raises: MetricError: one of them lacks something, or has a key that something else has.
     """
-    known = scores()
+    known = scores(documents=True)
     used: dict[str, Metric] = {}
     for metric in metrics:
         name = _name(metric)

@@ -13,6 +13,7 @@ SCREEN, SWEEP, REPORT, SENTENCES = "screen", "sweep", "report", "sentences"
 """Where scores are shown: the printed summary, the table of a sweep, the columns of the report, tables of sentences."""
 
 EVERYWHERE: Mapping[str, int] = {SCREEN: 0, SWEEP: 0, REPORT: 0, SENTENCES: 0}
+EVERYWHERE_BUT_SENTENCES: Mapping[str, int] = {SCREEN: 0, SWEEP: 0, REPORT: 0}
 AFTER_OURS: Mapping[str, int] = {SCREEN: 9, SWEEP: 9, REPORT: 9}
 OWN = "own"
 
@@ -161,24 +162,51 @@ SCORES = (
 )
 """Every number of metrics.json, in its order."""
 
+_LONG = "Polák et al. 2025, arXiv 2509.17349; as OmniSTEval has it"
+_PAPI = "Papi et al. 2024, arXiv 2406.00494; as simulstream has it"
+DOCUMENT_SCORES = (
+    _count("documents", "counts", "number of documents"),
+    _count("units_dropped", "counts", "target units that re-segmentation gave to no sentence", False),
+    _lag("long_yaal", "LongYAAL", "YAAL of the sentences of documents", _LONG, EVERYWHERE_BUT_SENTENCES),
+    _lag("long_al", "LongAL", "Average Lagging of the sentences of documents", _LONG),
+    _lag("long_laal", "LongLAAL", "LAAL of the sentences of documents", _LONG, EVERYWHERE_BUT_SENTENCES),
+    _lag("long_ap", "LongAP", "Average Proportion of the sentences of documents", _LONG, digits=3),
+    _lag("long_dal", "LongDAL", "DAL of the sentences of documents", _LONG, {SCREEN: 0, REPORT: 0}),
+    _lag("ca_long_yaal", "LongYAAL-CA", "LongYAAL, compute included", _LONG),
+    _lag("ca_long_al", "LongAL-CA", "LongAL, compute included", _LONG),
+    _lag("ca_long_laal", "LongLAAL-CA", "LongLAAL, compute included", _LONG),
+    _lag("ca_long_ap", "LongAP-CA", "LongAP, compute included", _LONG, digits=3),
+    _lag("ca_long_dal", "LongDAL-CA", "LongDAL, compute included", _LONG),
+    Score("swf", "SWF", 1, None, "behaviour", "percent of units written before the end of their sentence", _LONG),
+    Score("efsw", "EFSW", 1, None, "behaviour", "percent that were expected to be, by YAAL", _LONG),
+    Score("dsptv", "EFSW − SWF", 1, None, "behaviour", "further than 20 from 0, a policy is degenerate", _LONG),
+    _count("degenerate_policy", "behaviour", "1 for a policy that is simultaneous in name only", False),
+    Score("bleu_word_error", "BLEU (mwer)", 2, True, "quality", "BLEU, cut at references by minimum word error"),
+    Score("chrf_word_error", "chrF (mwer)", 2, True, "quality", "chrF, cut at references by minimum word error"),
+    _lag("stream_laal", "StreamLAAL", "LAAL of sentences cut by minimum word error", _PAPI, {SCREEN: 0, REPORT: 0}),
+    _lag("ca_stream_laal", "StreamLAAL-CA", "StreamLAAL, compute included", _PAPI),
+)
+"""What metrics.json has besides where the run is over documents."""
+
 TEXTS = ("bleu_signature", "chrf_signature", "latency_signature")
 """What metrics.json holds besides numbers."""
 
 
-def scores(own: Iterable[Score] = ()) -> dict[str, Score]:
+def scores(own: Iterable[Score] = (), documents: bool = False) -> dict[str, Score]:
     """All scores by key, in the order of metrics.json: those of `SCORES`, a latency of `latency.METRICS` that has no
-    line there, then ``own``."""
+    line there, `DOCUMENT_SCORES` if they are asked for, then ``own``."""
     listed = [score for score in SCORES if score.group != "latency" or score.key in latency.METRICS]
     after = max(place for place, score in enumerate(SCORES) if score.group == "latency") + 1
     known = {score.key for score in SCORES}
     after -= len(SCORES) - len(listed)
     new = [_of_function(key) for key in latency.METRICS if key not in known]
-    return {score.key: score for score in (*listed[:after], *new, *listed[after:], *own)}
+    more = DOCUMENT_SCORES if documents else ()
+    return {score.key: score for score in (*listed[:after], *new, *listed[after:], *more, *own)}
 
 
-def shown_on(place: str, own: Iterable[Score] = ()) -> list[Score]:
-    """The scores that ``place`` shows, in its order."""
-    found = [score for score in scores(own).values() if place in score.shown]
+def shown_on(place: str, own: Iterable[Score] = (), documents: bool = False) -> list[Score]:
+    """The scores that ``place`` shows, in its order; those of ``documents``, too."""
+    found = [score for score in scores(own, documents).values() if place in score.shown]
     return sorted(found, key=lambda score: score.shown[place])
 
 
@@ -197,7 +225,7 @@ def markdown() -> str:
             *(f"`{score.key}`", score.axis, score.group, better[score.higher_is_better], str(score.digits)),
             ", ".join(text for place, text in places.items() if place in score.shown),
         )
-        for score in scores().values()
+        for score in scores(documents=True).values()
     ]
     head = ("key", "called", "group", "better", "digits", "shown in")
     return "\n".join(f"| {' | '.join(row)} |".replace("|  |", "| |") for row in (head, ("---",) * len(head), *rows))

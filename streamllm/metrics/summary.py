@@ -4,7 +4,7 @@ Every value is a JSON value: what is undefined or was not measured is None, neve
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from streamllm.metrics.arrival import KEYS as SECONDS
 from streamllm.metrics.arrival import ArrivalClock, arrival_latency
@@ -17,7 +17,8 @@ from streamllm.metrics.behaviour import (
     source_after_last_write,
     stops,
 )
-from streamllm.metrics.latency import corpus_latency, latency, latency_signature
+from streamllm.metrics.latency import METRICS, corpus_latency, latency, latency_signature
+from streamllm.metrics.longform import document, longform
 from streamllm.metrics.quality import quality
 from streamllm.records import State, Trace
 from streamllm.units import Unit
@@ -54,17 +55,32 @@ def summarise(
         (`metrics.behaviour`), ``max_units_stops`` and ``max_tokens_stops`` (sentences cut at the
         limit of units, and of tokens);
         ``bleu_signature``, ``chrf_signature``, ``latency_signature``. What each means is in docs/metrics.md.
+        Of documents, sentences and quality are those after re-segmentation, and latencies are what
+        `longform.longform` gives besides; those of sentences are None.
     Raises: ValueError: no traces, or an unknown unit. ImportError: as ``quality``.
     """
     if not traces:
         raise ValueError("0 traces; a summary needs at least one sentence")
-    texts = [trace.prediction for trace in traces], [trace.reference for trace in traces]
-    scores = quality(*texts, target_language, tokenizer)
-    lags = corpus_latency(latency(t.delays, t.source_units, t.reference, unit) for t in traces).means
-    in_seconds = corpus_latency(arrival_latency(t, arrival, unit) for t in traces).means if arrival else {}
+    of_documents: Mapping[str, Value] = {}
+    scores: Mapping[str, Value]
+    lags: Mapping[str, Value] = dict.fromkeys(METRICS)
+    in_seconds: Mapping[str, Value] = {}
+    if any(trace.segments for trace in traces):
+        documents = [document(trace, unit, arrival) for trace in traces]
+        rate = arrival.words_per_second if arrival else None
+        scores = of_documents = longform(
+            documents, target_language, unit, units_per_second=rate, tokenizer=tokenizer
+        ).metrics
+    else:
+        texts = [trace.prediction for trace in traces], [trace.reference for trace in traces]
+        scores = quality(*texts, target_language, tokenizer)
+        lags = corpus_latency(latency(t.delays, t.source_units, t.reference, unit) for t in traces).means
+        if arrival:
+            in_seconds = corpus_latency(arrival_latency(t, arrival, unit) for t in traces).means
     recorded = [trace for trace in traces if trace.events]
+    sentences = sum(len(trace.segments) or 1 for trace in traces)
     summary: dict[str, Value] = {
-        "sentences": len(traces),
+        "sentences": sentences,
         "sentences_without_output": sum(not trace.delays for trace in traces),
         "bleu": scores["bleu"],
         "chrf": scores["chrf"],
@@ -73,7 +89,7 @@ def summarise(
         **{key: in_seconds.get(key) for key in SECONDS},
         "ne": normalised_erasure(traces, unit),
         "alternations": sum(map(alternations, recorded)) / len(recorded) if recorded else None,
-        "seconds_per_sentence": _ratio(traces, "seconds"),
+        "seconds_per_sentence": _per_sentence(traces, "seconds"),
         "target_tokens_per_second": _ratio(traces, "target_tokens", "seconds"),
         "forward_passes": sum(passes) if (passes := _measured(traces, "forward_passes")) else None,
         "forward_passes_per_target_token": _ratio(traces, "forward_passes", "target_tokens"),
@@ -86,8 +102,9 @@ def summarise(
         "max_tokens_stops": sum(stops(trace, "max_tokens") for trace in traces),
         "bleu_signature": scores["bleu_signature"],
         "chrf_signature": scores["chrf_signature"],
-        "latency_signature": latency_signature(unit),
+        "latency_signature": None if of_documents else latency_signature(unit),
     }
+    summary |= of_documents
     return {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in summary.items()}
 
 
@@ -95,9 +112,15 @@ def _measured(traces: Sequence[Trace], key: str) -> list[float]:
     return [trace.stats[key] for trace in traces if trace.stats.get(key) is not None]
 
 
-def _ratio(traces: Sequence[Trace], numerator: str, denominator: str | None = None) -> float | None:
-    """Sum over sum, a denominator of None counting the traces; None when nothing divides."""
-    keys = [numerator] if denominator is None else [numerator, denominator]
-    complete = [trace for trace in traces if all(trace.stats.get(key) is not None for key in keys)]
-    below = len(complete) if denominator is None else sum(_measured(complete, denominator))
+def _per_sentence(traces: Sequence[Trace], key: str) -> float | None:
+    """A mean over sentences, those of documents too; None where nothing was measured."""
+    complete = [trace for trace in traces if trace.stats.get(key) is not None]
+    sentences = sum(len(trace.segments) or 1 for trace in complete)
+    return sum(_measured(complete, key)) / sentences if sentences else None
+
+
+def _ratio(traces: Sequence[Trace], numerator: str, denominator: str) -> float | None:
+    """Sum over sum; None when nothing divides."""
+    complete = [trace for trace in traces if all(trace.stats.get(key) is not None for key in (numerator, denominator))]
+    below = sum(_measured(complete, denominator))
     return sum(_measured(complete, numerator)) / below if below else None

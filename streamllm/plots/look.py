@@ -80,7 +80,7 @@ def line_names(runs: "pandas.DataFrame", by: str) -> "pandas.Series[str]":
 def score_of(column: str, runs: "pandas.DataFrame | None" = None) -> Score:
     """The score in a column of `load_runs`. Own metrics are found by the folders of ``runs``; what is no score goes by
     the name of its column."""
-    known = scores()
+    known = scores(documents=True)
     if column not in known and runs is not None and "folder" in runs:
         known |= {score.key: score for score in own_of_runs(runs["folder"])}
     return known.get(column) or Score(column, column, higher_is_better=None)

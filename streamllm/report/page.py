@@ -92,7 +92,7 @@ def _curve(figure: Figure, several: bool) -> str:
 def _run_table(report: Report) -> str:
     keys = list(report.runs[0].varied)
     own = {score.key: score for run in reversed(report.runs) for score in run.own}  # as the first run calls it
-    scores = shown_on(REPORT, own.values())
+    scores = shown_on(REPORT, own.values(), documents=True)
     columns = [score for score in scores if any(run.metrics.get(score.key) is not None for run in report.runs)]
     heads = [
         _head("run", "Policy", "the read/write policy; choose runs to compare with the boxes"),

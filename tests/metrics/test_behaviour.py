@@ -133,7 +133,10 @@ def test_a_sentence_is_cut_short_if_half_of_a_long_source_came_after_its_last_un
 
 def test_a_run_whose_documents_end_with_their_first_sentence_says_so() -> None:
     assert cut_short_warning([lasting(9, 5, 9)]) is None
-    said = cut_short_warning([lasting(9, 5, 9), lasting(100, 5, 10)])
+    whole, cut = lasting(9, 5, 9), lasting(100, 5, 10)
+    assert cut_short_warning([whole] * 20 + [cut]) is None, "one of many, and no sentence ends within it"
+    assert cut_short_warning([whole] * 20 + [dataclasses.replace(cut, source="a. b")]) is not None
+    said = cut_short_warning([whole, cut])
     assert said is not None
     assert said.startswith("1 of 2 translations ended with 90% of the source still to come")
     assert "paradigm=sentences" in said

@@ -1,9 +1,12 @@
 """The one list of scores: it has every number of a run, and a latency that is new is shown without a line here."""
 
+from dataclasses import replace
+
 import make_metrics
 import pytest
 from test_summary import EARLY, FULL, KEYS
 
+from streamllm.evaluation.tables import figures_text
 from streamllm.metrics import latency
 from streamllm.metrics.latency import METRICS
 from streamllm.metrics.scores import (
@@ -18,6 +21,7 @@ from streamllm.metrics.scores import (
     shown_on,
 )
 from streamllm.metrics.summary import summarise
+from streamllm.records import Segment
 
 
 def first_delay(delays: object, source_length: float, target_length: float) -> float:
@@ -35,6 +39,16 @@ def new_latency(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_key_of_metrics_json_is_a_score_or_a_text_in_the_same_order() -> None:
     assert [*scores(), *TEXTS] == KEYS
+
+
+def test_every_number_of_a_run_over_documents_is_a_score() -> None:
+    segments = (Segment(0, 3, "a b c", "eins zwei"), Segment(3, 3, "d e f", "drei"))
+    of_documents = replace(FULL, id="d", source="a b c d e f", source_units=6, segments=segments)
+    found = summarise([of_documents], "de", "word")
+    numbers = {key for key in found if not key.endswith("_signature")}
+    assert numbers == set(scores(documents=True)) - {"first_delay"}
+    assert (found["documents"], found["sentences"], found["al"]) == (1, 2, None)
+    assert figures_text(found).startswith("1 document of 2 sentences")
 
 
 def test_every_latency_function_is_a_score() -> None:
