@@ -135,7 +135,7 @@ def test_a_run_whose_documents_end_with_their_first_sentence_says_so() -> None:
     assert cut_short_warning([lasting(9, 5, 9)]) is None
     whole, cut = lasting(9, 5, 9), lasting(100, 5, 10)
     assert cut_short_warning([whole] * 20 + [cut]) is None, "one of many, and no sentence ends within it"
-    assert cut_short_warning([whole] * 20 + [dataclasses.replace(cut, source="a. b")]) is not None
+    assert cut_short_warning([whole] * 20 + [dataclasses.replace(cut, source="aa. bb")]) is not None
     said = cut_short_warning([whole, cut])
     assert said is not None
     assert said.startswith("1 of 2 translations ended with 90% of the source still to come")
