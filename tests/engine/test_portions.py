@@ -72,9 +72,7 @@ def test_hidden_source_stays_hidden_in_every_portion() -> None:
     memory, less = Group().open(model), Group().open(model)
     memory.read([1, 2, 3, 4])
     less.read([1, 2])
-    np.testing.assert_allclose(
-        np.array(memory.write(LONG, hidden=2)), np.array(less.write(LONG)), atol=2e-4, rtol=1e-4
-    )
+    np.testing.assert_allclose(np.array(memory.write(LONG, hidden=2)), np.array(less.write(LONG)), atol=2e-4, rtol=1e-4)
     assert max(model.fed) <= AT_ONCE
 
 
