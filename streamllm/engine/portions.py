@@ -5,7 +5,7 @@ AT_ONCE = 256
 """Tokens of one sentence in one forward, at most. More are fed in several forwards, with the same results."""
 
 SCORES = 1 << 22
-"""Scores of attention for each head, tokens fed times tokens held. Where many are held, fewer than `AT_ONCE` are fed."""
+"""Scores of attention for each head, tokens fed times tokens held: beside many, fewer than `AT_ONCE` are fed."""
 
 FEWEST = 16
 """Fewer than these are never fed at a time: beside so many tokens held, the memory itself is what counts."""

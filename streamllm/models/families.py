@@ -3,6 +3,7 @@
 ``scripts/check_families.py`` writes what it measured to docs/families.md.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 # fmt: off
@@ -73,6 +74,13 @@ def resolve(model_type: str) -> str:
     from mlx_lm.utils import MODEL_REMAPPING
 
     return str(MODEL_REMAPPING.get(model_type, model_type))
+
+
+def args_of(config: Mapping[str, Any]) -> type:
+    """The ``ModelArgs`` of the file of mlx-lm that loads a model with this config.json."""
+    from mlx_lm.utils import _get_classes
+
+    return _get_classes(dict(config))[1]
 
 
 def check_supported(model_type: str) -> None:
