@@ -5,7 +5,7 @@ import inspect
 import math
 import types
 from collections.abc import Mapping, Sequence
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypeGuard, Union, get_args, get_origin, get_type_hints
 
 from streamllm.engine.positions import LENGTHS
 from streamllm.models.weights import Arrays
@@ -79,11 +79,12 @@ def check_adapter(config: Mapping[str, Any]) -> None:
     parameters = config["lora_parameters"]
     if not isinstance(parameters, dict):
         raise ValueError(_refused("lora_parameters", parameters, "an object in braces"))
-    if not _is_whole(rank := parameters.get("rank")) or rank < 1:
+    rank, dropout = parameters.get("rank"), parameters.get("dropout")
+    if not _is_whole(rank) or rank < 1:
         raise ValueError(_refused("lora_parameters.rank", rank, "a whole number, at least 1"))
     if not _is_number(scale := parameters.get("scale")):
         raise ValueError(_refused("lora_parameters.scale", scale, "a number"))
-    if not _is_number(dropout := parameters.get("dropout", 0.0)) or not 0 <= dropout < 1:
+    if not _is_number(dropout) or not 0 <= dropout < 1:
         raise ValueError(_refused("lora_parameters.dropout", dropout, "a number, at least 0 and below 1"))
     if not isinstance(keys := parameters.get("keys"), list | None):
         raise ValueError(_refused("lora_parameters.keys", keys, "a list of names, or null"))
@@ -173,11 +174,11 @@ def _check_sizes(config: Mapping[str, Any], arrays: Arrays) -> None:
                 raise ValueError(_refused(before + key, value, "a number that fits into 62 bits"))
 
 
-def _is_whole(value: object) -> bool:
+def _is_whole(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 

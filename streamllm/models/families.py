@@ -80,7 +80,8 @@ def args_of(config: Mapping[str, Any]) -> type:
     """The ``ModelArgs`` of the file of mlx-lm that loads a model with this config.json."""
     from mlx_lm.utils import _get_classes
 
-    return _get_classes(dict(config))[1]
+    args: type = _get_classes(dict(config))[1]
+    return args
 
 
 def check_supported(model_type: str) -> None:

@@ -219,7 +219,7 @@ def test_a_generation_config_is_checked(folder: Path, content: str, said: str) -
 def test_a_value_of_an_adapters_configuration_is_named(
     model_folder: Path, tmp_path: Path, changes: dict[str, Any], said: str
 ) -> None:
-    usual = {"fine_tune_type": "lora", "num_layers": 1, "lora_parameters": {"rank": 2, "scale": 1.0}}
+    usual = {"fine_tune_type": "lora", "num_layers": 1, "lora_parameters": {"rank": 2, "scale": 1.0, "dropout": 0.0}}
     path = tmp_path / "adapter_config.json"
     path.write_text(json.dumps(usual | changes))
     with pytest.raises(ModelError) as error:
