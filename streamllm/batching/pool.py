@@ -383,8 +383,8 @@ class Row:
 
     def _read(self, tokens: list[int]) -> None:
         check_end(self._positions, self.source_held + len(tokens))
+        self._count(tokens, self.source_held)
         self.unread += tokens
-        self._count(tokens, self.source_tokens)
         self.source_tokens += len(tokens)
 
     def write(self, tokens: list[int], hidden: int = 0) -> mx.array:
@@ -405,7 +405,7 @@ class Row:
         self._keeps_start = self._keeps_start and hidden > 0
         check_end(self._positions, self.target_start + self.target_offset + len(tokens))
         self.branches_end = 0
-        self._count(tokens, self.source_tokens + self.target_offset)
+        self._count(tokens, self.source_held + self.target_offset)
         return self._wait(tokens, hidden)
 
     def _wait(self, tokens: list[int], hidden: int) -> Answer:

@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Mapping
+from importlib import import_module
 from typing import Any
 
 # fmt: off
@@ -78,9 +79,7 @@ def resolve(model_type: str) -> str:
 
 def args_of(config: Mapping[str, Any]) -> type:
     """The ``ModelArgs`` of the file of mlx-lm that loads a model with this config.json."""
-    from mlx_lm.utils import _get_classes
-
-    args: type = _get_classes(dict(config))[1]
+    args: type = import_module(f"mlx_lm.models.{resolve(config['model_type'])}").ModelArgs
     return args
 
 
