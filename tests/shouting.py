@@ -49,6 +49,7 @@ class ShoutingModel:
     loaded = False
     opened = 0
     positions = Positions("rotary", None)
+    living_on = None
 
     def load(self, prompt: Any, source_unit: str, target_unit: str, paradigm: Any = None) -> Any:
         self.loaded = True

@@ -21,6 +21,7 @@ from streamllm.engine.finite import Likeliest, check_logits
 from streamllm.engine.forward import forward
 from streamllm.engine.paradigms.forgetting import Forgetting
 from streamllm.engine.paradigms.memory import TargetStart
+from streamllm.engine.portions import SCORES, portion, portions
 from streamllm.engine.positions import check_end, table
 
 STEP = 32
@@ -32,11 +33,9 @@ LONG_READ = 16
 AVERAGE_READ = 4
 """If sentences have more unread tokens than this on average, as when all begin, that forward takes those of all."""
 
-READ_CHUNK = 256
-"""Tokens of one sentence in a forward for reads, at most."""
-
 READ_TOKENS = 4096
-"""Tokens of all sentences in a forward for reads, at most, padding included."""
+"""Tokens of all sentences in a forward for reads, at most, padding included: `portions` of each. Where sentences are
+long there are fewer, so that scores of attention stay below `SCORES` a head."""
 
 NUMPY_TOKENS = 16
 """From so many tokens a forward on, numpy takes the exponentials on a CPU: it is faster, but MLX has to stop for it."""
@@ -211,8 +210,10 @@ class Pool:
         """Feed all source tokens of these rows. Their logits are never computed."""
         while rows:
             rows = sorted(rows, key=lambda row: -len(row.unread))
-            length = min(len(rows[0].unread), READ_CHUNK)
-            parts = [self._place_source(row, length) for row in rows[: max(1, READ_TOKENS // length)]]
+            held = max(row.length for row in rows)
+            length = min(len(rows[0].unread), portion(held))
+            most = min(READ_TOKENS, SCORES // max(1, held))
+            parts = [self._place_source(row, length) for row in rows[: max(1, most // length)]]
             for part in parts:  # padding goes into the column after, which is free, and is seen by nobody
                 padding = part[-1]._replace(column=part[-1].column + 1)
                 part += [padding] * (length - len(part))
@@ -382,8 +383,8 @@ class Row:
 
     def _read(self, tokens: list[int]) -> None:
         check_end(self._positions, self.source_held + len(tokens))
+        self._count(tokens, self.source_held)
         self.unread += tokens
-        self._count(tokens)
         self.source_tokens += len(tokens)
 
     def write(self, tokens: list[int], hidden: int = 0) -> mx.array:
@@ -404,7 +405,7 @@ class Row:
         self._keeps_start = self._keeps_start and hidden > 0
         check_end(self._positions, self.target_start + self.target_offset + len(tokens))
         self.branches_end = 0
-        self._count(tokens)
+        self._count(tokens, self.source_held + self.target_offset)
         return self._wait(tokens, hidden)
 
     def _wait(self, tokens: list[int], hidden: int) -> Answer:
@@ -462,7 +463,8 @@ class Row:
         self.branching, self.paths = tokens, paths
         self.branches_end = max(self.branches_end, *(path[-1] + 1 for path in paths))
         try:
-            self._count(tokens)
+            self.forward_passes += 1
+            self.fed_tokens += len(tokens)
             return self._wait([], 0).logits
         finally:
             self.branching, self.paths = [], []
@@ -472,8 +474,9 @@ class Row:
         """Columns that the row needs for what it holds and for what it is about to be fed."""
         return max(self.length + len(self.unread) + len(self.unwritten), self.branches_end)
 
-    def _count(self, tokens: list[int]) -> None:
-        self.forward_passes += 1
+    def _count(self, tokens: list[int], held: int) -> None:
+        """What the sentence would cost alone."""
+        self.forward_passes += len(portions(len(tokens), held))
         self.fed_tokens += len(tokens)
 
 

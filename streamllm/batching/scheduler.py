@@ -15,8 +15,9 @@ from streamllm.batching.trial import batching
 from streamllm.engine.limits import Limits
 from streamllm.engine.loop import translate
 from streamllm.engine.session import Session
+from streamllm.models.lengths import fitting
 from streamllm.models.model import StreamingModel
-from streamllm.models.positions import check_examples, noticing
+from streamllm.models.positions import noticing
 from streamllm.records import Example, Policy, Trace
 
 log = logging.getLogger(__name__)
@@ -48,10 +49,10 @@ def translate_many(
 
     Raises:
         ValueError: batch_size is not positive.
-        SentenceError: a sentence would take more positions than the model has (before any is translated), or the logits
-            of one are not finite.
+        SentenceError: a unit has more tokens than the limits say, or a sentence would take more positions than the
+            model has (both before any is translated), or the logits of one are not finite.
     """
-    check_examples(model, examples, limits)
+    fitting(model, examples, limits)
     units = model.prompt.source_unit, model.prompt.target_unit
 
     def translate_one(session: Session, example: Example, clock: Clock) -> Trace:

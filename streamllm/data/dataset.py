@@ -29,6 +29,8 @@ class Dataset(ABC):
         shuffle: whether to put the pairs (or documents) in an order drawn from ``seed`` instead of that of the data.
         seed: of the order, which does not depend on ``limit``.
         skip_empty: leave out pairs of which a side is empty, instead of raising.
+        skip_long: leave out pairs whose source is too long for the model or for ``limits.source_tokens_per_unit``, and
+            count them, instead of raising. Whoever translates does so, since it takes the model's tokenizer.
         source_unit: "word" or "character"; None: as `unit_of` says. Never None once made.
         target_unit: as well, for the target.
         sentences_per_document: how many sentences are joined to one document, in the order of the data; the last may
@@ -46,6 +48,7 @@ class Dataset(ABC):
     shuffle: bool = False
     seed: int = 0
     skip_empty: bool = False
+    skip_long: bool = False
     source_unit: Unit = None  # type: ignore[assignment]
     target_unit: Unit = None  # type: ignore[assignment]
     bleu_tokenizer: str | None = None
@@ -68,7 +71,7 @@ class Dataset(ABC):
                 raise ValueError(
                     f"dataset.{key} is {value!r}; a whole number of at least 1 is accepted, or null {null}"
                 )
-        for key in ("shuffle", "skip_empty"):
+        for key in ("shuffle", "skip_empty", "skip_long"):
             if type(getattr(self, key)) is not bool:
                 raise ValueError(f"dataset.{key} is {getattr(self, key)!r}; true and false are accepted")
         if type(self.seed) is not int:

@@ -4,9 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from streamllm.records import (
-    State,
-)
+from streamllm import check
+from streamllm.records import State
 
 EarlyStop = Literal["read", "stop"]
 
@@ -24,6 +23,8 @@ class Limits:
             limit, the loop reads on, and stops when the source has ended.
         tokens_per_unit: the same for target tokens, so many for each unit that may be written: a word without end is
             one unit. Looked at between units, so it is passed by one unit at most. None is no such limit.
+        source_tokens_per_unit: the most tokens that one source unit may have (`streamllm.models.lengths`). None is no
+            such limit.
 
     Raises:
         ValueError: a value is out of range.
@@ -33,6 +34,7 @@ class Limits:
     length_ratio: float = 2.0
     length_extra: int = 20
     tokens_per_unit: float | None = 8.0
+    source_tokens_per_unit: int | None = 1024
 
     def __post_init__(self) -> None:
         if self.early_stop not in ("read", "stop"):
@@ -47,6 +49,9 @@ class Limits:
                 f"tokens_per_unit is {self.tokens_per_unit!r}; accepted are a number of target tokens, at least 1, and "
                 "null (no limit of tokens)"
             )
+        check.whole_number(
+            "source_tokens_per_unit", self.source_tokens_per_unit, of="tokens", null="for no limit of a source unit"
+        )
 
     def reached(self, state: State) -> bool:
         """Whether no more units may be written before the next read."""

@@ -16,6 +16,7 @@ from streamllm.evaluation.describe import describe
 from streamllm.evaluation.runner import run_experiment
 from streamllm.metrics.arrival import ArrivalClock
 from streamllm.metrics.own import Metric
+from streamllm.models.lengths import fitting_units
 from streamllm.models.loading import ModelConfig
 from streamllm.models.model import StreamingModel
 from streamllm.policies.bounded import check_policy
@@ -69,10 +70,14 @@ def stream(
 
     Args:
         source: a sentence, or its units as they arrive: READ waits for the next one.
+
+    Raises:
+        SentenceError: a unit has more tokens than the limits say, or as `streamllm.engine.loop.translate` raises.
     """
     units = pieces(source, model.prompt.source_unit) if isinstance(source, str) else source
     example = Example("stream", source if isinstance(source, str) else "", "")
     session = model.session(seed, example.id)
+    units = fitting_units(model.prompt, units, limits)
     for event, _ in stream_session(session, units, policy.start(example), limits, model.prompt.target_unit):
         yield event
 

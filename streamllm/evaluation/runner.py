@@ -37,6 +37,9 @@ log = logging.getLogger(__name__)
 Translate = Callable[[Sequence[Example]], Iterator[Trace]]
 """Translates examples, yielding each trace as it is finished, in any order."""
 
+LEFT_OUT = "sentences_left_out"
+"""The key of metrics.json that counts what ``dataset.skip_long`` has left out; it is there where that is set."""
+
 
 class Dataset(Protocol):
     """What the runner needs of a data set (see `streamllm.data`). Units are "word" or "character"."""
@@ -132,12 +135,22 @@ def run_experiment(
     def contents() -> Contents:
         return {**made, **made_from.of_part(model), **read, **prompt_fed}  # a download may have come in between
 
+    skip_long = bool(getattr(dataset, "skip_long", False))
+    data = str(getattr(dataset, "name", ""))
+    loaded: Any = None
+
     def make_translate() -> Translate:
+        nonlocal loaded
         loaded = model.load(prompt, dataset.source_unit, dataset.target_unit, paradigm)
         prompt_fed.update(made_from.of_part(loaded))
         from streamllm.batching.scheduler import translate_many  # after it: a model that is not there is said at once
 
         return lambda examples: translate_many(loaded, examples, policy, limits, batch_size, seed)
+
+    def short_enough(examples: Sequence[Example]) -> list[Example]:
+        from streamllm.models.lengths import fitting
+
+        return fitting(loaded, examples, limits, data, skip_long)
 
     if rerun and (aside := folder.set_aside()) is not None:
         print(f"what was in {folder.path} is in {aside} now")
@@ -154,6 +167,8 @@ def run_experiment(
         at_limit=limits.reached,
         metrics=metrics,
         contents=contents,
+        short_enough=short_enough,
+        skip_long=skip_long,
     )
 
 
@@ -171,6 +186,8 @@ def complete(
     at_limit: Callable[[State], bool] | None = None,
     metrics: Sequence[Metric] = (),
     contents: Callable[[], Contents] = dict,
+    short_enough: Callable[[Sequence[Example]], list[Example]] = list,
+    skip_long: bool = False,
 ) -> dict[str, Any]:
     """Translate what the folder does not hold yet, then write the metrics of all of it; raises as
     `run_experiment`. ``make_translate`` is called, and so the model loaded, only if something is missing.
@@ -178,6 +195,9 @@ def complete(
     Args:
         contents: what the run is made from, as far as it is known when it is asked: before the model is loaded, and
             after.
+        short_enough: those of the examples that can be translated, asked once the model is loaded; it raises where
+            others are not to be left out.
+        skip_long: whether what it leaves out is counted in the metrics.
     """
     _check_examples(examples)
     own = own_scores(metrics, taken=config)
@@ -187,6 +207,12 @@ def complete(
         done = _check_done(folder, folder.traces(), examples)
         pending = [example for example in examples if example.id not in done]
         translate_pending = make_translate() if pending else None
+        todo = short_enough(pending) if pending else []
+        kept = {*done, *(example.id for example in todo)}
+        if not kept:
+            raise ValueError(
+                f"all {len(examples)} sentences are too long: raise limits.source_tokens_per_unit, or correct the data"
+            )
         unchecked = made_from.unchecked(folder)
         made = contents()
         made_from.check(folder, made)
@@ -200,13 +226,15 @@ def complete(
                 )
                 if unchecked:
                     log.info("%s: %s", folder.path, unchecked)
-                if translate_pending is not None:
+                if translate_pending is not None and todo:
                     running = RunningScores(target_language, target_unit, done.values(), tokenizer)
-                    store_all(translate_pending(pending), folder, done, len(examples), running, guarded)
-                traces = [done[example.id] for example in examples]
+                    store_all(translate_pending(todo), folder, done, len(kept), running, guarded)
+                traces = [done[example.id] for example in examples if example.id in kept]
                 found: dict[str, Any] = dict(
                     summarise(traces, target_language, target_unit, arrival, at_limit, tokenizer)
                 )
+                if skip_long:
+                    found[LEFT_OUT] = len(examples) - len(traces)
                 found |= own_values(metrics, traces)
                 name_own(folder.path, own)
                 folder.add_contents(made_from.of_metrics(metrics, config), anew=True)

@@ -34,6 +34,8 @@ def figures_text(metrics: Mapping[str, Any], own: Sequence[Score] = ()) -> str:
         sentences = f"{metrics['documents']} document{'s' * (metrics['documents'] != 1)} of {sentences}"
     if metrics.get("sentences_without_output"):
         sentences += f", {metrics['sentences_without_output']} of them without output"
+    if metrics.get("sentences_left_out"):
+        sentences += f"; {metrics['sentences_left_out']} left out, too long (dataset.skip_long)"
     return "\n".join([sentences, *(f"  {group:<9}{'   '.join(said)}" for group, said in lines.items())])
 
 

@@ -10,6 +10,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any, Self
@@ -19,6 +20,7 @@ from greenlet import GreenletExit, getcurrent, greenlet
 
 from streamllm.engine.limits import Limits
 from streamllm.engine.loop import SessionLike, stream
+from streamllm.models.lengths import fitting_units
 from streamllm.models.model import StreamingModel
 from streamllm.records import Decide, Example, Policy, Trace
 from streamllm.units import Unit, join, pieces
@@ -99,9 +101,10 @@ class Sentence:
         limits: Limits = Limits(),
         source_unit: Unit = "word",
         target_unit: Unit = "word",
+        fitting: Callable[[Iterator[str]], Iterator[str]] = iter,
     ):
         self._units = source_unit, target_unit
-        self._events = stream(session, self._arriving(), decide, limits, target_unit)
+        self._events = stream(session, fitting(self._arriving()), decide, limits, target_unit)
         self._loop: greenlet | None = None
         self._pushed: deque[str] = deque()  # and not read yet
         self._before = ""  # the last of the source so far
@@ -226,7 +229,8 @@ def agent_server(
         name = f"served-{next(numbers)}"
         decide = policy.start(Example(name, "", ""))
         units = model.prompt.source_unit, model.prompt.target_unit
-        return Sentence(model.session(seed, name), decide, limits, *units)
+        fitting = partial(fitting_units, model.prompt, limits=limits)
+        return Sentence(model.session(seed, name), decide, limits, *units, fitting)
 
     return AgentServer(new_sentence, host, port, info=f"{policy} [text -> text]")
 

@@ -8,6 +8,7 @@ from typing import TextIO
 
 from streamllm.engine.limits import Limits
 from streamllm.engine.loop import stream, stream_document
+from streamllm.models.lengths import fitting_units
 from streamllm.models.model import StreamingModel
 from streamllm.records import Event, Example, Policy, State
 from streamllm.units import Unit
@@ -87,14 +88,18 @@ def translate_live(
         show_source: print one line an event, source and target side by side, instead of the target alone.
         lines: a line is a sentence, or a document of its own, and nothing is kept of it. So it is for every paradigm
             that does not live on after a sentence.
+
+    Raises:
+        TooLong: a unit has more tokens than the limits say.
     """
     lives_on = model.living_on
     for number, line in enumerate(Lines(read_some, model.prompt.source_unit, endless=bool(lives_on) and not lines)):
         session, example = model.session(name=f"live-{number}"), Example(f"live-{number}", "", "")
+        units = fitting_units(model.prompt, line, limits)
         if lives_on is None:
-            events = stream(session, line, policy.start(example), limits, model.prompt.target_unit)
+            events = stream(session, units, policy.start(example), limits, model.prompt.target_unit)
         else:
-            events = stream_document(session, line, policy, example, lives_on, limits, model.prompt.target_unit)
+            events = stream_document(session, units, policy, example, lives_on, limits, model.prompt.target_unit)
         _show(events, out, show_source, " " if model.prompt.target_unit == "word" else "")
         if lives_on is None:
             out.write("\n")

@@ -3,6 +3,8 @@
 ``scripts/check_families.py`` writes what it measured to docs/families.md.
 """
 
+from collections.abc import Mapping
+from importlib import import_module
 from typing import Any
 
 # fmt: off
@@ -73,6 +75,12 @@ def resolve(model_type: str) -> str:
     from mlx_lm.utils import MODEL_REMAPPING
 
     return str(MODEL_REMAPPING.get(model_type, model_type))
+
+
+def args_of(config: Mapping[str, Any]) -> type:
+    """The ``ModelArgs`` of the file of mlx-lm that loads a model with this config.json."""
+    args: type = import_module(f"mlx_lm.models.{resolve(config['model_type'])}").ModelArgs
+    return args
 
 
 def check_supported(model_type: str) -> None:

@@ -3,11 +3,12 @@ they are. Invariant: what cannot be loaded or cannot stream is a `ModelError` th
 
 import json
 import logging
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import mlx.core as mx
 from mlx.utils import tree_flatten, tree_unflatten
@@ -18,18 +19,22 @@ from streamllm.engine.paradigms.group import Group
 from streamllm.engine.paradigms.memory import Paradigm, TargetStart
 from streamllm.engine.positions import Positions
 from streamllm.models import tokenizers
-from streamllm.models.families import check_supported
+from streamllm.models.config_values import LAYERS, check_adapter, check_kinds, check_values, lacking
+from streamllm.models.families import args_of, check_supported
 from streamllm.models.model import SETTINGS, StreamingModel
 from streamllm.models.model_configs import as_mlx_lm_reads
 from streamllm.models.precision import fitted
 from streamllm.models.rotary_scaling import mend
+from streamllm.models.weights import arrays_of, misfit
 from streamllm.prompt import Prompt, PromptTokens
 from streamllm.units import Unit
 
 log = logging.getLogger(__name__)
+Checked = TypeVar("Checked")
 
 ASSETS = Path(__file__).parent / "assets"
 BUNDLED = "bundled:"
+GENERATION = "generation_config.json"
 TOKENIZER_FILES = ("tokenizer.json", "*.model", "*.tiktoken", "vocab.*", "tekken.json")
 READ = (
     *("*.safetensors", "config.json", "generation_config.json", "adapter_config.json", SETTINGS),
@@ -126,8 +131,9 @@ class ModelConfig:
         """
         folder = find_model(self.path)
         config = _read_json(folder / "config.json")
-        if "model_type" not in config:
+        if config.get("model_type") is None:
             raise ModelError(f"{folder / 'config.json'} has no model_type: mlx-lm cannot load it")
+        _checked(folder / "config.json", lambda: check_values(config))
         try:
             check_supported(config["model_type"])
         except ValueError as error:
@@ -144,6 +150,8 @@ class ModelConfig:
             tokenizers.check(tokens, model)
         except ValueError as error:
             raise ModelError(str(error)) from error
+        except (TypeError, AttributeError, LookupError, ArithmeticError, RuntimeError) as error:
+            raise ModelError(tokenizers.fault(folder, _what(error))) from error
         target_start = (
             self.target_start if self.target_start is not None else settings.get("target_start", "after_source")
         )
@@ -236,9 +244,7 @@ def _download(hub_id: str) -> Path:
 
 
 def _load(folder: Path, adapter_path: str | None) -> tuple[Any, Any]:
-    from mlx_lm import load
-    from mlx_lm.utils import load_adapters, load_config
-
+    """The model, whose weights are not evaluated yet, and mlx-lm's tokenizer."""
     if adapter_path is not None and not (Path(adapter_path) / "adapter_config.json").exists():
         raise ModelError(
             f"model.adapter_path is {adapter_path!r}, which has no adapter_config.json: give a folder that "
@@ -248,36 +254,101 @@ def _load(folder: Path, adapter_path: str | None) -> tuple[Any, Any]:
         raise ModelError(f"{folder} is not a whole model: it has no tokenizer ({', '.join(TOKENIZER_FILES)})")
     _refuse_own_code(folder)
     try:
-        config = load_config(folder)
-        read = as_mlx_lm_reads(config)
-    except ValueError as error:
-        raise ModelError(f"{folder / 'config.json'}: {_first_line(error)}") from error
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"{folder / 'config.json'} is not what mlx-lm reads: {_what(error)}") from error
-    try:
         tokenizer_config = tokenizers.settings(folder)
     except ValueError as error:
         raise ModelError(str(error)) from error
+    model, config = _model(folder)
+    tokenizer = _tokenizer(folder, tokenizer_config, config.get("eos_token_id"))
+    if adapter_path is not None:
+        model = _adapted(model, folder, Path(adapter_path))
+    return model, tokenizer
+
+
+def _model(folder: Path) -> tuple[Any, dict[str, Any]]:
+    """The model of a folder and its configuration. All is checked before anything large is made: MLX computes nothing
+    until it is asked to."""
+    from mlx_lm.utils import load_config, load_model
+
+    path = folder / "config.json"
+    try:
+        arrays = arrays_of(folder)
+    except ValueError as error:
+        raise ModelError(f"cannot load {folder}: {error}") from error
+    if (folder / GENERATION).exists():
+        generation = _read_json(folder / GENERATION, must=False)
+        _checked(folder / GENERATION, lambda: check_values({"eos_token_id": generation.get("eos_token_id")}))
+    config = _checked(path, lambda: load_config(folder))
+    _checked(path, lambda: check_values(config, arrays))
+    read = _checked(path, lambda: as_mlx_lm_reads(config))
+    args = _checked(path, lambda: args_of(read))
+    _checked(path, lambda: check_kinds(args, read))
     changes = {key: value for key, value in read.items() if key not in config or config[key] != value}
     try:
-        model, tokenizer = load(str(folder), tokenizer_config, model_config=changes)[:2]
+        model, config = load_model(folder, lazy=True, model_config=changes)
+        mend(model, read)
+        model(mx.array([[0, 0]]))  # computes nothing, and says whether all fits
     except FileNotFoundError as error:
         raise ModelError(f"{folder} is not a whole model: {_first_line(error)}") from error
-    except (ValueError, RuntimeError, OSError, KeyError, TypeError) as error:
-        raise ModelError(f"cannot load {folder}: {_what(error)}. {_cause(folder)}") from error
-    mend(model, read)
-    if adapter_path is not None:
-        _check_base(folder, Path(adapter_path))
-        try:
-            model = load_adapters(model, adapter_path)
-        except (ValueError, RuntimeError, OSError, KeyError, TypeError, AttributeError) as error:
-            raise ModelError(
-                f"cannot apply the adapter {adapter_path!r}: {_first_line(error)}. It must have been trained on "
-                "this model"
-            ) from error
-        _check_whole(model, Path(adapter_path))
-        model.eval()
-    return model, tokenizer
+    except Exception as error:  # whatever a model file raises
+        raise ModelError(_why_not(error, folder, read, args)) from error
+    return model, config
+
+
+def _checked(path: Path, check: Callable[[], Checked]) -> Checked:
+    """What ``check`` gives; what it raises, as an error of the file at ``path``."""
+    try:
+        return check()
+    except ValueError as error:
+        raise ModelError(f"{path}: {_first_line(error)}") from error
+    except Exception as error:  # a value of a kind that nobody thought of
+        raise ModelError(f"{path} is not what mlx-lm reads: {_what(error)}") from error
+
+
+def _why_not(error: Exception, folder: Path, config: Mapping[str, Any], args: type) -> str:
+    """Why mlx-lm does not make a model of a folder."""
+    if fault := misfit(error, folder, config, LAYERS):
+        one = "Take config.json and weights of one model"
+        return f"cannot load {folder}: config.json and the weights do not fit. {fault}. {one}"
+    lacks = lacking(args, config)
+    what = f"it has no {', '.join(lacks)}" if lacks else _what(error)
+    return (
+        f"{folder / 'config.json'}: its values are not what mlx-lm {version('mlx-lm')} reads for model_type "
+        f"{config['model_type']!r}: {what}. Take a folder that mlx_lm.convert wrote, or a model of another type "
+        "(docs/configs.md)"
+    )
+
+
+def _tokenizer(folder: Path, settings: dict[str, Any], end_tokens: Any) -> Any:
+    from mlx_lm.utils import load_tokenizer
+
+    try:
+        return load_tokenizer(folder, settings, eos_token_ids=end_tokens)
+    except BaseException as error:  # a fault inside of the library tokenizers is no Exception
+        if isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit):
+            raise
+        raise ModelError(tokenizers.fault(folder, _what(error))) from error
+
+
+def _adapted(model: Any, folder: Path, adapter: Path) -> Any:
+    from mlx_lm.utils import load_adapters
+
+    path = adapter / "adapter_config.json"
+    settings = _read_json(path)
+    _checked(path, lambda: check_adapter(settings))
+    _check_base(folder, adapter)
+    try:
+        arrays_of(adapter, "adapters.safetensors")
+    except ValueError as error:
+        raise ModelError(f"cannot apply the adapter {str(adapter)!r}: {error}") from error
+    try:
+        model = load_adapters(model, str(adapter))
+    except Exception as error:  # whatever its configuration makes MLX raise
+        raise ModelError(
+            f"cannot apply the adapter {str(adapter)!r}: {_what(error)}. It must have been trained on this model"
+        ) from error
+    _check_whole(model, adapter)
+    model.eval()
+    return model
 
 
 def _check_base(folder: Path, adapter: Path) -> None:
@@ -324,32 +395,6 @@ def _refuse_own_code(folder: Path) -> None:
         )
 
 
-def _cause(folder: Path) -> str:
-    """What to do after mlx-lm has not loaded a model: its weights were cut off, or its files do not fit."""
-    for weights in sorted(folder.glob("*.safetensors")):
-        if not is_whole(weights):
-            return f"{weights.name} was cut off while copying or downloading: fetch it again"
-    return (
-        f"Its config.json, weights or tokenizer are not what mlx-lm {version('mlx-lm')} reads for this model_type: "
-        "take a folder that mlx_lm.convert wrote, or a model of another type (docs/configs.md)"
-    )
-
-
-def is_whole(weights: Path) -> bool:
-    """Whether a .safetensors file is as long as its header says.
-
-    The format: 8 bytes for the length of the header, the header (JSON, with the place of each array), the arrays.
-    """
-    with weights.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        try:
-            header = json.loads(file.read(min(length, weights.stat().st_size)))
-            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError):
-            return False
-    return bool(weights.stat().st_size == 8 + length + max(ends, default=0))
-
-
 def _unpacked(model: Any, quantized: bool | None) -> Any:
     if quantized is None:
         quantized = mx.default_device() != mx.Device(mx.cpu)
@@ -361,7 +406,9 @@ def _unpacked(model: Any, quantized: bool | None) -> Any:
 
 
 def _in_dtype(model: Any, dtype: str | None) -> Any:
+    """The model with its weights evaluated."""
     if dtype is None and mx.default_device() != mx.Device(mx.cpu):
+        mx.eval(model.parameters())
         return model
     try:
         weights = fitted(dict(tree_flatten(model.parameters())), getattr(mx, dtype or "float32"))
@@ -372,12 +419,15 @@ def _in_dtype(model: Any, dtype: str | None) -> Any:
     return model
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path, must: bool = True) -> dict[str, Any]:
+    """An object of JSON; with ``must`` False, what is no JSON counts as empty, as mlx-lm has it."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ModelError(f"{path.parent} has no {path.name}: it is not a model folder") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
+        if not must:
+            return {}
         raise ModelError(f"{path} is not JSON: {_first_line(error)}") from error
     if not isinstance(content, dict):
         raise ModelError(f"{path} holds {content!r:.40}; a JSON object is needed, as mlx_lm.load reads (model_type …)")
@@ -385,8 +435,12 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _what(error: BaseException) -> str:
-    """A KeyError says only the key."""
-    return f"no {error}" if isinstance(error, KeyError) else _first_line(error).rstrip(".")
+    """A KeyError says only the key, and others nothing without their names."""
+    if isinstance(error, KeyError):
+        return f"no {error}"
+    said = _first_line(error).rstrip(".")
+    kind = type(error).__name__
+    return said if isinstance(error, ValueError) or kind in (said, "Exception") else f"{said} ({kind})"
 
 
 def _first_line(error: BaseException) -> str:

@@ -29,7 +29,7 @@ def check_examples(model: StreamingModel, examples: Sequence[Example], limits: L
     if model.positions.kind == "rotary":
         _warn(model, alone)
         return
-    units = [limits.most_units(len(pieces(example.source, model.prompt.source_unit))) for example in examples]
+    units = [_most_units(model, example, limits) for example in examples]
     written = [ends(model, tokens, limits.most_tokens(n)) for tokens, n in zip(sources, units, strict=True)]
     for positions in (alone, written):
         end = max(positions, default=0)
@@ -42,19 +42,37 @@ def check_examples(model: StreamingModel, examples: Sequence[Example], limits: L
     others = f" ({beyond} of {len(examples)} sentences pass it)" if beyond > 1 else ""
     table = f"the model's table of positions, which was learned, has {limit}{others}"
     name, tokens = examples[i].id, sources[i]
+    leave_out = "leave it out (dataset.skip_long=true)"
     if positions is alone:
         raise PositionError(
-            f"sentence {name!r} takes {end:.0f} positions with its {tokens} source tokens alone, and {table}: leave it "
-            "out, shorten the prompt, or choose a model with rotary positions"
+            f"sentence {name!r} takes {end:.0f} positions with its {tokens} source tokens alone, and {table}: "
+            f"{leave_out}, shorten the prompt, or choose a model with rotary positions"
         )
     room = limit - target_begin(model, tokens) - LONGEST_UNIT
     fitting = math.floor(10 * room / units[i]) / 10
-    advice = f"set limits.tokens_per_unit={fitting:g}, " if fitting >= 1 else "leave it out, "
+    advice = f"set limits.tokens_per_unit={fitting:g}, " if fitting >= 1 else f"{leave_out}, "
     raise PositionError(
         f"sentence {name!r} may take {end:.0f} positions ({tokens} source tokens, and as many of the target as the "
         f"limits allow), and {table}: {advice}lower limits.length_ratio or limits.length_extra, or choose a model with "
         "rotary positions"
     )
+
+
+def beyond_the_table(model: StreamingModel, examples: Sequence[Example], limits: Limits) -> set[int]:
+    """The numbers of the examples that `check_examples` would refuse."""
+    limit = model.positions.limit
+    if limit is None or model.positions.kind == "rotary":
+        return set()
+    beyond = set()
+    for i, example in enumerate(examples):
+        most = limits.most_tokens(_most_units(model, example, limits))
+        if ends(model, source_tokens(model, example), most) > limit:
+            beyond.add(i)
+    return beyond
+
+
+def _most_units(model: StreamingModel, example: Example, limits: Limits) -> int:
+    return limits.most_units(len(pieces(example.source, model.prompt.source_unit)))
 
 
 def noticing(model: StreamingModel, traces: Generator[Trace, None, None]) -> Generator[Trace, None, None]:

@@ -72,6 +72,23 @@ def as_the_folder_says(folder: Path, tokenizer: Any) -> None:
         tokenizer.eos_token = tokenizer.convert_ids_to_tokens([min(tokenizer.eos_token_ids)])[0]
 
 
+def fault(folder: Path, what: str) -> str:
+    """The error for a tokenizer that does not load or does not work: ``what`` is wrong, and with which file, as far as
+    can be told."""
+    from tokenizers import Tokenizer, __version__
+
+    file, where = folder / "tokenizer.json", f"{folder / 'tokenizer_config.json'} or another file of the tokenizer"
+    if file.exists():
+        version = _read(file).get("version", "1.0")
+        try:
+            Tokenizer.from_file(str(file))
+        except BaseException:  # a fault inside of the library is no Exception
+            where = str(file)
+            if version != "1.0":
+                what = f"version is {version!r}, and the library tokenizers {__version__} reads '1.0'"
+    return f"{where}: {what}. Take the tokenizer's files from the model's first publisher"
+
+
 def check(tokens: PromptTokens, model: Any) -> None:
     """Prove on a short text that words survive, and that every token has its row in the model.
 

@@ -1,9 +1,13 @@
 """Headers and footer out of a chat template. Nothing that depends on the clock enters them, and no thoughts stand
 before the translation."""
 
-from collections.abc import Callable
+import logging
 from datetime import datetime
 from typing import Any
+
+from streamllm.prompt.template import TemplateError, render
+
+log = logging.getLogger(__name__)
 
 SOURCE, TARGET = "⟦source⟧", "⟦target⟧"
 # The day on which every prompt is written. Llama 3's template falls back on it, too.
@@ -26,13 +30,14 @@ def around_source(tokenizer: Any, instruction: str) -> tuple[str, str, str]:
     """Source header, source footer and target header as the chat template writes them.
 
     Raises:
-        ValueError: the template refuses a user's turn, or its text cannot be cut around the source.
+        ValueError: the template refuses a user's turn, takes more than it may (`streamllm.prompt.template.Bounds`), or
+            its text cannot be cut around the source.
     """
-    user = {"role": "user", "content": instruction + SOURCE}
     try:
-        text, with_end = _render(tokenizer, [user], True), _render(tokenizer, [user], False)
+        text, with_end = _render(tokenizer, instruction, True), _render(tokenizer, instruction, False)
     except Exception as error:  # jinja's, and whatever a template raises
-        raise ValueError(f"the chat template refuses a user's turn ({error}): {BY_HAND}") from error
+        of = f" of {name}" if (name := getattr(tokenizer, "name_or_path", "")) else ""
+        raise ValueError(f"the chat template{of} refuses a user's turn ({error}): {BY_HAND}") from error
     if text.count(SOURCE) != 1:
         raise ValueError(f"the chat template does not show the user's text exactly once: {BY_HAND}")
     header, rest = text.split(SOURCE)
@@ -42,12 +47,12 @@ def around_source(tokenizer: Any, instruction: str) -> tuple[str, str, str]:
     return header, footer, _without_thoughts(rest[len(footer) :], tokenizer)
 
 
-def after_target(tokenizer: Any) -> str:
+def after_target(tokenizer: Any, instruction: str = "") -> str:
     """What the chat template writes after the assistant's text; "" where it cannot be told."""
-    turns = [{"role": "user", "content": SOURCE}, {"role": "assistant", "content": TARGET}]
     try:
-        text = _render(tokenizer, turns, False)
-    except Exception:  # a template without an assistant's turn
+        text = _render(tokenizer, instruction)
+    except Exception as error:  # a template without an assistant's turn
+        log.debug("the chat template writes no assistant's turn: %s", error)
         return ""
     return text.split(TARGET)[1].lstrip() if text.count(TARGET) == 1 else ""
 
@@ -62,24 +67,44 @@ def _without_thoughts(target_header: str, tokenizer: Any) -> str:
     return target_header
 
 
-def _render(tokenizer: Any, turns: list[dict[str, str]], add_generation_prompt: bool) -> str:
-    render: Callable[..., Any] = tokenizer.apply_chat_template
-    settings = {"tokenize": False, "add_generation_prompt": add_generation_prompt, "enable_thinking": False}
+def _render(tokenizer: Any, instruction: str, add_generation_prompt: bool | None = None) -> str:
+    """A user's turn as the chat template writes it; with None for the generation prompt, the assistant's after it."""
+    user = {"role": "user", "content": instruction + SOURCE}
+    cases: dict[bool | None, dict[str, Any]] = {
+        True: {"messages": [user], "add_generation_prompt": True},
+        False: {"messages": [user], "add_generation_prompt": False},
+        None: {"messages": [user, {"role": "assistant", "content": TARGET}], "add_generation_prompt": False},
+    }
     pinned: dict[str, Any] = {"date_string": DAY.strftime("%d %b %Y")}  # where Llama 3's template takes the day from
+    settings: dict[str, Any] = {"enable_thinking": False}
     template = _template(tokenizer)
+    if template is None:  # written in Python, by mlx-lm or transformers: it takes no more than it names
+        case = dict(cases[add_generation_prompt])
+        turns = case.pop("messages")
+        try:
+            return str(tokenizer.apply_chat_template(turns, tokenize=False, **case, **settings, **pinned))
+        except TypeError:
+            return str(tokenizer.apply_chat_template(turns, tokenize=False, **case, **settings))
+    shown = {"tools": None, "documents": None, **settings, **tokenizer.special_tokens_map, **pinned}
     if "strftime_now" in template:  # Mistral, gpt-oss, Granite, SmolLM3
-        pinned |= {"chat_template": STOPPED_CLOCK + template, "stopped_clock": _parts_of_the_day()}
-        return str(render(turns, **settings, **pinned))
-    try:
-        return str(render(turns, **settings, **pinned))
-    except TypeError:  # one of mlx-lm's own in Python, which takes no more than it names
-        return str(render(turns, **settings))
+        template, shown["stopped_clock"] = STOPPED_CLOCK + template, _parts_of_the_day()
+    # All cases at once: what is asked for next is known then.
+    texts = dict(zip(cases, render(template, [{**case, **shown} for case in cases.values()]), strict=True))
+    text = texts[add_generation_prompt]
+    if isinstance(text, TemplateError):
+        raise text
+    return text
 
 
-def _template(tokenizer: Any) -> str:
-    if getattr(tokenizer, "chat_template", None) is None:
-        return ""
-    return str(tokenizer.get_chat_template())
+def _template(tokenizer: Any) -> str | None:
+    """A tokenizer's template; None where there is only a function."""
+    from transformers import PreTrainedTokenizerBase
+
+    inner = getattr(tokenizer, "_tokenizer", tokenizer)  # of mlx-lm's wrapper
+    own = getattr(type(inner), "apply_chat_template", None) is not PreTrainedTokenizerBase.apply_chat_template
+    if own or getattr(tokenizer, "_chat_template", None) is not None or inner.chat_template is None:
+        return None
+    return str(inner.get_chat_template())
 
 
 def _parts_of_the_day() -> list[list[str]]:

@@ -58,6 +58,7 @@ class PromptTokens:
         check_unit(source_unit)
         check_unit(target_unit)
         self.source_unit, self.target_unit = source_unit, target_unit
+        self._instruction = prompt.instruction
         self.text = _from_chat_template(prompt, tokenizer) if prompt.chat else prompt
         self._tokenizer = tokenizer
         self.vocabulary = vocabulary = Vocabulary(tokenizer)
@@ -135,7 +136,11 @@ class PromptTokens:
     def _end_of_turn(self) -> frozenset[int]:
         """The token with which the chat template ends the assistant's turn. Many folders do not count it among the end
         tokens, and what is written after it is lost work."""
-        after = self.vocabulary.encode(after_target(self._tokenizer)) if has_template(self._tokenizer) else []
+        after = (
+            self.vocabulary.encode(after_target(self._tokenizer, self._instruction))
+            if has_template(self._tokenizer)
+            else []
+        )
         return frozenset(after[:1]) & self.vocabulary.control
 
 

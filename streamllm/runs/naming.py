@@ -18,6 +18,9 @@ AS_BEFORE: dict[str, Any] = {
     "dataset.sentences_per_document": None,
     "validation.sentences_per_document": None,
     "data.documents": None,
+    "dataset.skip_long": False,
+    "validation.skip_long": False,
+    "limits.source_tokens_per_unit": 1024,
 }
 
 

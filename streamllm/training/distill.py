@@ -16,6 +16,7 @@ from streamllm.data.dataset import Dataset
 from streamllm.data.joined import each_alone
 from streamllm.engine.limits import Limits
 from streamllm.files import open_for_append, read_json_lines, write_atomically
+from streamllm.models.lengths import fitting
 from streamllm.models.model import StreamingModel
 from streamllm.policies import Full
 from streamllm.records import Example
@@ -42,7 +43,8 @@ def distill(
     """Translate the sources of a corpus, each read whole (policy=full), into a file of JSON Lines that
     ``dataset=table dataset.path=…`` takes: ``id``, and source and target by their language codes.
 
-    In the end its lines are in the order of the corpus. Sources that get no translation are left out, with a warning.
+    In the end its lines are in the order of the corpus. Sources that get no translation are left out, with a warning;
+    so are those that are too long, where ``corpus.skip_long`` says so.
 
     Args:
         config: of model and corpus; kept beside the file, which goes on only where it is the same.
@@ -78,12 +80,15 @@ def distill(
         write_atomically(begun, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
     done: dict[str, str] = {}  # lines by id
     empty: set[str] = set()
+    too_long = 0
     with open_for_append(to) as file:
         done |= {row["id"]: json.dumps(row, ensure_ascii=False) for row in read_json_lines(to, strict=True)}
         pairs = corpus_again()
         while block := list(islice(pairs, BLOCK * batch_size)):
             todo = [pair for pair in block if pair.id not in done]
-            for trace in translate_many(model, todo, Full(), limits, batch_size, seed):
+            short = fitting(model, todo, limits, corpus.name, corpus.skip_long)
+            too_long += len(todo) - len(short)
+            for trace in translate_many(model, short, Full(), limits, batch_size, seed):
                 if not trace.prediction.strip():
                     empty.add(trace.id)
                     continue
@@ -94,6 +99,8 @@ def distill(
                 yield len(done)
     ordered = [done[pair.id] for pair in corpus_again() if pair.id in done]
     write_atomically(to, "".join(f"{line}\n" for line in ordered))
+    if too_long:
+        log.warning("%d sources are too long and were left out (dataset.skip_long)", too_long)
     if empty:
         log.warning("%d sources got no translation and were left out, e.g. %s", len(empty), min(empty))
 

@@ -20,12 +20,14 @@ from streamllm.batching.scheduler import translate_many
 from streamllm.check import whole_number
 from streamllm.contents import of_file, of_folder
 from streamllm.data.joined import each_alone, sentence_pairs
+from streamllm.engine.limits import Limits
 from streamllm.engine.paradigms.group import Group
 from streamllm.engine.paradigms.interleaved import Interleaved
 from streamllm.engine.paradigms.memory import Paradigm
 from streamllm.engine.positions import PositionError
 from streamllm.files import new_folder, write_atomically
 from streamllm.metrics.summary import summarise
+from streamllm.models.lengths import fitting
 from streamllm.models.loading import TOKENIZER_FILES, ModelConfig, base_weights, find_model
 from streamllm.models.model import StreamingModel
 from streamllm.models.precision import dtype_of, fitted
@@ -206,8 +208,10 @@ def train(
         training_data = TrainingData(source, streaming.prompt, data, seed, dropout)
         held_out = TrainingData(validation_examples, streaming.prompt, replace(data, bpe_dropout=0.0), seed)
 
+        scored = _scored(streaming, validation_examples[: validation.sentences], validation_corpus)
+
         def score(_: nn.Module) -> dict[str, float | None]:  # the trainer changes the model of `streaming` in place
-            return _score(streaming, validation_examples, corpus, validation)
+            return _score(streaming, scored, corpus, validation)
 
         trainer = Trainer(
             streaming.model,
@@ -303,7 +307,7 @@ def _source(
         log.info("data.cache is not used: the first word of a stream has other tokens than within it")
     if data.cache and not varied and not first_differs:
         key = {
-            "corpus": asdict(corpus) if is_dataclass(corpus) and not isinstance(corpus, type) else repr(corpus),
+            "corpus": _described(corpus),
             "files": [(str(file.resolve()), of_file(file)) for file in corpus.files()],
             "prompt": asdict(prompt.text),
             "units": (corpus.source_unit, corpus.target_unit),
@@ -320,11 +324,31 @@ def _source(
     return Whole(list(pairs()))
 
 
+def _described(corpus: Corpus) -> Any:
+    if not is_dataclass(corpus) or isinstance(corpus, type):
+        return repr(corpus)
+    return {key: value for key, value in asdict(corpus).items() if key != "skip_long"}  # it changes no tokens
+
+
+def _scored(streaming: StreamingModel, examples: Sequence[Example], corpus: Corpus) -> list[Example]:
+    """Those of the examples that are translated for a score."""
+    skip = bool(getattr(corpus, "skip_long", False))
+    scored = fitting(streaming, examples, Limits(), str(getattr(corpus, "name", "")), skip)
+    if len(scored) < len(examples):
+        log.info(
+            "%d of %d validation sentences are too long and are not scored", len(examples) - len(scored), len(examples)
+        )
+    if examples and not scored:
+        raise ValueError(
+            "all validation sentences that are to be scored are too long: give others, or score.sentences=0"
+        )
+    return scored
+
+
 def _score(
     streaming: StreamingModel, examples: Sequence[Example], corpus: Corpus, validation: ValidationConfig
 ) -> dict[str, float | None]:
     """BLEU and AL of wait-k translations, for each k and on average; an AL is None where nothing was written."""
-    examples = examples[: validation.sentences]
     order = [example.id for example in examples]
     each: dict[int | str, dict[str, float | None]] = {}
     for k in validation.ks:

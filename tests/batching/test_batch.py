@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from reference import PROGRAM, TOLERANCE, build, deviation, expected, fed_tokens
 
 from streamllm.batching.coroutines import Task, run_all
-from streamllm.batching.pool import LONG_READ, NUMPY_TOKENS, READ_CHUNK, STEP, Pool, Row
+from streamllm.batching.pool import LONG_READ, NUMPY_TOKENS, STEP, Pool, Row
 from streamllm.batching.trial import _why_not
 from streamllm.engine.paradigms.group import GroupMemory
 from streamllm.engine.paradigms.memory import Memory
+from streamllm.engine.portions import AT_ONCE
 
 UNFIT = {"gemma2", "gpt_bigcode"}  # one computes attention, the other positions, for one sentence only
 LATENT = {"deepseek_v3", "deepseek_v3-yarn", "glm4_moe_lite", "kimi_k25", "kimi_vl", "mistral3-mistral4", "mistral4"}
@@ -148,7 +149,7 @@ def test_reads_longer_than_a_chunk_are_exact(model: Any) -> None:
 
         return task
 
-    lengths = [2 * READ_CHUNK + 3, READ_CHUNK, LONG_READ, LONG_READ + 1, 5]
+    lengths = [2 * AT_ONCE + 3, AT_ONCE, LONG_READ, LONG_READ + 1, 5]
     for n, logits in zip(lengths, all_of(Pool(model, 5), [read(n) for n in lengths]), strict=True):
         np.testing.assert_allclose(logits, read(n)(GroupMemory(model)), atol=2e-4, rtol=1e-4)
 

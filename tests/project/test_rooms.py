@@ -195,8 +195,11 @@ def test_evaluation_loads_figures_only_when_it_draws() -> None:
 
 
 def test_a_memory_knows_of_the_engine_the_forward_alone() -> None:
-    """And what a forward notes of attention; what it may not be asked or give; and how streams live on, a record."""
-    below = {f"streamllm.engine.{name}" for name in ("forward", "attention", "finite", "positions", "living_on")}
+    """And what a forward notes of attention; what it may not be asked or give, and how much at a time; and how streams
+    live on, a record."""
+    below = {
+        f"streamllm.engine.{name}" for name in ("forward", "attention", "finite", "positions", "portions", "living_on")
+    }
     for module in MODULES:
         if module.startswith("streamllm.engine.paradigms"):
             engine = {other for other in ours(module) if room(other) == "engine"}

@@ -1,7 +1,7 @@
 """Each stream counts its own positions, and nothing is encoded twice: what the dual cache was made for."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -103,10 +103,12 @@ class GroupMemory(CachedMemory):
         if not hidden:
             self._keeps_start = False
             return self._feed(tokens, self._targets)
+        return self._feed(tokens, self._targets, partial(self._without, hidden))
+
+    def _without(self, hidden: int, n: int) -> AbstractContextManager[None]:
+        """In it, ``n`` target tokens do not see the last ``hidden`` source tokens."""
         source = self.caches[0].source_offset
-        sees = mx.broadcast_to(mx.arange(source) < source - hidden, (1, len(tokens), source))
-        with _visible(self.caches, sees):
-            return self._feed(tokens, self._targets)
+        return _visible(self.caches, mx.broadcast_to(mx.arange(source) < source - hidden, (1, n, source)))
 
     def keep_start(self, keep: bool) -> None:
         self._keeps_start = keep

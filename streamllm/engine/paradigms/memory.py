@@ -3,7 +3,8 @@
 Invariant: a `Memory` holds exactly the tokens that it was given and has not trimmed, whatever it re-encodes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import mlx.core as mx
@@ -11,6 +12,7 @@ import mlx.core as mx
 from streamllm.engine.attention import Attention, Call, UnreadableAttention
 from streamllm.engine.finite import Likeliest, check_logits
 from streamllm.engine.forward import forward
+from streamllm.engine.portions import portions
 from streamllm.engine.positions import check_end, table
 
 if TYPE_CHECKING:  # the cache needs mlx-lm, which is slow to import: runs that load no model do not wait for it
@@ -129,11 +131,30 @@ class CachedMemory:
         self.positions = table(model)
         self._half_fed = False  # some layers hold the tokens of a forward that failed, others do not
 
-    def _feed(self, tokens: list[int], views: Sequence[Any]) -> mx.array:
+    def _feed(
+        self,
+        tokens: list[int],
+        views: Sequence[Any],
+        seeing: Callable[[int], AbstractContextManager[None]] = lambda n: nullcontext(),
+    ) -> mx.array:
+        """Feed tokens, `portions` at a time; the logits (V,) after the last. ``seeing``: what each forward of so many
+        tokens happens in."""
         if self._half_fed:
             raise RuntimeError("a forward pass of this session failed halfway: open a new session")
         if self.positions is not None:
             check_end(self.positions, views[0].offset + len(tokens))
+        cache = self.caches[0]
+        held = cache.source_offset if views is self._sources else cache.offset
+        *first, last = portions(len(tokens), held)
+        for size in first:
+            with seeing(size):
+                self._forward(tokens[:size], views)
+            self._evaluate()
+            tokens = tokens[size:]
+        with seeing(last):
+            return self._forward(tokens, views)
+
+    def _forward(self, tokens: list[int], views: Sequence[Any]) -> mx.array:
         self.forward_passes += 1
         self.fed_tokens += len(tokens)
         self._half_fed = True
@@ -148,11 +169,14 @@ class CachedMemory:
             self._calls = calls
         return logits[0, -1] if last is None else logits[0]
 
+    def _evaluate(self) -> None:
+        """Keys and values alone: the logits of a read are never computed."""
+        mx.eval([buffer for cache in self.caches for buffer in cache.buffers])
+
     def read(self, tokens: list[int]) -> None:
         start = self.caches[0].source_offset
         self._feed(tokens, self._sources)
-        # Evaluate now: MLX is lazy, and the next write would pay for this read. The logits are never computed.
-        mx.eval([buffer for cache in self.caches for buffer in cache.buffers])
+        self._evaluate()  # now: MLX is lazy, and the next write would pay for this read
         self._columns += range(start, start + len(tokens))
         self.source_tokens += len(tokens)
 
