@@ -57,18 +57,22 @@ def composed(words: Sequence[str], config: str = "run") -> "DictConfig":
         raise ValueError(refusal(error, config, list(words))) from error
 
 
-def made(node: Any) -> Any:
-    """What a part of a configuration names, with all that it holds.
+def made(node: Any, key: str) -> Any:
+    """What a part of a configuration names, with all that it holds; ``key`` is where it stands.
 
-    Raises: ValueError: it cannot be made; what its constructor or Hydra says, in one line.
+    Raises: ValueError: it cannot be made; what is wrong with a value, or what its constructor or Hydra says, in one
+        line.
     """
     from hydra.errors import CompactHydraException
     from hydra.utils import instantiate
+    from omegaconf import DictConfig
     from omegaconf.errors import OmegaConfBaseException
 
-    from streamllm.cli.errors import refusal
+    from streamllm.cli.errors import plain, refusal
+    from streamllm.cli.keys import check_part
 
     try:
+        check_part(key, plain(node) if isinstance(node, DictConfig) else node)
         return instantiate(node, _convert_="all")
     except (CompactHydraException, OmegaConfBaseException) as error:
         raise ValueError(refusal(user_error(error), "run", [])) from error

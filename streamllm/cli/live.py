@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 from streamllm.cli.conf import CONF
 from streamllm.cli.configured import translator
 from streamllm.cli.errors import explained, launch
+from streamllm.cli.keys import LiveKeys, checked
 from streamllm.live.terminal import translate_live
 
 
@@ -48,8 +49,9 @@ def read_some() -> bytes:
 @explained
 def main(cfg: DictConfig) -> None:
     try:
+        keys = checked(cfg, LiveKeys)[1]
         model, policy, limits = translator(cfg)
-        show_source = cfg.show_source or sys.stdin.isatty()
+        show_source = keys.show_source or sys.stdin.isatty()
         with characters_at_once():
             translate_live(model, policy, read_some, limits=limits, show_source=show_source, lines=cfg.lines)
     except (KeyboardInterrupt, BrokenPipeError):

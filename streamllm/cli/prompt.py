@@ -75,6 +75,9 @@ def command() -> None:
         for word in given.overrides:
             if "=" not in word and not word.startswith("~"):
                 raise ValueError(f"{word!r} is no override; a sentence is given by --show {shlex.quote(word)}")
+        from streamllm.cli.keys import RunKeys, checked  # takes Hydra, which --help does not need
+
         cfg = composed(given.overrides)
-        model, prompt, dataset = (made(cfg[key]) for key in ("model", "prompt", "dataset"))
+        checked(cfg, RunKeys)
+        model, prompt, dataset = (made(cfg[key], key) for key in ("model", "prompt", "dataset"))
         print(shown(model.load(prompt, dataset.source_unit, dataset.target_unit), given.show))

@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from streamllm.cli.conf import CONF
 from streamllm.cli.configured import translator
 from streamllm.cli.errors import explained, launch
+from streamllm.cli.keys import ServeKeys, checked
 from streamllm.live.simuleval import agent_server
 
 
@@ -20,9 +21,9 @@ from streamllm.live.simuleval import agent_server
 @explained
 def main(cfg: DictConfig) -> None:
     try:
+        keys = checked(cfg, ServeKeys)[1]
         model, policy, limits = translator(cfg)
-        host, port = cfg.host, cfg.port
-        with agent_server(model, policy, limits, host, port, cfg.seed) as server:
+        with agent_server(model, policy, limits, keys.host, keys.port, keys.seed) as server:
             print(f"serving {policy} at {server.address}; Ctrl-C ends it", flush=True)
             server.serve_forever()
     except KeyboardInterrupt:

@@ -5,12 +5,14 @@ Several processes on one machine, or more: mlx.launch -n 2 python train.py exper
 """
 
 from pathlib import Path
+from typing import Any
 
 import hydra
 from omegaconf import DictConfig
 
 from streamllm.cli.conf import CONF
-from streamllm.cli.errors import explained, launch, resolved
+from streamllm.cli.errors import explained, launch
+from streamllm.cli.keys import TrainKeys, checked
 from streamllm.training.train import train
 
 PARTS = {"dataset": "corpus", "validation": "validation_corpus", "score": "validation"}
@@ -22,14 +24,25 @@ PARTS |= {name: name for name in ("paradigm", "prompt", "adapter")}
 @explained
 def main(cfg: DictConfig) -> float:
     """Train one configuration; returns validation BLEU, which sweepers maximise."""
-    config = resolved(cfg)
+    config, keys, parts = made(cfg)
+    name, root = str(keys.name), Path(str(keys.output.root))
+    scores = train(config, name, seed=keys.seed, root=root, rerun=keys.rerun, **parts)
+    return float(scores.get("bleu", 0.0))
+
+
+def made(cfg: DictConfig) -> tuple[dict[str, Any], TrainKeys, dict[str, Any]]:
+    """The resolved configuration, the keys of the command, and the parts that it names; nothing is loaded.
+
+    Raises: as `streamllm.cli.keys.checked`; ValueError: both or none of model and fresh; what a part's constructor
+        raises.
+    """
+    config, keys = checked(cfg, TrainKeys)
     model, fresh = cfg.get("model"), cfg.get("fresh")
     if (model is None) == (fresh is None):
         raise ValueError("give one of model=… (to go on from) and fresh=… (to make); see conf/model and conf/fresh")
     parts = {argument: hydra.utils.instantiate(cfg.get(key), _convert_="all") for key, argument in PARTS.items()}
-    start = hydra.utils.instantiate(model or fresh, _convert_="all")
-    scores = train(config, cfg.name, start, seed=cfg.seed, root=Path(cfg.output.root), rerun=cfg.rerun, **parts)
-    return float(scores.get("bleu", 0.0))
+    parts["model"] = hydra.utils.instantiate(model or fresh, _convert_="all")
+    return config, keys, parts
 
 
 def command() -> None:
