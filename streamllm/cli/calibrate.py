@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 
 from streamllm.cli.conf import CONF
 from streamllm.cli.errors import explained, launch
-from streamllm.cli.keys import CalibrateKeys, checked
+from streamllm.cli.keys import CalibrateKeys, checked, made
 from streamllm.files import write_atomically
 from streamllm.models.alignment_heads import head_scores
 from streamllm.models.loading import find_model
@@ -26,9 +26,7 @@ from streamllm.models.model import SETTINGS
 @explained
 def main(cfg: DictConfig) -> None:
     keys = checked(cfg, CalibrateKeys)[1]
-    config, prompt, dataset = (
-        hydra.utils.instantiate(cfg[key], _convert_="all") for key in ("model", "prompt", "dataset")
-    )
+    config, prompt, dataset = (made(cfg.get(key), key) for key in ("model", "prompt", "dataset"))
     model = config.load(prompt, dataset.source_unit, dataset.target_unit)
     examples = dataset.load()
     scores = head_scores(model, [example.source for example in examples])

@@ -19,10 +19,11 @@ from tqdm import tqdm
 
 from streamllm.cli.conf import CONF
 from streamllm.cli.errors import explained, launch
-from streamllm.cli.keys import DistillKeys, checked
+from streamllm.cli.keys import DistillKeys, checked, made
 from streamllm.training.distill import distill
 
 DECIDES = ("model", "prompt", "dataset", "limits", "seed")  # what comes out
+CHANGES_NOTHING = ("policy", "k", "min_lag", "max_lag", "paradigm", "arrival")
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="distill")
@@ -31,20 +32,18 @@ def main(cfg: DictConfig) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         for override in HydraConfig.get().overrides.task:
-            if override.split("=")[0].lstrip("+~").split(".")[0] in ("policy", "k", "min_lag", "max_lag", "paradigm", "arrival"):
+            if override.split("=")[0].lstrip("+~").split(".")[0] in CHANGES_NOTHING:
                 raise ValueError(f"{override}: the teacher reads each source whole, so leave this out")
         config, keys = checked(cfg, DistillKeys)
         if not keys.to:
             raise ValueError("where to? add to=FILE.jsonl")
         if keys.rerun:
             raise ValueError("rerun=true is for run and train: delete the file, or give another with to=FILE.jsonl")
-        model, prompt, dataset, limits = (
-            hydra.utils.instantiate(cfg.get(key), _convert_="all") for key in ("model", "prompt", "dataset", "limits")
-        )
+        model, prompt, dataset, limits = (made(cfg.get(key), key) for key in ("model", "prompt", "dataset", "limits"))
         teacher = model.load(prompt, dataset.source_unit, dataset.target_unit)
         kept = {key: config[key] for key in DECIDES}
-        made, to = model.contents(), Path(keys.to)
-        pairs = distill(teacher, dataset, to, kept, keys.batch_size, limits, keys.seed, keys.stream, made)
+        made_of, to = model.contents(), Path(keys.to)
+        pairs = distill(teacher, dataset, to, kept, keys.batch_size, limits, keys.seed, keys.stream, made_of)
         for _ in tqdm(pairs, unit=" pairs", mininterval=0.1 if sys.stderr.isatty() else 30.0):
             pass
         print(f"{to}: streamllm train experiment=tiny_en_de dataset=table dataset.path={to}")

@@ -28,7 +28,7 @@ from hydra.errors import (
 )
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import InterpolationKeyError, MissingMandatoryValue, OmegaConfBaseException
 
 from streamllm.cli.conf import CONF, PACKAGE
 from streamllm.cli.plugins import prepare, searched
@@ -67,7 +67,7 @@ def explained(main: Callable[[DictConfig], Returned]) -> Callable[[DictConfig], 
             cause = user_error(error)
             if _wants_the_stack(cfg):
                 raise cause from cause.__cause__
-            message = _one_line(cause)
+            message = one_line(cause)
             if HydraConfig.get().mode == RunMode.RUN:
                 sys.exit(f"error: {message} {DEBUG}")
             print(f"error: {message}", file=sys.stderr)
@@ -96,7 +96,7 @@ def launch(main: Callable[[], Any], config: str = "run") -> None:
     except Exception as error:  # a mistake of Hydra or its grammar: what our programs raise is in words by now
         if whole:
             raise
-        sys.exit(f"error: {_one_line(error)} {DEBUG}")
+        sys.exit(f"error: {one_line(error)} {DEBUG}")
 
 
 REPEATED = (("k", "policy"), ("early_stop", "limits"))
@@ -155,7 +155,11 @@ def _warn_of_a_sweep_without_m() -> None:
         print(f"warning: experiment={name} sweeps over {', '.join(swept)}; add -m to do so", file=sys.stderr)
 
 
-def _one_line(error: BaseException) -> str:
+FULL_KEY = re.compile(r"\n *full_key: (\S+)")
+
+
+def one_line(error: BaseException) -> str:
+    """What is wrong and what to do, without a line break; a mistake in code is told with its place."""
     if isinstance(error, MissingMandatoryValue) and error.full_key:
         return _missing_value(error.full_key)
     if (
@@ -167,8 +171,12 @@ def _one_line(error: BaseException) -> str:
             "prompt=chat names both languages in its instruction: give dataset.source_language=… and "
             "dataset.target_language=…, and +languages.sv=Swedish for one that conf/prompt/chat.yaml does not list"
         )
+    if isinstance(error, InterpolationKeyError) and (found := re.match(r"Interpolation key '(.+?)' not", str(error))):
+        return f"{error.full_key or 'a key'} takes its value from {found[1]}, which is not there: give {found[1]} again"
     if (what := not_importable(error)) is not None:
         return what
+    if isinstance(error, InstantiationException) and error.__cause__ and (key := FULL_KEY.search(str(error))):
+        return f"{key[1]} cannot be made: {one_line(error.__cause__)}"
     # OmegaConf adds lines of its own.
     message = " ".join(str(error).split("\n    object_type")[0].split())
     if isinstance(error, (*USER_ERRORS, InstantiationException, OmegaConfBaseException, CompactHydraException)):
@@ -209,8 +217,8 @@ def refusal(error: BaseException, config: str, words: list[str]) -> str:
         return _no_such_choice(error.missing_cfg_file, error.options or ())
     if isinstance(error, OverrideParseException):
         return _not_readable(error.override, str(error), config)
-    if str(error).startswith("Config group override must be a string or a list") and (found := _no_name(words)):
-        return found
+    if str(error).startswith("Config group override must be a string or a list") and (no_name := _no_name(words)):
+        return no_name
     if getattr(error, "full_key", None) == "hydra.sweep.dir":  # ${output.root}/.sweep
         return "output.root cannot be read, and a sweep needs it: give output.root=FOLDER"
     if found := SWEPT.match(str(error)):
@@ -219,11 +227,17 @@ def refusal(error: BaseException, config: str, words: list[str]) -> str:
         return f"cannot write {error.filename} ({error.strerror}): give output.root=FOLDER, where you may write"
     if found := re.match(r"(?:In '.*': )?Could not override '(.+?)'", str(error)):
         return no_such_key(found[1], config, words)
-    return _one_line(error.__cause__ if error.__cause__ and not str(error) else error)  # of OmegaConf, wrapped
+    if found := re.match(r"Could not delete from config. '(.+?)' does not exist", str(error)):
+        key = found[1]
+        if OmegaConf.select(recomposed(config, []), key, default=...) is ...:
+            return no_such_key(key, config, words)
+        return f"~{key} takes out what is not there: it is null, or another override took it out; leave ~{key} out"
+    return one_line(error.__cause__ if error.__cause__ and not str(error) else error)  # of OmegaConf, wrapped
 
 
 def _not_readable(word: str, what: str, config: str) -> str:
     """Hydra's grammar of values gives a meaning to signs such as = # , { and quotes."""
+    word = word if word.isprintable() else repr(word)
     if "=" not in word:
         if meant := _choices_named(word):
             return f"cannot read {word}: did you mean {' or '.join(meant)}?"
@@ -271,7 +285,7 @@ def _no_such_choice(path: str, options: Iterable[str]) -> str:
     group, _, name = path.rpartition("/")
     if group in ("hydra/launcher", "hydra/sweeper") and name in EXTRAS:
         return f"{group}={name} is not installed: {install(EXTRAS[name])}"
-    return f"{group}={name} does not exist; accepted are {', '.join(_close_first(name, options))}"
+    return f"{group}={name} does not exist; accepted are {', '.join(_close_first(name, options or _files(group)))}"
 
 
 def recomposed(config: str, words: list[str]) -> DictConfig:
@@ -281,14 +295,18 @@ def recomposed(config: str, words: list[str]) -> DictConfig:
         return compose(config, words, return_hydra_config=True)
 
 
+def _files(group: str) -> list[str]:
+    """What a group can be chosen from."""
+    return sorted({path.stem for folder in searched() for path in (folder / group).glob("*.yaml")})
+
+
 def _no_name(words: list[str]) -> str | None:
     """What to say of ``tracker=null``: the first override that chooses a file by something else than its name."""
     parser = OverridesParser.create()
     for word in words:
         override = parser.parse_override(word)
         group = override.key_or_group
-        files = sorted({path.stem for folder in searched() for path in (folder / group).glob("*.yaml")})
-        if files and not isinstance(override.value(), str | list):
+        if (files := _files(group)) and not isinstance(override.value(), str | list):
             return f"{word}: {group} is chosen by the name of a file; accepted are {', '.join(files)}"
     return None
 
@@ -305,11 +323,10 @@ def no_such_key(key: str, config: str, words: list[str]) -> str:
     choices = cfg.hydra.runtime.choices
     parent, _, name = key.rpartition(".")
     node = OmegaConf.select(cfg, parent) if parent else cfg
-    if not parent and key in choices:
-        return (
-            f"{key}={{…}} gives values to the keys of {key}={choices[key]}: {_keys_of(cfg, key)}; for another class "
-            f"write its lines in conf/{key}/NAME.yaml, and give {key}=NAME"
-        )
+    if not parent and isinstance(cfg.get(key), DictConfig):
+        of = f"{key}={choices[key]}" if key in choices else key
+        other = f"; for another class write its lines in conf/{key}/NAME.yaml, and give {key}=NAME"
+        return f"{key}={{…}} gives values to the keys of {of}: {_keys_of(cfg, key)}{other if key in choices else ''}"
     if not parent and key in usual:  # only policies have keys beside their group
         own = ", ".join(f"policy.{item}" for item in cfg.policy if not str(item).startswith("_"))
         instead = f"; it has {own}" if own else f": leave out {key}, or policy={choices.policy}"

@@ -5,14 +5,16 @@ arguments of the class that its ``_target_`` names. Invariant: no value is chang
 import dataclasses
 import difflib
 import inspect
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from streamllm.check import batch_size, whole_number
@@ -20,10 +22,28 @@ from streamllm.cli.annotations import Part, allows, fits, in_words, names_a_clas
 from streamllm.cli.conf import CONF
 from streamllm.cli.errors import REPEATED, check_repeated, no_such_key, plain, recomposed
 from streamllm.engine.limits import EarlyStop
+from streamllm.runs.naming import check_name
 
 OF_HYDRA = ("_target_", "_args_", "_convert_", "_partial_", "_recursive_")
 """Keys of a part that Hydra reads; all others are arguments."""
-LONGEST_NAME = 200  # bytes, of the 255 that file systems take
+NEEDED = {
+    "model": "load",
+    "prompt": "source_header",
+    "paradigm": "open",
+    "dataset": "load",
+    "validation": "load",
+    "tracker": "start",
+    "limits": "reached",
+    "arrival": "measured",
+    "tuning": "__call__",
+    "objective": "__call__",
+    "training": "epochs",
+    "optimizer": "update",
+    "adapter": "apply",
+    "score": "ks",
+    "data": "ks",
+}
+"""What is looked for in each part once it is made; a policy has a check of its own."""
 
 Keys = TypeVar("Keys", bound="CommandKeys")
 
@@ -37,17 +57,18 @@ class Output:
 
 @dataclass(frozen=True, kw_only=True)
 class CommandKeys:
-    """What every command has. A number is a name, too."""
+    """What every command has. A number is a name, too. The label ``study`` is for the runs of one study, which it gives
+    folders of their own (``+study=mine``); no file of ours has it."""
 
     name: str | int
     seed: int
     output: Output
     rerun: bool
     debug: bool
+    study: str | int | None = None
 
     def __post_init__(self) -> None:
-        if len(str(self.name).encode()) > LONGEST_NAME:
-            raise ValueError(f"name is {shown(self.name)}; it has at most {LONGEST_NAME} bytes")
+        check_name(str(self.name))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,6 +179,18 @@ def checked(cfg: DictConfig, kind: type[Keys]) -> tuple[dict[str, Any], Keys]:
     return values, keys
 
 
+def made(node: Any, key: str) -> Any:
+    """What the part ``key`` of a configuration names; None where it is null.
+
+    Raises: ValueError: it is no such part; what its constructor raises.
+    """
+    part, needed = instantiate(node, _convert_="all"), NEEDED.get(key)
+    if part is not None and needed and not hasattr(part, needed):
+        kind = type(part).__name__
+        raise ValueError(f"{key} is a {kind}, without {needed}: {key}._target_ names a class for something else")
+    return part
+
+
 # --- keys of a command
 
 
@@ -174,21 +207,29 @@ def _check_fields(kind: type[Any], values: Mapping[str, Any], above: str = "") -
                 of = ", ".join(f"{key}.{one}" for one in _fields(parameter.annotation))
                 raise ValueError(f"{key} is {shown(values[name])}; it is a group of keys: {of}")
             _check_fields(parameter.annotation, values[name], f"{key}.")
-        elif not fits(values[name], parameter.annotation):
+        elif not _may_be(values[name], parameter.annotation):
             raise ValueError(_wrong(key, values[name], parameter.annotation))
     if above:
         _refuse_unknown(above, values, known, above.rstrip("."))
 
 
 @cache
-def _fields(kind: type[Any]) -> Mapping[str, inspect.Parameter]:
+def _fields(kind: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
     return inspect.signature(kind, eval_str=True).parameters
 
 
+def _may_be(value: Any, annotation: Any) -> bool:
+    return fits(value, annotation) and (_is_part(annotation) or not names_a_class(value))
+
+
+def _is_part(annotation: Any) -> bool:
+    return annotation is Part or (get_origin(annotation) in (Union, UnionType) and Part in get_args(annotation))
+
+
 def _wrong(key: str, value: Any, annotation: Any) -> str:
-    if isinstance(value, Mapping) and annotation is Part:
+    if _is_part(annotation) and isinstance(value, Mapping):
         return f"{key} is {shown(dict(value))}, which names no class: its YAML needs a line _target_: MODULE.CLASS"
-    if annotation is Part:
+    if _is_part(annotation):
         return f"{key} is {shown(value)}; it is a group of keys: give those, as in {key}.KEY=VALUE, or leave {key} out"
     text = f"{key} is {shown(value)}; it is {in_words(annotation)}"
     if isinstance(value, float) and value.is_integer() and fits(int(value), annotation):
@@ -219,7 +260,8 @@ def _refuse_what_nothing_reads(kind: type[Any]) -> None:
     declared = recomposed(config, [*hydra.overrides.hydra, *others])
     for word, key in unsure.items():
         if key not in declared:
-            raise ValueError(f"{word} adds what nothing reads: {no_such_key(key, config, others)}")
+            there = no_such_key(key, config, others)
+            raise ValueError(f"{word} adds what nothing reads (a label for runs is +study=NAME): {there}")
 
 
 # --- arguments of a class

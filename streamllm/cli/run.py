@@ -8,9 +8,12 @@ from omegaconf import DictConfig
 
 from streamllm.cli.conf import CONF
 from streamllm.cli.errors import explained, launch
-from streamllm.cli.keys import RunKeys, checked
+from streamllm.cli.keys import RunKeys, checked, made
 from streamllm.cli.loaded_once import LoadedOnce
 from streamllm.evaluation.runner import run_experiment
+from streamllm.evaluation.tuning import Tuning
+from streamllm.metrics.own import own_scores
+from streamllm.metrics.scores import scores
 
 PARTS = ("model", "prompt", "policy", "paradigm", "dataset", "tracker", "limits", "arrival", "tuning", "metrics")
 PLAIN = ("seed", "batch_size", "min_lag", "max_lag", "rerun")
@@ -20,21 +23,23 @@ PLAIN = ("seed", "batch_size", "min_lag", "max_lag", "rerun")
 @explained
 def main(cfg: DictConfig) -> float:
     """Run one configuration; returns what sweepers maximise (`tuning`): BLEU, unless told otherwise."""
-    config, keys, parts = made(cfg)
+    config, keys, parts = everything(cfg)
     tuning, parts["model"] = parts.pop("tuning"), LoadedOnce(parts["model"])
     parts |= {key: getattr(keys, key) for key in PLAIN}
     return float(tuning(run_experiment(config=config, name=str(keys.name), root=str(keys.output.root), **parts)))
 
 
-def made(cfg: DictConfig) -> tuple[dict[str, Any], RunKeys, dict[str, Any]]:
+def everything(cfg: DictConfig) -> tuple[dict[str, Any], RunKeys, dict[str, Any]]:
     """The resolved configuration, the keys of the command, and the parts that it names; nothing is loaded.
 
     Raises: as `streamllm.cli.keys.checked`, and what a part's constructor raises.
     """
     config, keys = checked(cfg, RunKeys)
     check_metric_package(config)
-    parts = {key: hydra.utils.instantiate(cfg[key], _convert_="all") for key in PARTS}
+    parts = {key: made(cfg.get(key), key) for key in PARTS}
     parts["metrics"] = list((parts["metrics"] or {}).values())
+    if isinstance(parts["tuning"], Tuning):
+        parts["tuning"].check(scores(own_scores(parts["metrics"], taken=config)))
     return config, keys, parts
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from streamllm.cli.arguments import Parser, composed, made, one_line_errors
+from streamllm.cli.arguments import Parser, checked, made, one_line_errors
 from streamllm.files import write_atomically
 from streamllm.metrics.own import Metric, own_scores, own_values
 from streamllm.metrics.summary import summarise
@@ -74,7 +74,8 @@ def _own(config: dict[str, Any], words: Sequence[str]) -> list[Metric]:
         others = [word for word in words if word.split("=")[0].lstrip("+~").split(".")[0] not in ("metric", "metrics")]
         if others:
             raise ValueError(f"{others[0]} changes nothing of a run that is over: give metric=[NAME] and no other keys")
-        chosen = OmegaConf.to_container(composed(words).metrics)
+        cfg = checked(words)
+        chosen = OmegaConf.to_container(cfg.metrics) if cfg.metrics else {}
     whole = OmegaConf.create({**config, "metrics": chosen})
     return list(made(whole.metrics, "metrics").values())
 

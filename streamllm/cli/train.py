@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from streamllm.cli.conf import CONF
 from streamllm.cli.errors import explained, launch
-from streamllm.cli.keys import TrainKeys, checked
+from streamllm.cli.keys import TrainKeys, checked, made
 from streamllm.training.train import train
 
 PARTS = {"dataset": "corpus", "validation": "validation_corpus", "score": "validation"}
@@ -24,13 +24,13 @@ PARTS |= {name: name for name in ("paradigm", "prompt", "adapter")}
 @explained
 def main(cfg: DictConfig) -> float:
     """Train one configuration; returns validation BLEU, which sweepers maximise."""
-    config, keys, parts = made(cfg)
+    config, keys, parts = everything(cfg)
     name, root = str(keys.name), Path(str(keys.output.root))
     scores = train(config, name, seed=keys.seed, root=root, rerun=keys.rerun, **parts)
     return float(scores.get("bleu", 0.0))
 
 
-def made(cfg: DictConfig) -> tuple[dict[str, Any], TrainKeys, dict[str, Any]]:
+def everything(cfg: DictConfig) -> tuple[dict[str, Any], TrainKeys, dict[str, Any]]:
     """The resolved configuration, the keys of the command, and the parts that it names; nothing is loaded.
 
     Raises: as `streamllm.cli.keys.checked`; ValueError: both or none of model and fresh; what a part's constructor
@@ -40,8 +40,8 @@ def made(cfg: DictConfig) -> tuple[dict[str, Any], TrainKeys, dict[str, Any]]:
     model, fresh = cfg.get("model"), cfg.get("fresh")
     if (model is None) == (fresh is None):
         raise ValueError("give one of model=… (to go on from) and fresh=… (to make); see conf/model and conf/fresh")
-    parts = {argument: hydra.utils.instantiate(cfg.get(key), _convert_="all") for key, argument in PARTS.items()}
-    parts["model"] = hydra.utils.instantiate(model or fresh, _convert_="all")
+    parts = {argument: made(cfg.get(key), key) for key, argument in PARTS.items()}
+    parts["model"] = made(fresh, "fresh") if model is None else made(model, "model")
     return config, keys, parts
 
 

@@ -220,11 +220,14 @@ def test_interrupted_command_goes_on_and_ends_with_the_same_bytes(desk: Path):
         (["k.a=1"], "error: there is no key 'k.a': k has no keys"),
         (["k=[1"], "error: cannot read k=[1 (no viable alternative at input '[1')"),
         (["seed=abc"], "error: seed is 'abc'; it is a whole number"),
-        (["seed=true"], "error: seed is True; it is a whole number"),
+        (["seed=true"], "error: seed is true; it is a whole number"),
         (["output.root=/dev/null/x"], "error: cannot make the run folder /dev/null/x/"),
         (["-m", "output.root=/dev/null/x"], "error: cannot write /dev/null/x"),
         (["dataset=multi30k", "dataset.data_dir=.."], "which has no test_2016_flickr.en and test_2016_flickr.de: give"),
-        (["+policy.depth=1"], "unexpected keyword argument 'depth'"),
+        (
+            ["+policy.depth=1"],
+            "error: policy.depth is a key that WaitK does not take; it takes policy.k, policy.catchup",
+        ),
     ],
 )
 def test_wrong_input_gives_one_line_and_fails(desk: Path, arguments: list[str], message: str):
