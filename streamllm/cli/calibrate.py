@@ -9,17 +9,31 @@ test set.
 """
 
 import json
+from dataclasses import dataclass
 
 import hydra
 from omegaconf import DictConfig
 
+from streamllm.check import whole_number
 from streamllm.cli.conf import CONF
 from streamllm.cli.errors import explained, launch
-from streamllm.cli.keys import CalibrateKeys, checked, made
+from streamllm.cli.keys import RunKeys, checked, made
 from streamllm.files import write_atomically
 from streamllm.models.alignment_heads import head_scores
 from streamllm.models.loading import find_model
 from streamllm.models.model import SETTINGS
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class CalibrateKeys(RunKeys):
+    """Of ``conf/calibrate.yaml``."""
+
+    heads: int
+    write: bool
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        whole_number("heads", self.heads, of="heads")
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="calibrate")

@@ -10,6 +10,7 @@ Stopped in any way, the same command goes on. With stream=true the corpus is rea
 
 import logging
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import hydra
@@ -19,11 +20,19 @@ from tqdm import tqdm
 
 from streamllm.cli.conf import CONF
 from streamllm.cli.errors import explained, launch
-from streamllm.cli.keys import DistillKeys, checked, made
+from streamllm.cli.keys import RunKeys, checked, made
 from streamllm.training.distill import distill
 
 DECIDES = ("model", "prompt", "dataset", "limits", "seed")  # what comes out
 CHANGES_NOTHING = ("policy", "k", "min_lag", "max_lag", "paradigm", "arrival")
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class DistillKeys(RunKeys):
+    """Of ``conf/distill.yaml``."""
+
+    to: str | None
+    stream: bool
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="distill")

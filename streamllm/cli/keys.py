@@ -1,5 +1,6 @@
 """The keys of each command, checked in one place before anything is loaded: types by annotations, ranges by
-``__post_init__``. Those of a command itself are fields of a dataclass here; those of a part (model, policy, …) are the
+``__post_init__``. Those of a command itself are fields of a dataclass, here and where
+the command is; those of a part (model, policy, …) are the
 arguments of the class that its ``_target_`` names. Invariant: no value is changed, so no run gets another name."""
 
 import dataclasses
@@ -45,17 +46,19 @@ NEEDED = {
 }
 """What is looked for in each part once it is made; a policy has a check of its own."""
 
+# Without eq, repr and frozen a dataclass takes a tenth of the time to make, which every command pays.
+
 Keys = TypeVar("Keys", bound="CommandKeys")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(eq=False, repr=False, kw_only=True)
 class Output:
     """Where runs are written. A number is the name of a folder, too."""
 
     root: str | int
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(eq=False, repr=False, kw_only=True)
 class CommandKeys:
     """What every command has. A number is a name, too. The label ``study`` is for the runs of one study, which it gives
     folders of their own (``+study=mine``); no file of ours has it."""
@@ -71,7 +74,7 @@ class CommandKeys:
         check_name(str(self.name))
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(eq=False, repr=False, kw_only=True)
 class RunKeys(CommandKeys):
     """Of ``conf/run.yaml``."""
 
@@ -95,67 +98,6 @@ class RunKeys(CommandKeys):
         batch_size(self.batch_size)
         whole_number("min_lag", self.min_lag, null="for no bound")
         whole_number("max_lag", self.max_lag, self.min_lag or 1, null="for no bound", hint="not below min_lag")
-
-
-@dataclass(frozen=True, kw_only=True)
-class LiveKeys(RunKeys):
-    """Of ``conf/live.yaml``."""
-
-    show_source: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class ServeKeys(RunKeys):
-    """Of ``conf/serve.yaml``."""
-
-    host: str
-    port: int
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 <= self.port < 2**16:
-            raise ValueError(f"port is {self.port}; it is a whole number from 0 (any free one) to {2**16 - 1}")
-        if not self.host:
-            raise ValueError("host is empty; give a name or an address, such as 127.0.0.1")
-
-
-@dataclass(frozen=True, kw_only=True)
-class DistillKeys(RunKeys):
-    """Of ``conf/distill.yaml``."""
-
-    to: str | None
-    stream: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class CalibrateKeys(RunKeys):
-    """Of ``conf/calibrate.yaml``."""
-
-    heads: int
-    write: bool
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        whole_number("heads", self.heads, of="heads")
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainKeys(CommandKeys):
-    """Of ``conf/train.yaml``."""
-
-    dataset: Part
-    validation: Part
-    paradigm: Part
-    training: Part
-    objective: Part
-    optimizer: Part | None
-    tracker: Part | None
-    score: Part
-    data: Part
-    model: Part | None = None
-    fresh: Part | None = None
-    adapter: Part | None = None
-    prompt: Part | None = None
 
 
 def checked(cfg: DictConfig, kind: type[Keys]) -> tuple[dict[str, Any], Keys]:

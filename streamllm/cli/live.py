@@ -11,6 +11,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import hydra
 from omegaconf import DictConfig
@@ -18,7 +19,7 @@ from omegaconf import DictConfig
 from streamllm.cli.conf import CONF
 from streamllm.cli.configured import translator
 from streamllm.cli.errors import explained, launch
-from streamllm.cli.keys import LiveKeys, checked
+from streamllm.cli.keys import RunKeys, checked
 from streamllm.live.terminal import translate_live
 
 
@@ -43,6 +44,13 @@ def characters_at_once() -> Iterator[None]:
 def read_some() -> bytes:
     some = os.read(0, 4096)
     return b"" if some == b"\x04" else some  # Ctrl-D, which a terminal by characters hands on
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class LiveKeys(RunKeys):
+    """Of ``conf/live.yaml``."""
+
+    show_source: bool
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="live")

@@ -4,20 +4,41 @@ adapter=lora (docs/training.md; all keys: streamllm train --cfg job).
 Several processes on one machine, or more: mlx.launch -n 2 python train.py experiment=tiny_en_de
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import hydra
 from omegaconf import DictConfig
 
+from streamllm.cli.annotations import Part
 from streamllm.cli.conf import CONF
 from streamllm.cli.errors import explained, launch
-from streamllm.cli.keys import TrainKeys, checked, made
+from streamllm.cli.keys import CommandKeys, checked, made
 from streamllm.training.train import train
 
 PARTS = {"dataset": "corpus", "validation": "validation_corpus", "score": "validation"}
 PARTS |= {name: name for name in ("data", "training", "objective", "optimizer", "tracker")}
 PARTS |= {name: name for name in ("paradigm", "prompt", "adapter")}
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class TrainKeys(CommandKeys):
+    """Of ``conf/train.yaml``."""
+
+    dataset: Part
+    validation: Part
+    paradigm: Part
+    training: Part
+    objective: Part
+    optimizer: Part | None
+    tracker: Part | None
+    score: Part
+    data: Part
+    model: Part | None = None
+    fresh: Part | None = None
+    adapter: Part | None = None
+    prompt: Part | None = None
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
