@@ -6,7 +6,7 @@ gets another name."""
 import dataclasses
 import difflib
 import inspect
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -154,8 +154,7 @@ def _check_fields(kind: type[Any], values: Mapping[str, Any], above: str = "") -
         _refuse_unknown(above, values, known, above.rstrip("."))
 
 
-@cache
-def _fields(kind: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+def _fields(kind: type[Any]) -> Mapping[str, inspect.Parameter]:
     return inspect.signature(kind, eval_str=True).parameters
 
 

@@ -211,7 +211,7 @@ def test_a_constructor_that_takes_anything_may_be_given_anything(module: Callabl
 def test_annotations_that_only_type_checkers_can_read_check_nothing(module: Callable[[str], str]) -> None:
     own = module(f"class Own:\n    def __init__(self, k: 'NoSuchType', n: int = 0): ...\n{START}")
     check_part("policy", {"_target_": f"{own}.Own", "k": object})
-    with pytest.raises(ValueError, match="policy.n is 'a'; it is a whole number"):
+    with pytest.raises(ValueError, match=r"policy\.n is 'a'; it is a whole number"):
         check_part("policy", {"_target_": f"{own}.Own", "k": object, "n": "a"})
 
 
