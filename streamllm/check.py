@@ -1,5 +1,6 @@
 """Checks of parameters. Each error names the value and what is accepted."""
 
+import math
 from numbers import Integral, Real
 from typing import TypeGuard
 
@@ -26,18 +27,30 @@ def probability(name: str, value: object, hint: str = "") -> None:
 
 
 def number(
-    name: str, value: object, above: float | None = None, least: float | None = None, below: float | None = None
+    name: str,
+    value: object,
+    above: float | None = None,
+    least: float | None = None,
+    below: float | None = None,
+    most: float | None = None,
+    hint: str = "",
+    infinite: bool = False,
 ) -> None:
-    """Raises: ValueError: ``value`` is not a number above ``above``, of at least ``least`` and below ``below``."""
+    """Raises: ValueError: ``value`` is not a number above ``above``, of at least ``least``, below ``below`` and of at
+    most ``most``; or it is infinite, unless that is accepted. ``hint`` is added in brackets."""
     if not (
         _is_number(value)
+        and (infinite or abs(value) < math.inf)
         and (above is None or value > above)
         and (least is None or value >= least)
         and (below is None or value < below)
+        and (most is None or value <= most)
     ):
-        bounds = {"above": above, "at least": least, "below": below}
+        bounds = {"above": above, "at least": least, "below": below, "at most": most}
         accepted = " and ".join(f"{words} {bound:g}" for words, bound in bounds.items() if bound is not None)
-        raise ValueError(f"{name} is {value!r}; it is a number{accepted and f', {accepted}'}")
+        more = (f", {accepted}" if accepted else "") + (f" ({hint})" if hint else "")
+        finite = "finite " if _is_number(value) and abs(value) == math.inf else ""
+        raise ValueError(f"{name} is {value!r}; it is a {finite}number{more}")
 
 
 def batch_size(value: object) -> None:

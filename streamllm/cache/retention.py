@@ -31,11 +31,11 @@ class Retention:
     def __post_init__(self) -> None:
         for name in ("max_source", "max_target"):
             size = getattr(self, name)
-            if size is not None and (not isinstance(size, int) or size < 1):
+            if size is not None and (type(size) is not int or size < 1):
                 raise ValueError(
                     f"{name} is {size!r}; accepted are a number of tokens, at least 1, and null (no limit)"
                 )
-        if not isinstance(self.sinks, int) or self.sinks < 0:
+        if type(self.sinks) is not int or self.sinks < 0:
             raise ValueError(f"sinks is {self.sinks!r}; accepted is a number of tokens, at least 0")
         check_scheme(8 if self.kv_bits is None else self.kv_bits, self.kv_group_size)
 

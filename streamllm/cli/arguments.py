@@ -41,9 +41,7 @@ def composed(words: Sequence[str], config: str = "run") -> "DictConfig":
     """
     from hydra import compose, initialize_config_dir
     from hydra.core.hydra_config import HydraConfig
-    from hydra.errors import CompactHydraException
     from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
 
     from streamllm.cli.conf import CONF
     from streamllm.cli.errors import refusal
@@ -53,22 +51,43 @@ def composed(words: Sequence[str], config: str = "run") -> "DictConfig":
             cfg = compose(config, list(words), return_hydra_config=True)
         HydraConfig.instance().set_config(cfg)
         return OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
-    except (CompactHydraException, OmegaConfBaseException) as error:
+    except Exception as error:  # Hydra also lets through what its grammar and its asserts raise
         raise ValueError(refusal(error, config, list(words))) from error
 
 
-def made(node: Any) -> Any:
-    """What a part of a configuration names, with all that it holds.
+def checked(words: Sequence[str]) -> "DictConfig":
+    """`composed` for ``streamllm run``, with every key checked.
 
-    Raises: ValueError: it cannot be made; what its constructor or Hydra says, in one line.
+    Raises: ValueError: as `composed`, and as `streamllm.cli.keys.checked`, in one line.
+    """
+    from streamllm.cli.errors import one_line
+    from streamllm.cli.keys import RunKeys
+    from streamllm.cli.keys import checked as check
+
+    cfg = composed(words)
+    try:
+        check(cfg, RunKeys)
+    except Exception as error:
+        raise ValueError(one_line(error)) from error
+    return cfg
+
+
+def made(node: Any, key: str) -> Any:
+    """What a part of a configuration names, with all that it holds; ``key`` is where it stands.
+
+    Raises: ValueError: it cannot be made; what is wrong with a value, or what its constructor or Hydra says, in one
+        line.
     """
     from hydra.errors import CompactHydraException
-    from hydra.utils import instantiate
+    from omegaconf import DictConfig
     from omegaconf.errors import OmegaConfBaseException
 
-    from streamllm.cli.errors import refusal
+    from streamllm.cli.errors import plain, refusal
+    from streamllm.cli.keys import check_part
+    from streamllm.cli.keys import made as part
 
     try:
-        return instantiate(node, _convert_="all")
+        check_part(key, plain(node) if isinstance(node, DictConfig) else node)
+        return part(node, key)
     except (CompactHydraException, OmegaConfBaseException) as error:
         raise ValueError(refusal(user_error(error), "run", [])) from error

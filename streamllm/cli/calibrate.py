@@ -9,35 +9,49 @@ test set.
 """
 
 import json
+from dataclasses import dataclass
 
 import hydra
 from omegaconf import DictConfig
 
+from streamllm.check import whole_number
 from streamllm.cli.conf import CONF
 from streamllm.cli.errors import explained, launch
+from streamllm.cli.keys import RunKeys, checked, made
 from streamllm.files import write_atomically
 from streamllm.models.alignment_heads import head_scores
 from streamllm.models.loading import find_model
 from streamllm.models.model import SETTINGS
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
+class CalibrateKeys(RunKeys):
+    """Of ``conf/calibrate.yaml``."""
+
+    heads: int
+    write: bool
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        whole_number("heads", self.heads, of="heads")
+
+
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="calibrate")
 @explained
 def main(cfg: DictConfig) -> None:
-    config, prompt, dataset = (
-        hydra.utils.instantiate(cfg[key], _convert_="all") for key in ("model", "prompt", "dataset")
-    )
+    keys = checked(cfg, CalibrateKeys)[1]
+    config, prompt, dataset = (made(cfg.get(key), key) for key in ("model", "prompt", "dataset"))
     model = config.load(prompt, dataset.source_unit, dataset.target_unit)
     examples = dataset.load()
     scores = head_scores(model, [example.source for example in examples])
-    chosen = scores[: cfg.heads]
+    chosen = scores[: keys.heads]
     print(f"{len(examples)} sentences; share of target units whose deciding source unit a head looks at:")
     for score in scores[:10]:
         mark = "  *" if score in chosen else ""
         print(f"  layer {score.layer:2d}  head {score.head:2d}  {score.agreement:.3f}{mark}")
     heads = [[score.layer, score.head] for score in chosen]
     print(f"policy=alignatt 'policy.heads={json.dumps(heads)}'")
-    if cfg.write:
+    if keys.write:
         path = find_model(config.path) / SETTINGS
         settings = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         content = json.dumps(settings | {"alignment_heads": heads}, indent=2, ensure_ascii=False)

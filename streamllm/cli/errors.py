@@ -10,11 +10,13 @@ import re
 import shlex
 import sys
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import (
@@ -26,7 +28,7 @@ from hydra.errors import (
 )
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import InterpolationKeyError, MissingMandatoryValue, OmegaConfBaseException
 
 from streamllm.cli.conf import CONF, PACKAGE
 from streamllm.cli.plugins import prepare, searched
@@ -56,10 +58,6 @@ def explained(main: Callable[[DictConfig], Returned]) -> Callable[[DictConfig], 
     def wrapped(cfg: DictConfig) -> Returned:
         _warn_of_a_sweep_without_m()
         try:
-            if type(cfg.seed) is not int:
-                raise ValueError(f"seed is {cfg.seed!r}; it is a whole number")
-            if type(cfg.get("rerun", False)) is not bool:
-                raise ValueError(f"rerun is {cfg.rerun!r}; accepted are true and false")
             return main(cfg)
         except KeyboardInterrupt:
             sys.exit(130)
@@ -67,9 +65,9 @@ def explained(main: Callable[[DictConfig], Returned]) -> Callable[[DictConfig], 
             raise
         except Exception as error:
             cause = user_error(error)
-            if cfg.debug:
+            if _wants_the_stack(cfg):
                 raise cause from cause.__cause__
-            message = _one_line(cause)
+            message = one_line(cause)
             if HydraConfig.get().mode == RunMode.RUN:
                 sys.exit(f"error: {message} {DEBUG}")
             print(f"error: {message}", file=sys.stderr)
@@ -95,6 +93,10 @@ def launch(main: Callable[[], Any], config: str = "run") -> None:
             raise
         words = [word for word in sys.argv[1:] if word.startswith("~") or ("=" in word and not word.startswith("-"))]
         sys.exit(f"error: {refusal(error, config, words)} {DEBUG}")
+    except Exception as error:  # a mistake of Hydra or its grammar: what our programs raise is in words by now
+        if whole:
+            raise
+        sys.exit(f"error: {one_line(error)} {DEBUG}")
 
 
 REPEATED = (("k", "policy"), ("early_stop", "limits"))
@@ -108,16 +110,41 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
         MissingMandatoryValue: a value is missing.
         ValueError: a key and its repetition in a group differ: one run would have two folders, and two values of k.
     """
-    values: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
+    values = plain(cfg)
     values.pop("rerun", None)  # of this one command, and nothing of what comes out
+    check_repeated(values)
+    return values
+
+
+def plain(cfg: DictConfig) -> dict[str, Any]:
+    """The whole configuration as plain values, of whatever type.
+
+    Raises:
+        MissingMandatoryValue, OmegaConfBaseException: a value is missing, or refers to what is not there.
+        ValueError: a value refers to itself.
+    """
+    try:
+        return OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[return-value]
+    except RecursionError as error:
+        raise ValueError("a value refers to itself by ${…}: give it a value of its own") from error
+
+
+def check_repeated(values: Mapping[str, Any]) -> None:
+    """Raises: ValueError: a key and its repetition in a group differ."""
     for key, group in REPEATED:
         repeated = (values.get(group) or {}).get(key)
         if key in values and repeated is not None and repeated != values[key]:
             raise ValueError(f"{key} is {values[key]} and {group}.{key} is {repeated}: give {key}={repeated} alone")
-    return values
 
 
 # --- errors of a run
+
+
+def _wants_the_stack(cfg: DictConfig) -> bool:
+    try:
+        return cfg.get("debug") is True
+    except OmegaConfBaseException:  # what it refers to is not there
+        return False
 
 
 def _warn_of_a_sweep_without_m() -> None:
@@ -128,7 +155,11 @@ def _warn_of_a_sweep_without_m() -> None:
         print(f"warning: experiment={name} sweeps over {', '.join(swept)}; add -m to do so", file=sys.stderr)
 
 
-def _one_line(error: BaseException) -> str:
+FULL_KEY = re.compile(r"\n *full_key: (\S+)")
+
+
+def one_line(error: BaseException) -> str:
+    """What is wrong and what to do, without a line break; a mistake in code is told with its place."""
     if isinstance(error, MissingMandatoryValue) and error.full_key:
         return _missing_value(error.full_key)
     if (
@@ -140,8 +171,12 @@ def _one_line(error: BaseException) -> str:
             "prompt=chat names both languages in its instruction: give dataset.source_language=… and "
             "dataset.target_language=…, and +languages.sv=Swedish for one that conf/prompt/chat.yaml does not list"
         )
+    if isinstance(error, InterpolationKeyError) and (found := re.match(r"Interpolation key '(.+?)' not", str(error))):
+        return f"{error.full_key or 'a key'} takes its value from {found[1]}, which is not there: give {found[1]} again"
     if (what := not_importable(error)) is not None:
         return what
+    if isinstance(error, InstantiationException) and error.__cause__ and (key := FULL_KEY.search(str(error))):
+        return f"{key[1]} cannot be made: {one_line(error.__cause__)}"
     # OmegaConf adds lines of its own.
     message = " ".join(str(error).split("\n    object_type")[0].split())
     if isinstance(error, (*USER_ERRORS, InstantiationException, OmegaConfBaseException, CompactHydraException)):
@@ -182,17 +217,27 @@ def refusal(error: BaseException, config: str, words: list[str]) -> str:
         return _no_such_choice(error.missing_cfg_file, error.options or ())
     if isinstance(error, OverrideParseException):
         return _not_readable(error.override, str(error), config)
+    if str(error).startswith("Config group override must be a string or a list") and (no_name := _no_name(words)):
+        return no_name
+    if getattr(error, "full_key", None) == "hydra.sweep.dir":  # ${output.root}/.sweep
+        return "output.root cannot be read, and a sweep needs it: give output.root=FOLDER"
     if found := SWEPT.match(str(error)):
         return _sweep_without_m(found[1] or found[2])
     if isinstance(error, OSError) and error.filename:  # Hydra's notes of a sweep
         return f"cannot write {error.filename} ({error.strerror}): give output.root=FOLDER, where you may write"
     if found := re.match(r"(?:In '.*': )?Could not override '(.+?)'", str(error)):
-        return _no_such_key(found[1], config, words)
-    return _one_line(error.__cause__ if error.__cause__ and not str(error) else error)  # of OmegaConf, wrapped
+        return no_such_key(found[1], config, words)
+    if found := re.match(r"Could not delete from config. '(.+?)' does not exist", str(error)):
+        key = found[1]
+        if OmegaConf.select(recomposed(config, []), key, default=...) is ...:
+            return no_such_key(key, config, words)
+        return f"~{key} takes out what is not there: it is null, or another override took it out; leave ~{key} out"
+    return one_line(error.__cause__ if error.__cause__ and not str(error) else error)  # of OmegaConf, wrapped
 
 
 def _not_readable(word: str, what: str, config: str) -> str:
     """Hydra's grammar of values gives a meaning to signs such as = # , { and quotes."""
+    word = word if word.isprintable() else repr(word)
     if "=" not in word:
         if meant := _choices_named(word):
             return f"cannot read {word}: did you mean {' or '.join(meant)}?"
@@ -240,25 +285,54 @@ def _no_such_choice(path: str, options: Iterable[str]) -> str:
     group, _, name = path.rpartition("/")
     if group in ("hydra/launcher", "hydra/sweeper") and name in EXTRAS:
         return f"{group}={name} is not installed: {install(EXTRAS[name])}"
-    return f"{group}={name} does not exist; accepted are {', '.join(_close_first(name, options))}"
+    return f"{group}={name} does not exist; accepted are {', '.join(_close_first(name, options or _files(group)))}"
 
 
-def _no_such_key(key: str, config: str, words: list[str]) -> str:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        refused = _refused_point(config, words)
-        others = [word for word in refused if word.lstrip("+~").partition("=")[0] != key]
-        try:
-            cfg = compose(config, others, return_hydra_config=True)
-        except CompactHydraException:  # something else is wrong as well
-            cfg = compose(config, return_hydra_config=True)
-        usual = compose(config)
+def recomposed(config: str, words: list[str]) -> DictConfig:
+    """The configuration with other overrides, inside a Hydra program or outside one, with what Hydra adds."""
+    inside = GlobalHydra.instance().is_initialized()
+    with nullcontext() if inside else initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose(config, words, return_hydra_config=True)
+
+
+def _files(group: str) -> list[str]:
+    """What a group can be chosen from."""
+    return sorted({path.stem for folder in searched() for path in (folder / group).glob("*.yaml")})
+
+
+def _no_name(words: list[str]) -> str | None:
+    """What to say of ``tracker=null``: the first override that chooses a file by something else than its name."""
+    parser = OverridesParser.create()
+    for word in words:
+        override = parser.parse_override(word)
+        group = override.key_or_group
+        if (files := _files(group)) and not isinstance(override.value(), str | list):
+            return f"{word}: {group} is chosen by the name of a file; accepted are {', '.join(files)}"
+    return None
+
+
+def no_such_key(key: str, config: str, words: list[str]) -> str:
+    """What there is instead of a key, for the overrides ``words``."""
+    refused = _refused_point(config, words)
+    others = [word for word in refused if word.lstrip("+~").partition("=")[0] != key]
+    try:
+        cfg = recomposed(config, others)
+    except CompactHydraException:  # something else is wrong as well
+        cfg = recomposed(config, [])
+    usual = recomposed(config, [])
     choices = cfg.hydra.runtime.choices
     parent, _, name = key.rpartition(".")
     node = OmegaConf.select(cfg, parent) if parent else cfg
+    if not parent and isinstance(cfg.get(key), DictConfig):
+        of = f"{key}={choices[key]}" if key in choices else key
+        other = f"; for another class write its lines in conf/{key}/NAME.yaml, and give {key}=NAME"
+        return f"{key}={{…}} gives values to the keys of {of}: {_keys_of(cfg, key)}{other if key in choices else ''}"
     if not parent and key in usual:  # only policies have keys beside their group
         own = ", ".join(f"policy.{item}" for item in cfg.policy if not str(item).startswith("_"))
         instead = f"; it has {own}" if own else f": leave out {key}, or policy={choices.policy}"
         return f"policy={choices.policy} has no {key}{instead}"
+    if node is None and (near := _near(key, cfg)):
+        return near
     if not isinstance(node, DictConfig):
         return f"there is no key {key!r}: {parent} has no keys"
     names = {str(item) for item in node if not str(item).startswith("_")} - {"hydra"}
@@ -278,6 +352,23 @@ def _no_such_key(key: str, config: str, words: list[str]) -> str:
     return f"{where} {key!r}; " + (f"there are {listed}" if listed else "it has none")
 
 
+def _keys_of(cfg: DictConfig, group: str) -> str:
+    keys = cfg[group] if isinstance(cfg.get(group), DictConfig) else ()
+    return ", ".join(f"{group}.{key}" for key in keys if not str(key).startswith("_")) or "none"
+
+
+def _near(key: str, cfg: DictConfig) -> str | None:
+    """What ``polic.f`` is near to, of which the first word is no key."""
+    first, _, rest = key.partition(".")
+    groups = [str(name) for name, value in cfg.items_ex(resolve=False) if isinstance(value, DictConfig)]
+    close = [] if first in cfg else difflib.get_close_matches(first, set(groups) - {"hydra"})
+    if not close:
+        return None
+    meant = [f"{group}.{rest}" for group in close if rest in cfg[group]]
+    there = "; ".join(f"{group} has {_keys_of(cfg, group)}" for group in close)
+    return f"there is no key {key!r}; did you mean {' or '.join(meant or close)}? {there}"
+
+
 def _refused_point(config: str, words: list[str]) -> list[str]:
     """The overrides of the first point of a sweep that does not compose; of the first, if all do."""
     parsed = OverridesParser.create().parse_overrides(words)
@@ -290,7 +381,7 @@ def _refused_point(config: str, words: list[str]) -> list[str]:
     ]
     for point in itertools.product(*values):
         try:
-            compose(config, list(point))
+            recomposed(config, list(point))
         except CompactHydraException:
             return list(point)
     return [first for first, *_ in values]

@@ -11,6 +11,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import hydra
 from omegaconf import DictConfig
@@ -18,6 +19,7 @@ from omegaconf import DictConfig
 from streamllm.cli.conf import CONF
 from streamllm.cli.configured import translator
 from streamllm.cli.errors import explained, launch
+from streamllm.cli.keys import RunKeys, checked
 from streamllm.live.terminal import translate_live
 
 
@@ -44,12 +46,20 @@ def read_some() -> bytes:
     return b"" if some == b"\x04" else some  # Ctrl-D, which a terminal by characters hands on
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
+class LiveKeys(RunKeys):
+    """Of ``conf/live.yaml``."""
+
+    show_source: bool
+
+
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="live")
 @explained
 def main(cfg: DictConfig) -> None:
     try:
+        keys = checked(cfg, LiveKeys)[1]
         model, policy, limits = translator(cfg)
-        show_source = cfg.show_source or sys.stdin.isatty()
+        show_source = keys.show_source or sys.stdin.isatty()
         with characters_at_once():
             translate_live(model, policy, read_some, limits=limits, show_source=show_source, lines=cfg.lines)
     except (KeyboardInterrupt, BrokenPipeError):

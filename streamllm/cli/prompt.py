@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from streamllm.cli.arguments import Parser, composed, made, one_line_errors
+from streamllm.cli.arguments import Parser, checked, made, one_line_errors
 from streamllm.prompt import PromptTokens
 from streamllm.units import pieces
 
@@ -75,6 +75,6 @@ def command() -> None:
         for word in given.overrides:
             if "=" not in word and not word.startswith("~"):
                 raise ValueError(f"{word!r} is no override; a sentence is given by --show {shlex.quote(word)}")
-        cfg = composed(given.overrides)
-        model, prompt, dataset = (made(cfg[key]) for key in ("model", "prompt", "dataset"))
+        cfg = checked(given.overrides)
+        model, prompt, dataset = (made(cfg[key], key) for key in ("model", "prompt", "dataset"))
         print(shown(model.load(prompt, dataset.source_unit, dataset.target_unit), given.show))

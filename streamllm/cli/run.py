@@ -7,25 +7,40 @@ import hydra
 from omegaconf import DictConfig
 
 from streamllm.cli.conf import CONF
-from streamllm.cli.errors import explained, launch, resolved
+from streamllm.cli.errors import explained, launch
+from streamllm.cli.keys import RunKeys, checked, made
 from streamllm.cli.loaded_once import LoadedOnce
 from streamllm.evaluation.runner import run_experiment
+from streamllm.evaluation.tuning import Tuning
+from streamllm.metrics.own import own_scores
+from streamllm.metrics.scores import scores
 
 PARTS = ("model", "prompt", "policy", "paradigm", "dataset", "tracker", "limits", "arrival", "tuning", "metrics")
-PLAIN = ("name", "seed", "batch_size", "min_lag", "max_lag", "rerun")
+PLAIN = ("seed", "batch_size", "min_lag", "max_lag", "rerun")
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="run")
 @explained
 def main(cfg: DictConfig) -> float:
     """Run one configuration; returns what sweepers maximise (`tuning`): BLEU, unless told otherwise."""
-    config = resolved(cfg)
-    check_metric_package(config)
-    parts = {key: hydra.utils.instantiate(cfg[key], _convert_="all") for key in PARTS}
-    rest = {key: cfg[key] for key in PLAIN}
+    config, keys, parts = everything(cfg)
     tuning, parts["model"] = parts.pop("tuning"), LoadedOnce(parts["model"])
+    parts |= {key: getattr(keys, key) for key in PLAIN}
+    return float(tuning(run_experiment(config=config, name=str(keys.name), root=str(keys.output.root), **parts)))
+
+
+def everything(cfg: DictConfig) -> tuple[dict[str, Any], RunKeys, dict[str, Any]]:
+    """The resolved configuration, the keys of the command, and the parts that it names; nothing is loaded.
+
+    Raises: as `streamllm.cli.keys.checked`, and what a part's constructor raises.
+    """
+    config, keys = checked(cfg, RunKeys)
+    check_metric_package(config)
+    parts = {key: made(cfg.get(key), key) for key in PARTS}
     parts["metrics"] = list((parts["metrics"] or {}).values())
-    return float(tuning(run_experiment(config=config, root=cfg.output.root, **rest, **parts)))
+    if isinstance(parts["tuning"], Tuning):
+        parts["tuning"].check(scores(own_scores(parts["metrics"], taken=config)))
+    return config, keys, parts
 
 
 def check_metric_package(config: Mapping[str, Any]) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from streamllm.cli.arguments import Parser, composed, made, one_line_errors
+from streamllm.cli.arguments import Parser, checked, made, one_line_errors
 from streamllm.files import write_atomically
 from streamllm.metrics.own import Metric, own_scores, own_values
 from streamllm.metrics.summary import summarise
@@ -34,7 +34,7 @@ def score_run(run: Path, words: Sequence[str] = ()) -> tuple[str, dict[str, Any]
     from streamllm.evaluation.tables import figures_text
 
     config = read_config(run)
-    arrival, limits = (made(config[key]) if config.get(key) else None for key in ("arrival", "limits"))
+    arrival, limits = (made(config[key], key) if config.get(key) else None for key in ("arrival", "limits"))
     metrics = _own(config, words)
     found = rescore(run, metrics, arrival, limits.reached if limits is not None else None)
     return f"{run}: {figures_text(found, own_of(run))}", found
@@ -74,9 +74,10 @@ def _own(config: dict[str, Any], words: Sequence[str]) -> list[Metric]:
         others = [word for word in words if word.split("=")[0].lstrip("+~").split(".")[0] not in ("metric", "metrics")]
         if others:
             raise ValueError(f"{others[0]} changes nothing of a run that is over: give metric=[NAME] and no other keys")
-        chosen = OmegaConf.to_container(composed(words).metrics)
+        cfg = checked(words)
+        chosen = OmegaConf.to_container(cfg.metrics) if cfg.metrics else {}
     whole = OmegaConf.create({**config, "metrics": chosen})
-    return list(made(whole.metrics).values())
+    return list(made(whole.metrics, "metrics").values())
 
 
 def _runs_of(path: Path) -> list[Path]:

@@ -41,8 +41,9 @@ class SweepGroup(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         words = list(config.hydra.overrides.task)
         swept = any(word.startswith("tracker=") and "," in word for word in words)
-        if swept or config.tracker.get("group", "") is not None:  # null: a tracker that has groups, and was given none
-            return
+        tracker = config.get("tracker")
+        if swept or not isinstance(tracker, DictConfig) or tracker.get("group", "") is not None:
+            return  # null is a tracker that has groups, and was given none
         with read_write(config), open_dict(config):
             config.hydra.overrides.task.append(f"tracker.group='{group_name(words)}'")
 
@@ -91,8 +92,9 @@ class SweepTable(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         self._sweep, self._command, self._process = f"points-{secrets.token_hex(4)}", sys.argv, os.getpid()
-        # At exit, and not on_multirun_end: that is not called when a point has failed, nor after Ctrl-C.
-        atexit.register(self._show, self._notes(config))
+        with contextlib.suppress(OmegaConfBaseException):  # no folder for notes: Hydra needs one too, and says so
+            # At exit, and not on_multirun_end: that is not called when a point has failed, nor after Ctrl-C.
+            atexit.register(self._show, self._notes(config))
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         self._ended = True
@@ -104,7 +106,7 @@ class SweepTable(Callback):
         if os.getpid() != self._process:  # points run side by side
             os.environ.setdefault("STREAMLLM_THREADS", "1")
         self._skips = False
-        with contextlib.suppress(OmegaConfBaseException, ValueError):  # the run itself says what is wrong
+        with contextlib.suppress(Exception):  # nothing is checked yet: the run itself says what is wrong
             keys = [str(key) for key in config if key != "hydra"]
             self._skips = _folder(OmegaConf.masked_copy(config, keys)).finished and not config.get("rerun")
 
@@ -132,7 +134,7 @@ class SweepTable(Callback):
 
 def _folder(cfg: DictConfig) -> RunFolder:
     values = resolved(cfg)
-    return RunFolder.of(values, values["name"], values["output"]["root"])
+    return RunFolder.of(values, str(values["name"]), str(values["output"]["root"]))
 
 
 def _point(config: DictConfig, job_return: JobReturn, skipped: bool) -> Point:

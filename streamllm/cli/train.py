@@ -4,13 +4,17 @@ adapter=lora (docs/training.md; all keys: streamllm train --cfg job).
 Several processes on one machine, or more: mlx.launch -n 2 python train.py experiment=tiny_en_de
 """
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import hydra
 from omegaconf import DictConfig
 
+from streamllm.cli.annotations import Part
 from streamllm.cli.conf import CONF
-from streamllm.cli.errors import explained, launch, resolved
+from streamllm.cli.errors import explained, launch
+from streamllm.cli.keys import CommandKeys, checked, made
 from streamllm.training.train import train
 
 PARTS = {"dataset": "corpus", "validation": "validation_corpus", "score": "validation"}
@@ -18,18 +22,48 @@ PARTS |= {name: name for name in ("data", "training", "objective", "optimizer", 
 PARTS |= {name: name for name in ("paradigm", "prompt", "adapter")}
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
+class TrainKeys(CommandKeys):
+    """Of ``conf/train.yaml``."""
+
+    dataset: Part
+    validation: Part
+    paradigm: Part
+    training: Part
+    objective: Part
+    optimizer: Part | None
+    tracker: Part | None
+    score: Part
+    data: Part
+    model: Part | None = None
+    fresh: Part | None = None
+    adapter: Part | None = None
+    prompt: Part | None = None
+
+
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
 @explained
 def main(cfg: DictConfig) -> float:
     """Train one configuration; returns validation BLEU, which sweepers maximise."""
-    config = resolved(cfg)
+    config, keys, parts = everything(cfg)
+    name, root = str(keys.name), Path(str(keys.output.root))
+    scores = train(config, name, seed=keys.seed, root=root, rerun=keys.rerun, **parts)
+    return float(scores.get("bleu", 0.0))
+
+
+def everything(cfg: DictConfig) -> tuple[dict[str, Any], TrainKeys, dict[str, Any]]:
+    """The resolved configuration, the keys of the command, and the parts that it names; nothing is loaded.
+
+    Raises: as `streamllm.cli.keys.checked`; ValueError: both or none of model and fresh; what a part's constructor
+        raises.
+    """
+    config, keys = checked(cfg, TrainKeys)
     model, fresh = cfg.get("model"), cfg.get("fresh")
     if (model is None) == (fresh is None):
         raise ValueError("give one of model=… (to go on from) and fresh=… (to make); see conf/model and conf/fresh")
-    parts = {argument: hydra.utils.instantiate(cfg.get(key), _convert_="all") for key, argument in PARTS.items()}
-    start = hydra.utils.instantiate(model or fresh, _convert_="all")
-    scores = train(config, cfg.name, start, seed=cfg.seed, root=Path(cfg.output.root), rerun=cfg.rerun, **parts)
-    return float(scores.get("bleu", 0.0))
+    parts = {argument: made(cfg.get(key), key) for key, argument in PARTS.items()}
+    parts["model"] = made(fresh, "fresh") if model is None else made(model, "model")
+    return config, keys, parts
 
 
 def command() -> None:

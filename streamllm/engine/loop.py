@@ -307,7 +307,10 @@ class _Sentence:
 
 def _checked(action: Action) -> Action:
     if not isinstance(action, Read | Write):
-        raise TypeError(f"a policy decided {action!r}; accepted are records.READ or records.WRITE")
+        raise TypeError(
+            f"a policy decided {action!r}; accepted are the objects records.READ and records.WRITE, and "
+            "records.Write(tokens), which writes those tokens"
+        )
     return action
 
 

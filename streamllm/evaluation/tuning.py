@@ -1,7 +1,8 @@
 """What tuning maximises: one metric of a run, with a budget for its latency. Invariant: no run that breaks the budget
 ever scores above one that keeps it."""
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +33,13 @@ class Tuning:
             raise ValueError(
                 f"tuning.laal_budget is {budget!r}; accepted are a number of units above 0 and null (no budget)"
             )
+
+    def check(self, known: Collection[str]) -> None:
+        """Before a run: Raises: ValueError: none of the scores that it will have is ``metric``."""
+        if self.metric not in known:
+            close = difflib.get_close_matches(self.metric, known)
+            meant = f"did you mean {' or '.join(close)}? " if close else ""
+            raise ValueError(f"tuning.metric is {self.metric!r}; {meant}accepted are {', '.join(known)}")
 
     def __call__(self, metrics: Mapping[str, Any]) -> float:
         """The value of a run.

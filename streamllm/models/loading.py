@@ -15,6 +15,7 @@ from mlx.utils import tree_flatten, tree_unflatten
 
 from streamllm import contents
 from streamllm.cache.retention import Retention
+from streamllm.check import number
 from streamllm.engine.paradigms.group import Group
 from streamllm.engine.paradigms.memory import Paradigm, TargetStart
 from streamllm.engine.positions import Positions
@@ -84,16 +85,14 @@ class ModelConfig:
             raise ModelError(f"model.dtype is {self.dtype!r}; accepted are float32, bfloat16, float16 and null")
         if self.quantized not in (None, True, False):
             raise ModelError(f"model.quantized is {self.quantized!r}; accepted are true, false and null")
-        if self.temperature < 0:
-            raise ModelError(f"model.temperature is {self.temperature}; accepted is at least 0 (0 is greedy)")
-        if not 0 < self.top_p <= 1:
-            raise ModelError(f"model.top_p is {self.top_p}; accepted is above 0 and at most 1")
         start = self.target_start
         if start not in (None, "after_source") and not (isinstance(start, int) and start >= 0):
             raise ModelError(
                 f"model.target_start is {start!r}; accepted are a position of at least 0, after_source and null"
             )
         try:
+            number("temperature", self.temperature, least=0, hint="0 is greedy")
+            number("top_p", self.top_p, above=0, most=1)
             self.retention  # noqa: B018  it checks
         except ValueError as error:
             raise ModelError(f"model.{error}") from error

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from streamllm.check import whole_number
 from streamllm.files import RunError
 from streamllm.metrics.latency import METRICS, corpus_latency, latency
 from streamllm.metrics.quality import sentence_bleu, tokenizer
@@ -129,6 +130,7 @@ def paired_test(
     Returns: a `Difference` for each metric; ``pandas.DataFrame(result.values())`` makes a table of them.
     Raises: RunError: the runs do not hold the same sentences; and as `bootstrap`.
     """
+    whole_number("seed", seed, 0, of="")
     if trials < 1:
         raise ValueError(f"trials is {trials}; at least 1 is needed, and {TRIALS} is usual")
     names = _check_arguments(samples, metrics)

@@ -7,7 +7,6 @@ it, in ``timings.jsonl``.
 
 import json
 import os
-import re
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any, BinaryIO, Self
 from streamllm.files import Held, RunError, holding, open_for_append, read_json_lines, sync, write_atomically
 from streamllm.records import Trace
 from streamllm.runs.lines import json_line, to_instance, to_prediction, to_timing
-from streamllm.runs.naming import digest
+from streamllm.runs.naming import check_name, digest
 from streamllm.runs.stored import (
     CONFIG,
     CONTENTS,
@@ -73,8 +72,7 @@ class RunFolder(StoredRun):
         Raises:
             RunError: ``name`` is not fit for a folder name.
         """
-        if not re.fullmatch(r"[\w.+=-]+", name) or name.startswith("."):
-            raise RunError(f"name is {name!r}; accepted are letters, digits and _ . + = - (not a dot first)")
+        check_name(name)
         return cls(Path(root) / f"{name}-{digest(config)}")
 
     def __enter__(self) -> Self:

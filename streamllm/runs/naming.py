@@ -1,9 +1,12 @@
-"""The digits that name a run: a digest of its configuration."""
+"""What names a run: a word, and a digest of its configuration."""
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
+
+from streamllm.files import RunError
 
 # Top-level keys that say where and how a run is made and recorded, not what comes out of it.
 NOT_IN_DIGEST = frozenset(
@@ -22,6 +25,20 @@ AS_BEFORE: dict[str, Any] = {
     "validation.skip_long": False,
     "limits.source_tokens_per_unit": 1024,
 }
+
+
+LONGEST_NAME = 200
+"""Bytes of a name, of the 255 that file systems take: the digest and ``.before-1`` follow it."""
+
+
+def check_name(name: str) -> None:
+    """Raises: RunError: ``name`` is not fit for the name of a run folder."""
+    if not re.fullmatch(r"[\w.+=-]+", name) or name.startswith("."):
+        raise RunError(f"name is {name!r}; accepted are letters, digits and _ . + = - (not a dot first)")
+    if len(name.encode()) > LONGEST_NAME:
+        raise RunError(
+            f"name is {name[:20]!r}… and {len(name.encode())} bytes long; at most {LONGEST_NAME} are accepted"
+        )
 
 
 def digest(config: Mapping[str, Any]) -> str:

@@ -39,7 +39,7 @@ class WandbTracker:
         project: str = "streamllm",
         entity: str | None = None,
         group: str | None = None,
-        tags: Sequence[str] = (),
+        tags: Sequence[str | int] = (),
         pictures: int = 5,
         again: bool = False,
     ):
@@ -47,9 +47,10 @@ class WandbTracker:
             raise ValueError(
                 f"tracker.mode is {mode!r}; accepted are {', '.join(WANDB_MODES)} (or tracker=none for no tracker)"
             )
-        if not isinstance(pictures, int) or pictures < 0:
+        if type(pictures) is not int or pictures < 0:
             raise ValueError(f"tracker.pictures is {pictures!r}; it is the number of sentences to draw, at least 0")
-        self.mode, self.project, self.entity, self.group, self.tags = mode, project, entity, group, list(tags)
+        self.mode, self.project, self.entity, self.group = mode, project, entity, group
+        self.tags = [str(tag) for tag in tags]  # ${name} may be a number
         self.pictures, self.again = pictures, again
         self._run: Any = None
 

@@ -11,6 +11,7 @@ from typing import Any
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
+from streamllm.check import whole_number
 from streamllm.files import replacing, write_atomically
 from streamllm.models.model import SETTINGS
 from streamllm.models.model_configs import as_mlx_lm_reads
@@ -36,6 +37,11 @@ class FreshModel:
     special_tokens: dict[str, str] = field(
         default_factory=lambda: {"source": "<|source|>", "target": "<|target|>", "end": "<|end|>"}
     )
+
+    def __post_init__(self) -> None:
+        whole_number("fresh.vocab_size", self.vocab_size, of="pieces")
+        whole_number("fresh.seed", self.seed, 0, of="")
+        whole_number("fresh.target_start", self.target_start, 0, of="")
 
     def create(self, folder: Path, texts: Iterable[str]) -> None:
         """Write config, tokenizer, prompt and random float32 weights to ``folder``."""

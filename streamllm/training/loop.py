@@ -85,8 +85,8 @@ class TrainingConfig:
             whole_number(f"training.{name}", getattr(self, name), of="", null="")
         for name in ("warmup_steps", "patience"):
             whole_number(f"training.{name}", getattr(self, name), 0, of="")
-        for name in ("learning_rate", "clip"):
-            number(f"training.{name}", getattr(self, name), above=0)
+        number("training.learning_rate", self.learning_rate, above=0)
+        number("training.clip", self.clip, above=0, infinite=True)  # which clips nothing
         for name in ("label_smoothing", "dropout"):
             number(f"training.{name}", getattr(self, name), least=0, below=1)
         number("training.final_rate", self.final_rate, least=0)

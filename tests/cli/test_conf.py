@@ -220,11 +220,20 @@ def test_interrupted_command_goes_on_and_ends_with_the_same_bytes(desk: Path):
         (["k.a=1"], "error: there is no key 'k.a': k has no keys"),
         (["k=[1"], "error: cannot read k=[1 (no viable alternative at input '[1')"),
         (["seed=abc"], "error: seed is 'abc'; it is a whole number"),
-        (["seed=true"], "error: seed is True; it is a whole number"),
+        (
+            ["+evil=1"],
+            "error: +evil=1 adds what nothing reads (a label for runs is +study=NAME): there is no key 'evil'",
+        ),
+        (["~tracker"], "error: tracker is missing: leave out ~tracker"),
+        (["debug=maybe"], "error: debug is 'maybe'; it is true or false"),
+        (["seed=true"], "error: seed is true; it is a whole number"),
         (["output.root=/dev/null/x"], "error: cannot make the run folder /dev/null/x/"),
         (["-m", "output.root=/dev/null/x"], "error: cannot write /dev/null/x"),
         (["dataset=multi30k", "dataset.data_dir=.."], "which has no test_2016_flickr.en and test_2016_flickr.de: give"),
-        (["+policy.depth=1"], "unexpected keyword argument 'depth'"),
+        (
+            ["+policy.depth=1"],
+            "error: policy.depth is a key that WaitK does not take; it takes policy.k, policy.catchup",
+        ),
     ],
 )
 def test_wrong_input_gives_one_line_and_fails(desk: Path, arguments: list[str], message: str):
@@ -233,6 +242,19 @@ def test_wrong_input_gives_one_line_and_fails(desk: Path, arguments: list[str], 
     assert message in failed.stderr
     assert len(failed.stderr.strip().splitlines()) == 1
     assert list((desk / "work").iterdir()) == []
+
+
+def test_a_number_names_a_run_and_a_folder_too(desk: Path):
+    assert run(desk, "name=2024", "output.root=5").returncode == 0
+    assert len(list((desk / "work" / "5").glob(f"2024-*/{METRICS}"))) == 1
+
+
+@pytest.mark.long
+def test_a_sweep_whose_values_are_wrong_says_so_in_its_table(desk: Path):
+    sweep = run(desk, "-m", "k=1", "~limits")
+    assert "failed: limits is missing: leave out ~limits" in sweep.stdout
+    assert "Warning" not in sweep.stderr
+    assert "error: output.root cannot be read, and a sweep needs it" in run(desk, "-m", "k=1", "output=5").stderr
 
 
 def test_sweep_goes_on_after_a_point_that_fails_and_fails_at_its_end(desk: Path):

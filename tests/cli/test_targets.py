@@ -49,7 +49,10 @@ def said_of(folder: Path, settings: str, **environment: str) -> str:
 
 def test_a_wrong_decision_is_told_in_our_words_alone(tmp_path: Path, wheel: str) -> None:
     said = said_of(tmp_path, "_target_: mine.Says", PYTHONPATH=wheel)
-    assert said == "error: a policy decided 'write'; accepted are records.READ or records.WRITE"
+    assert said == (
+        "error: a policy decided 'write'; accepted are the objects records.READ and records.WRITE, and "
+        "records.Write(tokens), which writes those tokens"
+    )
 
 
 def test_a_mistake_without_a_line_of_the_user_is_told_by_the_last_line(tmp_path: Path, wheel: str) -> None:
