@@ -163,7 +163,7 @@ SCORES = (
 """Every number of metrics.json, in its order."""
 
 _LONG = "Polák et al. 2025, arXiv 2509.17349; as OmniSTEval has it"
-_PAPI = "Papi et al. 2024, arXiv 2406.00494; as simulstream has it"
+_PAPI = "Papi et al. 2024, aclanthology 2024.acl-long.202; as simulstream has it"
 DOCUMENT_SCORES = (
     _count("documents", "counts", "number of documents"),
     _count("units_dropped", "counts", "target units that re-segmentation gave to no sentence", False),
