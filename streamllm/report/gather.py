@@ -151,10 +151,8 @@ def _find(paths: Sequence[str | os.PathLike[str]]) -> tuple["pandas.DataFrame", 
     if "policy._target_" not in rows or (unknown := rows["policy._target_"].isna()).any():
         folder = rows["folder"][0] if "policy._target_" not in rows else rows["folder"][unknown].iloc[0]
         raise RunError(f"{folder}/{CONFIG} does not tell the policy (policy._target_): give runs of streamllm")
-    if "laal" not in rows or (unknown := rows["laal"].isna()).all():
-        raise RunError(
-            f"{rows['folder'][0]}/{METRICS} has no laal, by which runs are ordered: `streamllm score` computes it"
-        )
+    if missing := sorted({"bleu", "laal"} - set(rows)):
+        raise RunError(f"{rows['folder'][0]}/{METRICS} has no {missing[0]}: `streamllm score` computes it anew")
     order = ["policy._target_", *(key for key in ("dataset.name", "model.path") if key in rows), "laal"]
     return rows.sort_values(order, kind="stable", ignore_index=True), list(unfinished)
 

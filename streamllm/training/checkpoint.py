@@ -4,14 +4,16 @@ Invariant: a file is replaced as a whole, and what cannot be gone on from is ref
 """
 
 import json
-from dataclasses import dataclass
+import re
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 from mlx.utils import tree_flatten, tree_unflatten
 
-from streamllm.contents import Contents, refuse_changes
+from streamllm.checked import fit, parse
+from streamllm.contents import Contents, listed, refuse_changes
 from streamllm.files import replacing
 
 
@@ -44,28 +46,84 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
     write(path, arrays, {"counters": json.dumps(checkpoint.counters)})
 
 
-def load(path: Path, world: int, data: str | None, contents: Contents | None = None) -> Checkpoint:
+@dataclass(frozen=True)
+class Window:
+    """What has been learned since the last logged line."""
+
+    losses: list[float]
+    tokens: int
+    padding: int
+    tokens_since_start: int = 0
+
+
+@dataclass(frozen=True)
+class Counters:
+    """The counters of a `Checkpoint`, as they are read back. One that comes later gets a default here.
+
+    Raises: ValueError: one is negative, or a name is not that of a file beside it.
+    """
+
+    step: int
+    epoch: int
+    block: int
+    batch: int
+    best: dict[str, int | float | None]
+    since_best: int
+    validated_at: int
+    kept: list[str]
+    lines: int
+    window: Window
+    world: int | None = None
+    data: str | None = None
+    contents: Contents | None = None
+
+    def __post_init__(self) -> None:
+        window = self.window
+        counts = (self.step, self.epoch, self.block, self.batch, self.since_best, self.validated_at, self.lines)
+        if min(*counts, window.tokens, window.padding, window.tokens_since_start) < 0:
+            raise ValueError("a count is below 0")
+        if wrong := [name for name in self.kept if not re.fullmatch(r"(epoch|step)-\d+\.safetensors", name)]:
+            raise ValueError(f"kept has {wrong[0]!r}, which is no file of a validation")
+
+
+def load(
+    path: Path, world: int, data: str | None, weights: Any, optimizer: Any, contents: Contents | None = None
+) -> Checkpoint:
     """Read a checkpoint that a training by ``world`` processes, on the data with this digest and from ``contents`` (as
-    far as somebody knows), goes on from.
+    far as somebody knows), goes on from. ``weights`` and the state of the ``optimizer`` are this training's own, with
+    the names and shapes that the file must have.
 
     Raises:
         ValueError: the file is damaged, or of a training that this one cannot go on from.
     """
     try:
         loaded: Any = mx.load(str(path), return_metadata=True)
-    except RuntimeError as error:
+        arrays, metadata = loaded
+        counters = fit(parse(metadata.get("counters", "null").encode()), Counters)
+    except (RuntimeError, ValueError) as error:
         raise ValueError(f"{path} is damaged ({error}): delete it, and training begins anew") from error
-    arrays, metadata = loaded
-    counters = json.loads(metadata["counters"])
-    if counters.get("world", world) != world:  # what a batch is depends on it
+    if counters.world not in (None, world):  # what a batch is depends on it
         raise ValueError(
-            f"{path.parent} was begun by {counters['world']} processes, and now there are {world}: go on "
+            f"{path.parent} was begun by {counters.world} processes, and now there are {world}: go on "
             "with as many, or begin anew with rerun=true"
         )
-    if counters.get("data") not in (None, data):
+    if counters.data not in (None, data):
         raise ValueError(f"{path.parent} was begun on other data: restore it, or begin anew on this with rerun=true")
-    refuse_changes(path.parent, counters.get("contents") or {}, contents or {}, "begin anew with rerun=true")
-    return Checkpoint(_under("model.", arrays), tree_unflatten([*_under("optimizer.", arrays).items()]), counters)
+    refuse_changes(path.parent, counters.contents or {}, contents or {}, "begin anew with rerun=true")
+    found = {part: _under(f"{part}.", arrays) for part in ("model", "optimizer")}
+    for part, tree in (("model", weights), ("optimizer", optimizer)):
+        expected = dict(tree_flatten(tree))
+        wrong = [name for name in {**expected, **found[part]} if _shape(expected, name) != _shape(found[part], name)]
+        if wrong:
+            raise ValueError(
+                f"{path} is damaged (of its {part}, {listed(wrong)} is not what this training has): delete it, and "
+                "training begins anew"
+            )
+    return Checkpoint(found["model"], tree_unflatten([*found["optimizer"].items()]), asdict(counters))
+
+
+def _shape(arrays: dict[str, mx.array], name: str) -> tuple[int, ...] | None:
+    return arrays[name].shape if name in arrays else None
 
 
 def _under(prefix: str, arrays: dict[str, mx.array]) -> dict[str, mx.array]:

@@ -12,8 +12,8 @@ import mlx.core as mx
 from mlx.utils import tree_flatten
 
 from streamllm.files import replacing, write_atomically
-from streamllm.models.model import SETTINGS
 from streamllm.models.model_configs import as_mlx_lm_reads
+from streamllm.models.settings import SETTINGS
 from streamllm.prompt import Prompt
 from streamllm.training.bpe import train_tokenizer
 

@@ -344,7 +344,9 @@ class Trainer:
             if self.rank == 0:
                 lines.unlink(missing_ok=True)  # logged before a checkpoint was made
             return
-        found = checkpoint.load(path, self.world, self.data.source.digest, self.contents)
+        state = self.masters.weights, self.optimizer.state
+        found = checkpoint.load(path, self.world, self.data.source.digest, *state, self.contents)
+        self._check_kept(found.counters["kept"])
         self.masters.set(tree_unflatten([*found.weights.items()]))
         self.optimizer.state = found.optimizer
         for name in COUNTERS:
@@ -352,7 +354,16 @@ class Trainer:
         self.window = _Window(**found.counters["window"] | {"tokens_since_start": 0})
         log.info("resuming %s at step %d, epoch %d", self.folder, self.step, self.epoch)
         if self.rank == 0 and lines.exists():  # forget what was logged after the checkpoint
-            write_atomically(lines, "".join(lines.read_text().splitlines(keepends=True)[: self.lines]))
+            write_atomically(lines, b"".join(lines.read_bytes().splitlines(keepends=True)[: self.lines]))
+
+    def _check_kept(self, names: Sequence[str]) -> None:
+        """Raises: ValueError: weights of a validation are gone, of which the end needs the mean."""
+        needed = names if self.config.patience else names[-self.config.average :]
+        if missing := [name for name in needed if not (self.folder / name).is_file()]:
+            raise ValueError(
+                f"{self.folder / missing[0]} is gone, and training ends with the mean of such weights: restore it, or "
+                "begin anew with rerun=true"
+            )
 
     def _log(self, **line: Any) -> None:
         self.lines += 1

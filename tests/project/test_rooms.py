@@ -31,7 +31,7 @@ GROUND: dict[str, set[str]] = {
     "files": set(),
     "checked": {"files"},
     "contents": {"files"},
-    "prompt": {"units", "faces"},  # a small room: the engine needs it
+    "prompt": {"units", "faces", "check"},  # a small room: the engine needs it
     "standins": set(),
     "faces": set(),
     "extras": set(),
