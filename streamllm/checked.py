@@ -4,7 +4,8 @@ shape, or one ValueError says where it has not. What is written is written by `j
 import json
 import re
 import reprlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -44,17 +45,13 @@ def plain(content: Any, most: int = 10_000_000) -> None:
 
     Raises: ValueError: they are.
     """
-    level, count = [content], 0
+    level: list[Any] = [content]
     for _ in range(DEEPEST):
-        level = [
-            child
-            for one in level
-            if isinstance(one, dict | list)
-            for child in (one.values() if isinstance(one, dict) else one)
-        ]
-        count += len(level)
-        if count > most:
-            raise ValueError(f"it holds more than {most} values")
+        inside = (child for one in level if isinstance(one, dict | list) for child in _children(one))
+        level = list(islice(inside, most + 1))
+        most -= len(level)
+        if most < 0:
+            raise ValueError("it holds too many values")
         if not level:
             return
     raise ValueError("it is nested too deep")
@@ -118,6 +115,10 @@ def content_of(path: Path) -> bytes:
 def shown(value: object) -> str:
     """A value for an error: short, however large it is."""
     return reprlib.repr(value)
+
+
+def _children(value: dict[str, Any] | list[Any]) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value
 
 
 # --- what msgspec says, in our words

@@ -84,6 +84,8 @@ class Counters:
             raise ValueError("a count is below 0")
         if wrong := [name for name in self.kept if not re.fullmatch(r"(epoch|step)-\d+\.safetensors", name)]:
             raise ValueError(f"kept has {wrong[0]!r}, which is no file of a validation")
+        if self.best and None in (self.best.get("bleu"), self.best.get("validation")):
+            raise ValueError("best has no bleu or no validation")
 
 
 def load(
@@ -110,16 +112,31 @@ def load(
     if counters.data not in (None, data):
         raise ValueError(f"{path.parent} was begun on other data: restore it, or begin anew on this with rerun=true")
     refuse_changes(path.parent, counters.contents or {}, contents or {}, "begin anew with rerun=true")
-    found = {part: _under(f"{part}.", arrays) for part in ("model", "optimizer")}
-    for part, tree in (("model", weights), ("optimizer", optimizer)):
-        expected = dict(tree_flatten(tree))
-        wrong = [name for name in {**expected, **found[part]} if _shape(expected, name) != _shape(found[part], name)]
-        if wrong:
-            raise ValueError(
-                f"{path} is damaged (of its {part}, {listed(wrong)} is not what this training has): delete it, and "
-                "training begins anew"
-            )
-    return Checkpoint(found["model"], tree_unflatten([*found["optimizer"].items()]), asdict(counters))
+    found, state = _under("model.", arrays), _under("optimizer.", arrays)
+    _check_fits(path, found, weights, "delete it, and training begins anew")
+    _check_fits(path, state, optimizer, "delete it, and training begins anew")
+    return Checkpoint(found, tree_unflatten([*state.items()]), asdict(counters))
+
+
+def read(path: Path, weights: Any) -> dict[str, mx.array]:
+    """The weights that a validation kept; ``weights`` are this training's own, with the names and shapes of them.
+
+    Raises: ValueError: the file is damaged.
+    """
+    otherwise = "restore it, or begin anew with rerun=true"
+    try:
+        arrays: Any = mx.load(str(path))
+    except RuntimeError as error:
+        raise ValueError(f"{path} is damaged ({error}): {otherwise}") from error
+    _check_fits(path, arrays, weights, otherwise)
+    found: dict[str, mx.array] = arrays
+    return found
+
+
+def _check_fits(path: Path, arrays: dict[str, mx.array], tree: Any, otherwise: str) -> None:
+    expected = dict(tree_flatten(tree))
+    if wrong := [name for name in {**expected, **arrays} if _shape(expected, name) != _shape(arrays, name)]:
+        raise ValueError(f"{path} is damaged ({listed(wrong)} is not what this training has): {otherwise}")
 
 
 def _shape(arrays: dict[str, mx.array], name: str) -> tuple[int, ...] | None:
