@@ -2,7 +2,8 @@
 
 import copy
 import json
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from hypothesis import strategies as st
 
@@ -31,6 +32,19 @@ values = st.one_of(
         max_leaves=5,
     ),
 )
+
+
+Read = TypeVar("Read")
+
+
+def read_or_refused(read: Callable[[], Read], kind: type[ValueError]) -> Read | None:
+    """What ``read`` gives; None where it raises ``kind``, which must be one line; other errors pass."""
+    try:
+        return read()
+    except kind as error:
+        message = str(error)
+    assert "\n" not in message
+    return None
 
 
 def places(content: Any, so_far: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:

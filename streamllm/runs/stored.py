@@ -114,7 +114,7 @@ class StoredRun:
             RunError: another line is damaged, or two hold one sentence.
         """
         path = self.path / PREDICTIONS
-        again = f"remove that line (and {METRICS}, if it is there), and the same command translates its sentence again"
+        again = f"remove that line (and {METRICS}, if it is there), and the same command translates it again"
 
         def damaged(number: int, error: ValueError) -> None:
             raise RunError(f"{path}, line {number} is damaged ({error}): {again}") from error

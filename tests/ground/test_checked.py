@@ -1,6 +1,8 @@
 """JSON that is read and checked: what comes out has the shape, or one line says where it has not."""
 
+import contextlib
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,9 +42,8 @@ class Outer:
     ],
 )
 def test_what_does_not_fit_is_said_with_its_place_and_its_value(content: Any, message: str) -> None:
-    with pytest.raises(ValueError, match="^") as raised:
+    with pytest.raises(ValueError, match=rf"^{re.escape(message)}$"):
         fit(content, Outer)
-    assert str(raised.value) == message
 
 
 def test_keys_that_a_shape_does_not_have_are_left_out() -> None:
@@ -75,10 +76,8 @@ def test_whole_characters_of_two_halves_are_read() -> None:
 
 @given(st.binary(max_size=40))
 def test_no_bytes_raise_anything_else(text: bytes) -> None:
-    try:
+    with contextlib.suppress(ValueError):
         parse(text)
-    except ValueError:
-        pass
 
 
 def test_what_refers_to_itself_or_repeats_itself_is_not_followed_for_ever() -> None:

@@ -3,13 +3,14 @@
 import json
 import shutil
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from mutations import mutated
+from mutations import mutated, read_or_refused
 
 from streamllm.models.loading import ModelConfig, ModelError
 from streamllm.models.settings import ADAPTER, SETTINGS, Settings, check_adapter, read_settings
@@ -80,7 +81,7 @@ def test_an_adapters_settings_count_before_the_models() -> None:
     ("changes", "message"),
     [
         ({"paradigm": "own"}, "paradigm is 'own'; accepted are group and interleaved"),
-        ({"alignment_heads": [[99, 0]]}, "alignment_heads has [99, 0], and the model has 6 layers"),
+        ({"alignment_heads": [[99, 0]]}, "alignment_heads has [99, 0], and the model has 5 layers"),
     ],
 )
 def test_what_does_not_fit_the_model_is_said_when_it_is_loaded(tmp_path: Path, changes: Any, message: str) -> None:
@@ -125,10 +126,7 @@ def test_any_settings_are_read_or_refused(content: bytes, adapter: bytes) -> Non
         (folder / SETTINGS).write_bytes(content)
         (folder / ADAPTER).write_bytes(adapter)
         for read in (read_settings, check_adapter):
-            try:
-                read(folder)
-            except ValueError as error:
-                assert "\n" not in str(error)
+            read_or_refused(partial(read, folder), ValueError)
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +138,6 @@ def model_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @given(content=st.one_of(mutated(WHOLE["prompt"]).map(lambda prompt: b'{"prompt": ' + prompt + b"}"), mutated(WHOLE)))
 def test_a_model_with_any_settings_is_loaded_or_refused_in_one_line(model_of_its_own: Path, content: bytes) -> None:
     (model_of_its_own / SETTINGS).write_bytes(content)
-    try:
-        ModelConfig(str(model_of_its_own)).load().session().read("dog")
-    except ModelError as error:
-        assert "\n" not in str(error)
+    model = read_or_refused(ModelConfig(str(model_of_its_own)).load, ModelError)
+    if model is not None:
+        model.session().read("dog")

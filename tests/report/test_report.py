@@ -389,6 +389,14 @@ def test_path_must_be_there(tmp_path: Path):
         gather([tmp_path / "absent"])
 
 
+def test_run_without_the_scores_by_which_runs_are_ordered_says_how_they_are_computed(tmp_path: Path):
+    run(tmp_path, sentences(5, 0.3, 2), config())
+    (path,) = tmp_path.glob("*/metrics.json")
+    path.write_text('{"bleu": 3.0}')
+    with pytest.raises(RunError, match=r"metrics\.json has no laal: `streamllm score` computes it"):
+        gather([tmp_path])
+
+
 def test_run_must_tell_its_policy(tmp_path: Path):
     settings = {key: value for key, value in config().items() if key != "policy"}
     run(tmp_path, sentences(5, 0.3, 2), settings)
