@@ -80,7 +80,7 @@ def test_separators_of_lines_inside_a_sentence_end_no_line(teacher: StreamingMod
         ("[]", "it is []; it should be an object"),
         ("{", "Expecting"),
         ("[" * 100_000, "nested too deep"),
-        ('{"contents.json": 5}', "contents.json: it is 5; it should be an object"),
+        ('{"contents": 5}', "contents: it is 5; it should be an object"),
     ],
 )
 def test_a_damaged_note_of_what_a_file_was_made_with_is_named(
