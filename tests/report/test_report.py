@@ -186,7 +186,7 @@ def test_sentences_carry_delays_scores_and_why_they_ended():
     assert (found["prediction"], found["delays"], found["read"]) == (["Ja doch"], [[1, 3]], [4])
     assert found["forced"] == [[[1, 1], [2, 1]]]
     assert found["stop"] == ["cut at the length limit"]
-    endless = Trace(**{**one.__dict__, "events": (Event("stop", "max_tokens"),)})
+    endless = Trace(**{**one.__dict__, "events": (*events[:-1], Event("stop", "max_tokens"))})
     assert Reader(_page_of([endless])).data["runs"][0]["stop"] == ["cut at the limit of tokens"]
     assert found["bleu"] == [round(sentence_bleu("Ja doch", "Ja klar", "de"), 3)]
     assert found["al"] == [pytest.approx((1 + 3 - 2) / 2)]
