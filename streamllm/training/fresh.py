@@ -11,6 +11,7 @@ from typing import Any
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
+from streamllm.engine.paradigms.memory import check_target_start
 from streamllm.files import replacing, write_atomically
 from streamllm.models.model_configs import as_mlx_lm_reads
 from streamllm.models.settings import SETTINGS
@@ -27,6 +28,8 @@ class FreshModel:
         vocab_size: pieces of the byte-level BPE, special tokens included.
         seed: of the weights.
         target_start: position of the first target token (φ).
+
+    Raises: ValueError: ``target_start`` is no position.
     """
 
     architecture: dict[str, Any]
@@ -36,6 +39,9 @@ class FreshModel:
     special_tokens: dict[str, str] = field(
         default_factory=lambda: {"source": "<|source|>", "target": "<|target|>", "end": "<|end|>"}
     )
+
+    def __post_init__(self) -> None:
+        check_target_start("fresh.target_start", self.target_start)
 
     def create(self, folder: Path, texts: Iterable[str]) -> None:
         """Write config, tokenizer, prompt and random float32 weights to ``folder``."""
