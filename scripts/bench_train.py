@@ -44,7 +44,8 @@ from mlx.utils import tree_map
 from streamllm.cache.dual import make_caches
 from streamllm.cpu import exponentials
 from streamllm.models.loading import ModelConfig
-from streamllm.models.model import SETTINGS, StreamingModel
+from streamllm.models.model import StreamingModel
+from streamllm.models.settings import SETTINGS
 from streamllm.prompt import Prompt
 from streamllm.training import loss
 from streamllm.training.adapters import AdapterConfig

@@ -1,8 +1,9 @@
 """Checks of parameters. Each error names the value and what is accepted."""
 
 import math
+from collections.abc import Sequence
 from numbers import Integral, Real
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 
 def whole_number(
@@ -51,6 +52,37 @@ def number(
         more = (f", {accepted}" if accepted else "") + (f" ({hint})" if hint else "")
         finite = "finite " if _is_number(value) and abs(value) == math.inf else ""
         raise ValueError(f"{name} is {value!r}; it is a {finite}number{more}")
+
+
+def flag(name: str, value: object, null: str | None = None) -> None:
+    """Raises: ValueError: ``value`` is neither True nor False. With ``null``, None passes; it says what that means."""
+    if not isinstance(value, bool) and not (value is None and null is not None):
+        more = "" if null is None else f", and null {null}".rstrip()
+        raise ValueError(f"{name} is {value!r:.80}; accepted are true and false{more}")
+
+
+def text(name: str, value: object, null: str | None = None) -> None:
+    """Raises: ValueError: ``value`` is no text. With ``null``, None passes; it says what that means."""
+    if not isinstance(value, str) and not (value is None and null is not None):
+        more = "" if null is None else f", or null {null}".rstrip()
+        raise ValueError(f"{name} is {value!r:.80}; it is text, in quotes if it looks like something else{more}")
+
+
+def heads(name: str, value: object) -> None:
+    """Raises: ValueError: ``value`` is neither None nor a list of pairs of layer and head of attention."""
+    if value is None:
+        return
+    pairs: Any = value if isinstance(value, Sequence) and not isinstance(value, str) else ()
+    if not (pairs and all(_is_pair(head) for head in pairs)):
+        raise ValueError(
+            f"{name} are {value!r:.80}; accepted are pairs of layer and head, such as [[2,0],[3,1]], and null"
+        )
+
+
+def _is_pair(head: object) -> bool:
+    if not isinstance(head, Sequence) or isinstance(head, str) or len(head) != 2:
+        return False
+    return all(isinstance(index, int) and not isinstance(index, bool) and index >= 0 for index in head)
 
 
 def batch_size(value: object) -> None:

@@ -1,14 +1,13 @@
-"""A file replaced whole, a folder made whole, lines of JSON appended and read back, a lock against other processes.
+"""A file replaced whole, a folder made whole, lines appended, a lock against other processes.
 
 Invariant: a reader sees the old file or the whole new one, and a line counts once its line end is there. What cannot be
 written is an OSError that names the file."""
 
 import errno
 import io
-import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -151,29 +150,3 @@ def open_for_append(path: Path) -> io.BufferedRandom:
     content = file.read()
     file.truncate(content.rfind(b"\n") + 1)
     return file
-
-
-def read_json_lines(path: Path, strict: bool) -> Iterable[dict[str, Any]]:
-    """The JSON objects of a file of lines, each with an ``id``; what follows the last line end is left out.
-
-    Raises:
-        RunError: with ``strict``, a line is damaged; else it is left out.
-    """
-    if not path.exists():
-        return
-    lines = path.read_bytes().split(b"\n")[:-1]
-    for number, line in enumerate(lines, start=1):
-        try:
-            yield _with_id(json.loads(line))
-        except ValueError as error:
-            if strict:
-                raise RunError(
-                    f"{path}, line {number} is damaged ({error}): remove that line, and the same command "
-                    "translates its sentence again"
-                ) from error
-
-
-def _with_id(row: Any) -> dict[str, Any]:
-    if not isinstance(row, dict) or "id" not in row:
-        raise ValueError("it has no id")
-    return row

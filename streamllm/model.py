@@ -7,7 +7,7 @@ __getattr__, __dir__, __all__ = face(
     {
         "ModelConfig": "streamllm.models.loading",
         "ModelError": "streamllm.models.loading",
-        "SETTINGS": "streamllm.models.model",
+        "SETTINGS": "streamllm.models.settings",
         "StreamingModel": "streamllm.models.model",
         "find_model": "streamllm.models.loading",
     },

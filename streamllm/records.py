@@ -146,6 +146,9 @@ class Policy(Protocol):
     def start(self, example: Example) -> Decide: ...
 
 
+KINDS = ("read", "end", "write", "extend", "draft", "forced_read", "limit", "sentence", "stop")
+
+
 @dataclass(frozen=True)
 class Event:
     """One step of a trace.
@@ -157,11 +160,17 @@ class Event:
     limit of tokens that forces it; ``text`` is "max_tokens"), "sentence" (of a document: a target sentence has ended,
     and ``text`` is the number of source units that are translated by now) or "stop" (why the sentence ended:
     "end_token", "early_stop", "max_units" or "max_tokens", in ``text``).
+
+    Raises: ValueError: another kind.
     """
 
     kind: str
     text: str = ""
     seconds: float = 0.0  # since the start of the sentence
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"kind is {self.kind!r}; accepted are {', '.join(KINDS)}")
 
 
 @dataclass(frozen=True)

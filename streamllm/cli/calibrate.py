@@ -21,7 +21,7 @@ from streamllm.cli.keys import RunKeys, checked, made
 from streamllm.files import write_atomically
 from streamllm.models.alignment_heads import head_scores
 from streamllm.models.loading import find_model
-from streamllm.models.model import SETTINGS
+from streamllm.models.settings import SETTINGS, settings_of
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -53,7 +53,7 @@ def main(cfg: DictConfig) -> None:
     print(f"policy=alignatt 'policy.heads={json.dumps(heads)}'")
     if keys.write:
         path = find_model(config.path) / SETTINGS
-        settings = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        settings = settings_of(path) if path.exists() else {}
         content = json.dumps(settings | {"alignment_heads": heads}, indent=2, ensure_ascii=False)
         write_atomically(path, content + "\n")
         print(f"written to {path}")

@@ -5,7 +5,7 @@ Also those of SimulEval's instances.log, which are printed and written nowhere b
 import json
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ def score_run(run: Path, words: Sequence[str] = ()) -> tuple[str, dict[str, Any]
     from streamllm.evaluation.tables import figures_text
 
     config = read_config(run)
+    _refuse_strange({**config, "metrics": {}} if words else config, run)
     arrival, limits = (made(config[key], key) if config.get(key) else None for key in ("arrival", "limits"))
     metrics = _own(config, words)
     found = rescore(run, metrics, arrival, limits.reached if limits is not None else None)
@@ -63,6 +64,53 @@ def score_log(path: Path, language: str | None, words: Sequence[str] = ()) -> tu
         log.warning("%s", tokenised)
     found |= own_values(metrics, traces)
     return f"{path}: {figures_text(found, own)}", found
+
+
+OURS = {"arrival": ("arrival_clock",), "limits": ("Limits",)}
+"""What stored parts of a run may name of ours, by class or function: modules have moved since."""
+
+
+def _refuse_strange(config: Mapping[str, Any], run: Path) -> None:
+    """A run folder may be a stranger's: nothing that it names is called unless it is what such a part always is, or a
+    metric of some conf/metric here.
+
+    Raises: ValueError: it names something else.
+    """
+    for part in (*OURS, "metrics"):
+        for target in _targets(config.get(part)):
+            if isinstance(target, str) and target.startswith("streamllm.") and part in OURS:
+                if target.rpartition(".")[2] in OURS[part]:
+                    continue
+            elif target in _metric_targets():
+                continue
+            raise ValueError(
+                f"{run / CONFIG}: {part} names {target!r}, which no conf/metric here does, so it is not called: give "
+                "metric=[NAME], or metric=[] for none of your own"
+                if part == "metrics"
+                else f"{run / CONFIG}: {part} names {target!r}, which is none of streamllm's, so it is not called"
+            )
+
+
+def _targets(node: Any) -> Iterator[Any]:
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            if key == "_target_":
+                yield value
+            else:
+                yield from _targets(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _targets(value)
+
+
+def _metric_targets() -> set[Any]:
+    """All that the YAML files of the group metric name: ours, those of the folder one works in, those of plug-ins."""
+    from omegaconf import OmegaConf
+
+    from streamllm.cli.plugins import searched
+
+    files = [file for folder in searched() for file in sorted((folder / "metric").glob("*.yaml"))]
+    return {target for file in files for target in _targets(OmegaConf.to_container(OmegaConf.load(file)))}
 
 
 def _own(config: dict[str, Any], words: Sequence[str]) -> list[Metric]:

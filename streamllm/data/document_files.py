@@ -87,7 +87,7 @@ def from_json_lines(path: FilePath, languages: tuple[str, str], name: str) -> It
         place = f"line {line} of {path}"
         try:
             row = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{place} is not JSON ({error}); a line is one document: {WANTED}") from error
         rows = row.get("sentences") if isinstance(row, dict) else None
         if not isinstance(rows, list) or not all(isinstance(one, dict) for one in rows):

@@ -88,7 +88,7 @@ def _csv_rows(path: FilePath, dialect: type[csv.Dialect]) -> Iterator[Row]:
 def _json_row(line: str, path: FilePath, number: int) -> Row:
     try:
         row = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"line {number} of {path} is not JSON: {error}") from error
     if not isinstance(row, dict):
         raise ValueError(f"line {number} of {path} is a {type(row).__name__}, not an object with named columns")
@@ -186,7 +186,7 @@ def _check_json_lines(path: FilePath, text: str) -> None:
     for number, line in enumerate(text.split("\n"), start=1):
         try:
             row = json.loads(line) if line.strip() else {}
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"line {number} of {path} is not JSON: {error}") from error
         if not isinstance(row, dict):
             raise ValueError(f"line {number} of {path} is a {type(row).__name__}, not an object with named columns")

@@ -57,7 +57,7 @@ class Segment:
         """Raises: ProtocolError: ``body`` is no segment, or one of speech."""
         try:
             values = json.loads(body)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ProtocolError(
                 f"the body is not JSON ({error}): put a segment such as {cls('word').to_json()}"
             ) from error
@@ -303,7 +303,7 @@ def _counts(body: bytes) -> bool:
     would go on without it."""
     try:
         values = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return isinstance(values, dict) and values.get("index") is not None
 

@@ -3,7 +3,6 @@
 Invariant: whatever such a metric does, what was translated stays, and its error names it."""
 
 import math
-import re
 import traceback
 from collections.abc import Iterable, Sequence
 from numbers import Real
@@ -51,11 +50,11 @@ def own_scores(metrics: Sequence[Metric], taken: Iterable[str] = ()) -> list[Sco
     """
     known = scores(documents=True)
     used: dict[str, Metric] = {}
+    found: list[Score] = []
     for metric in metrics:
         name = _name(metric)
         key = _attribute(metric, "key", "text such as 'ter'")
-        if not isinstance(key, str) or not re.fullmatch("[a-z][a-z0-9_]*", key):
-            raise MetricError(f"{name}.key is {key!r}; accepted are small letters, digits and _, a letter first")
+        score = _score(metric, key)
         if key in known:
             raise MetricError(
                 f"{name}.key is {key!r}, which is a score of streamllm ({known[key].label}): choose another"
@@ -65,7 +64,8 @@ def own_scores(metrics: Sequence[Metric], taken: Iterable[str] = ()) -> list[Sco
         if key in used:
             raise MetricError(f"{name} and {_name(used[key])} both have the key {key!r}: give each its own")
         used[key] = metric
-    return [_score(metric) for metric in metrics]
+        found.append(score)
+    return found
 
 
 def own_values(metrics: Sequence[Metric], traces: Sequence[Trace]) -> dict[str, float | None]:
@@ -94,21 +94,18 @@ def own_values(metrics: Sequence[Metric], traces: Sequence[Trace]) -> dict[str, 
     return values
 
 
-def _score(metric: Metric) -> Score:
+def _score(metric: Metric, key: Any) -> Score:
     label = _attribute(metric, "label", "text for tables and axes")
     digits = _attribute(metric, "digits", "how many stand after the point")
     better = _attribute(metric, "higher_is_better", "True, False or None")
     name = _name(metric)
-    if not isinstance(label, str) or not label.strip():
-        raise MetricError(f"{name}.label is {label!r}; it is text for tables and axes")
-    if type(digits) is not int or not 0 <= digits <= 9:
-        raise MetricError(f"{name}.digits is {digits!r}; it is how many stand after the point, from 0 to 9")
-    if better not in (True, False, None):
-        raise MetricError(f"{name}.higher_is_better is {better!r}; accepted are True, False and None")
     first, *_ = (type(metric).__doc__ or "").strip().split("\n")
     if not callable(metric):
         raise MetricError(f"{name} cannot be called: it needs __call__(traces), which returns a number or None")
-    return own_score(metric.key, label, digits, better, first.rstrip("."))
+    try:
+        return own_score(key, label, digits, better, first.rstrip("."))
+    except ValueError as error:
+        raise MetricError(f"{name}.{error}") from error
 
 
 def _attribute(metric: Any, name: str, what: str) -> Any:

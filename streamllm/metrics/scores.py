@@ -3,6 +3,7 @@
 Invariant: `latency.METRICS` is the only list of latency functions. One that is added there is a score without a line
 here, shown everywhere under its own key."""
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -67,7 +68,18 @@ class Score:
 
 
 def own_score(key: str, label: str, digits: int, higher_is_better: bool | None, description: str = "") -> Score:
-    """A metric of the user's, shown wherever whole runs are, after the scores of every run."""
+    """A metric of the user's, shown wherever whole runs are, after the scores of every run.
+
+    Raises: ValueError: something of it is not what `streamllm.metrics.own.Metric` says.
+    """
+    if not isinstance(key, str) or not re.fullmatch("[a-z][a-z0-9_]*", key):
+        raise ValueError(f"key is {key!r}; accepted are small letters, digits and _, a letter first")
+    if not isinstance(label, str) or not label.strip():
+        raise ValueError(f"label is {label!r}; it is text for tables and axes")
+    if type(digits) is not int or not 0 <= digits <= 9:
+        raise ValueError(f"digits is {digits!r}; it is how many stand after the point, from 0 to 9")
+    if higher_is_better not in (True, False, None):
+        raise ValueError(f"higher_is_better is {higher_is_better!r}; accepted are True, False and None")
     return Score(key, label, digits, higher_is_better, OWN, description, shown=AFTER_OURS)
 
 

@@ -60,36 +60,6 @@ def check_values(config: Mapping[str, Any], arrays: Arrays | None = None) -> Non
         _check_sizes(config, arrays)
 
 
-def check_adapter(config: Mapping[str, Any]) -> None:
-    """Check what mlx-lm reads of an adapter_config.json.
-
-    Raises:
-        ValueError: something is not there or not accepted.
-    """
-    kind = config.get("fine_tune_type", "lora")
-    if kind not in ("lora", "dora", "full"):
-        raise ValueError(_refused("fine_tune_type", kind, "lora, dora or full"))
-    if kind == "full":
-        return
-    for key in ("num_layers", "lora_parameters"):
-        if key not in config:
-            raise ValueError(f"it has no {key}: give an adapter that mlx_lm.lora or streamllm train wrote")
-    if not _is_whole(config["num_layers"]) or config["num_layers"] < -1:
-        raise ValueError(_refused("num_layers", config["num_layers"], "a whole number of layers, or -1 for all"))
-    parameters = config["lora_parameters"]
-    if not isinstance(parameters, dict):
-        raise ValueError(_refused("lora_parameters", parameters, "an object in braces"))
-    rank, dropout = parameters.get("rank"), parameters.get("dropout")
-    if not _is_whole(rank) or rank < 1:
-        raise ValueError(_refused("lora_parameters.rank", rank, "a whole number, at least 1"))
-    if not _is_number(scale := parameters.get("scale")):
-        raise ValueError(_refused("lora_parameters.scale", scale, "a number"))
-    if not _is_number(dropout) or not 0 <= dropout < 1:
-        raise ValueError(_refused("lora_parameters.dropout", dropout, "a number, at least 0 and below 1"))
-    if not isinstance(keys := parameters.get("keys"), list | None):
-        raise ValueError(_refused("lora_parameters.keys", keys, "a list of names, or null"))
-
-
 def check_kinds(args: type, config: Mapping[str, Any]) -> None:
     """Compare the values with the kinds that a ``ModelArgs`` of mlx-lm declares: a text is no number, a number no list.
 

@@ -1,8 +1,8 @@
 """Loads any mlx-lm decoder as a streaming model, from the bundle, a folder or the hub. mlx-lm's model files are used as
 they are. Invariant: what cannot be loaded or cannot stream is a `ModelError` that says what to do."""
 
-import json
 import logging
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -13,19 +13,21 @@ from typing import Any, TypeVar
 import mlx.core as mx
 from mlx.utils import tree_flatten, tree_unflatten
 
-from streamllm import contents
+from streamllm import check, contents
 from streamllm.cache.retention import Retention
-from streamllm.check import number
+from streamllm.checked import parse
 from streamllm.engine.paradigms.group import Group
-from streamllm.engine.paradigms.memory import Paradigm, TargetStart
+from streamllm.engine.paradigms.memory import Paradigm, TargetStart, check_target_start
 from streamllm.engine.positions import Positions
+from streamllm.engine.sampling import check_sampling
 from streamllm.models import tokenizers
-from streamllm.models.config_values import LAYERS, check_adapter, check_kinds, check_values, lacking
+from streamllm.models.config_values import LAYERS, check_kinds, check_values, lacking
 from streamllm.models.families import args_of, check_supported
-from streamllm.models.model import SETTINGS, StreamingModel
+from streamllm.models.model import StreamingModel
 from streamllm.models.model_configs import as_mlx_lm_reads
 from streamllm.models.precision import fitted
 from streamllm.models.rotary_scaling import mend
+from streamllm.models.settings import SETTINGS, TRAINED_AS, Settings, check_adapter, read_settings
 from streamllm.models.weights import arrays_of, misfit
 from streamllm.prompt import Prompt, PromptTokens
 from streamllm.units import Unit
@@ -81,18 +83,16 @@ class ModelConfig:
     kv_group_size: int = 64
 
     def __post_init__(self) -> None:
-        if self.dtype not in (None, "float32", "bfloat16", "float16"):
-            raise ModelError(f"model.dtype is {self.dtype!r}; accepted are float32, bfloat16, float16 and null")
-        if self.quantized not in (None, True, False):
-            raise ModelError(f"model.quantized is {self.quantized!r}; accepted are true, false and null")
-        start = self.target_start
-        if start not in (None, "after_source") and not (isinstance(start, int) and start >= 0):
-            raise ModelError(
-                f"model.target_start is {start!r}; accepted are a position of at least 0, after_source and null"
-            )
         try:
-            number("temperature", self.temperature, least=0, hint="0 is greedy")
-            number("top_p", self.top_p, above=0, most=1)
+            check.text("path", self.path)
+            if self.adapter_path is not None and not isinstance(self.adapter_path, str | os.PathLike):
+                raise ValueError(f"adapter_path is {self.adapter_path!r}; accepted are a folder and null")
+            if self.dtype not in (None, "float32", "bfloat16", "float16"):
+                raise ValueError(f"dtype is {self.dtype!r}; accepted are float32, bfloat16, float16 and null")
+            check.flag("quantized", self.quantized, null="")
+            check_sampling(self.temperature, self.top_p)
+            if self.target_start is not None:
+                check_target_start("target_start", self.target_start)
             self.retention  # noqa: B018  it checks
         except ValueError as error:
             raise ModelError(f"model.{error}") from error
@@ -137,11 +137,15 @@ class ModelConfig:
             check_supported(config["model_type"])
         except ValueError as error:
             raise ModelError(str(error)) from error
-        settings = self._settings(folder)
         try:
-            prompt = prompt or (Prompt(**settings["prompt"]) if "prompt" in settings else Prompt(chat=True))
-        except (TypeError, ValueError) as error:
-            raise ModelError(f"{folder / SETTINGS} does not hold a prompt: {_first_line(error)}") from error
+            settings = read_settings(folder)
+            if self.adapter_path is not None:
+                settings = read_settings(Path(self.adapter_path)).over(settings)
+        except ValueError as error:
+            raise ModelError(str(error)) from error
+        paradigm = paradigm or Group()
+        self._check_paradigm(settings, paradigm)
+        prompt = prompt or settings.prompt or Prompt(chat=True)
         model, tokenizer = _load(folder, self.adapter_path)
         try:
             tokenizers.as_the_folder_says(folder, tokenizer)
@@ -151,37 +155,47 @@ class ModelConfig:
             raise ModelError(str(error)) from error
         except (TypeError, AttributeError, LookupError, ArithmeticError, RuntimeError) as error:
             raise ModelError(tokenizers.fault(folder, _what(error))) from error
-        target_start = (
-            self.target_start if self.target_start is not None else settings.get("target_start", "after_source")
-        )
-        paradigm = paradigm or Group()
-        trained = settings.get("paradigm", paradigm.trained_as)
-        if trained != paradigm.trained_as:
-            log.warning("%s was trained for paradigm=%s; this is %s", self.path, trained, paradigm)
+        starts = [start for start in (self.target_start, settings.target_start) if start is not None]
+        self._check_heads(settings, model)
         model = _in_dtype(_unpacked(model, self.quantized), self.dtype)
         try:
             return StreamingModel(
                 model,
                 tokens,
                 tokenizer,
-                target_start=target_start,
+                target_start=starts[0] if starts else "after_source",
                 temperature=self.temperature,
                 top_p=self.top_p,
                 paradigm=paradigm,
-                alignment_heads=settings.get("alignment_heads"),
-                documents=settings.get("documents", False),
+                alignment_heads=settings.alignment_heads,
+                documents=settings.documents or False,
                 retention=self.retention,
                 positions=Positions.of(model, config),
             )
         except ValueError as error:
             raise ModelError(str(error)) from error
 
-    def _settings(self, folder: Path) -> dict[str, Any]:
-        settings: dict[str, Any] = {}
-        for place in (folder, *([Path(self.adapter_path)] if self.adapter_path else [])):
-            if (place / SETTINGS).exists():
-                settings |= _read_json(place / SETTINGS)
-        return settings
+    def _check_paradigm(self, settings: Settings, paradigm: Paradigm) -> None:
+        """Raises: ModelError: nobody knows the paradigm that the model was trained for. Another than this is said."""
+        trained = settings.paradigm
+        if trained is None or trained == paradigm.trained_as:
+            return
+        if trained not in TRAINED_AS:
+            raise ModelError(
+                f"{SETTINGS} of {self.path}: paradigm is {trained!r}; accepted are {' and '.join(TRAINED_AS)}, or give "
+                "the paradigm that it was trained for"
+            )
+        log.warning("%s was trained for paradigm=%s; this is %s", self.path, trained, paradigm)
+
+    def _check_heads(self, settings: Settings, model: Any) -> None:
+        """Raises: ModelError: the model has no such layer."""
+        layers = len(model.layers)
+        for head in settings.alignment_heads or ():
+            if head[0] >= layers:
+                raise ModelError(
+                    f"{SETTINGS} of {self.path}: alignment_heads has {list(head)}, and the model has {layers} layers: "
+                    "`streamllm calibrate` finds them anew"
+                )
 
 
 def base_weights(folder: Path) -> str:
@@ -253,6 +267,8 @@ def _load(folder: Path, adapter_path: str | None) -> tuple[Any, Any]:
         raise ModelError(f"{folder} is not a whole model: it has no tokenizer ({', '.join(TOKENIZER_FILES)})")
     _refuse_own_code(folder)
     try:
+        if adapter_path is not None:
+            check_adapter(Path(adapter_path))
         tokenizer_config = tokenizers.settings(folder)
     except ValueError as error:
         raise ModelError(str(error)) from error
@@ -331,9 +347,6 @@ def _tokenizer(folder: Path, settings: dict[str, Any], end_tokens: Any) -> Any:
 def _adapted(model: Any, folder: Path, adapter: Path) -> Any:
     from mlx_lm.utils import load_adapters
 
-    path = adapter / "adapter_config.json"
-    settings = _read_json(path)
-    _checked(path, lambda: check_adapter(settings))
     _check_base(folder, adapter)
     try:
         arrays_of(adapter, "adapters.safetensors")
@@ -352,7 +365,7 @@ def _adapted(model: Any, folder: Path, adapter: Path) -> Any:
 
 def _check_base(folder: Path, adapter: Path) -> None:
     """Raises: ModelError: the adapter says that it was trained on other weights."""
-    base = _read_json(adapter / SETTINGS).get("base_weights") if (adapter / SETTINGS).exists() else None
+    base = read_settings(adapter).base_weights
     if base is None:
         log.info("%s does not say on which weights it was trained, so nobody can check that they are these", adapter)
     elif base != base_weights(folder):
@@ -421,7 +434,7 @@ def _in_dtype(model: Any, dtype: str | None) -> Any:
 def _read_json(path: Path, must: bool = True) -> dict[str, Any]:
     """An object of JSON; with ``must`` False, what is no JSON counts as empty, as mlx-lm has it."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse(path.read_bytes())
     except FileNotFoundError as error:
         raise ModelError(f"{path.parent} has no {path.name}: it is not a model folder") from error
     except (ValueError, RecursionError) as error:

@@ -11,21 +11,21 @@ from typing import Any
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
+from streamllm import check
 from streamllm.cache.retention import Retention
 from streamllm.contents import Contents, of_text
 from streamllm.engine.living_on import LivingOn
 from streamllm.engine.paradigms.documents import Continuous, Sentences
 from streamllm.engine.paradigms.forgetting import Forgetting
 from streamllm.engine.paradigms.group import Group
-from streamllm.engine.paradigms.memory import Memory, Paradigm, TargetStart
+from streamllm.engine.paradigms.memory import Memory, Paradigm, TargetStart, check_target_start
 from streamllm.engine.positions import Positions
-from streamllm.engine.sampling import Sampling
+from streamllm.engine.sampling import Sampling, check_sampling
 from streamllm.engine.session import Session
 from streamllm.files import replacing, write_atomically
 from streamllm.models.precision import fitted
+from streamllm.models.settings import SETTINGS
 from streamllm.prompt import PromptTokens
-
-SETTINGS = "streamllm.json"  # in a folder trained to stream: prompt, target_start, paradigm, alignment_heads, documents
 
 
 class StreamingModel:
@@ -38,7 +38,7 @@ class StreamingModel:
         documents: whether it was trained on streams of several sentences (``data.documents``).
 
     Raises:
-        ValueError: the model or the paradigm cannot keep streams as ``retention`` says.
+        ValueError: a value is not accepted, or the model or the paradigm cannot keep streams as ``retention`` says.
     """
 
     def __init__(
@@ -55,6 +55,9 @@ class StreamingModel:
         positions: Positions | None = None,
         documents: bool = False,
     ):
+        check_target_start("target_start", target_start)
+        check_sampling(temperature, top_p)
+        check.heads("alignment_heads", alignment_heads)
         self.model, self.prompt, self.tokenizer = model, prompt, tokenizer
         self.target_start, self.paradigm, self.alignment_heads = target_start, paradigm, alignment_heads
         self._temperature, self._top_p = temperature, top_p

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from streamllm.check import whole_number
+from streamllm import check
 from streamllm.records import READ, WRITE, Action, Decide, Example, State
 
 
@@ -24,12 +24,8 @@ class AlignAtt:
     heads: Sequence[Sequence[int]] | None = None
 
     def __post_init__(self) -> None:
-        whole_number("f", self.f)
-        pairs = self.heads if isinstance(self.heads, Sequence) else ()
-        if self.heads is not None and not (pairs and all(_is_pair(head) for head in pairs)):
-            raise ValueError(
-                f"heads are {self.heads!r}; accepted are pairs of layer and head, such as [[2,0],[3,1]], and null"
-            )
+        check.whole_number("f", self.f)
+        check.heads("heads", self.heads)
 
     def start(self, example: Example) -> Decide:
         return self.decide
@@ -40,9 +36,3 @@ class AlignAtt:
         if state.read <= self.f:  # wherever it looks
             return READ
         return READ if state.model.attended(self.heads) >= state.read - self.f else WRITE
-
-
-def _is_pair(head: object) -> bool:
-    if not isinstance(head, Sequence) or isinstance(head, str) or len(head) != 2:
-        return False
-    return all(isinstance(index, int) and not isinstance(index, bool) and index >= 0 for index in head)

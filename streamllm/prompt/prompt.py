@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
+from streamllm import check
 from streamllm.prompt.chat import SOURCE, TARGET, after_target, around_source, has_template
 from streamllm.prompt.vocabulary import WHITE_SPACE, Vocabulary
 from streamllm.units import Unit, check_unit
@@ -23,6 +24,8 @@ class Prompt:
         stop: text that ends a sentence besides the end tokens, e.g. a line break for a few-shot prompt.
         chat: take header and footers from the tokenizer's chat template instead, with ``instruction`` before
             the source; the three texts above must then be empty.
+
+    Raises: ValueError: a value is of another type, or they do not fit each other.
     """
 
     source_header: str = ""
@@ -34,6 +37,11 @@ class Prompt:
     instruction: str = ""
 
     def __post_init__(self) -> None:
+        for name in ("source_header", "source_footer", "target_header", "instruction"):
+            check.text(f"prompt.{name}", getattr(self, name))
+        check.text("prompt.stop", self.stop, null="for none")
+        for name in ("leading_space", "chat"):
+            check.flag(f"prompt.{name}", getattr(self, name))
         if self.chat and (self.source_header or self.source_footer or self.target_header):
             raise ValueError(
                 "prompt.chat takes headers and footer from the chat template: leave source_header, "

@@ -2,7 +2,6 @@
 
 Sentences are the same when id, source, reference and source units are; runs may cover different ones."""
 
-import json
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +13,7 @@ from streamllm.files import RunError
 from streamllm.metrics.scores import SENTENCES, Score, shown_on
 from streamllm.records import Trace
 from streamllm.runs.compare import intervals, sentence_table
-from streamllm.runs.folder import CONFIG, ENVIRONMENT, RunFolder
+from streamllm.runs.folder import CONFIG, METRICS, RunFolder
 from streamllm.runs.load import LAG_BOUNDS, flatten, load_runs, load_traces, read_config, runs_in
 from streamllm.runs.naming import NOT_IN_DIGEST
 from streamllm.runs.scores import own_of
@@ -109,7 +108,7 @@ def gather(paths: Sequence[str | os.PathLike[str]], samples: int = 1000) -> Repo
             varied=varied[place],
             folder=folder.name,
             config=configs[place],
-            environment=_environment(folder),
+            environment=RunFolder(folder).environment(),
             metrics=RunFolder(folder).metrics(),
             interval=interval if math.isfinite(interval[0]) else None,
             own=own_of(folder),
@@ -152,14 +151,10 @@ def _find(paths: Sequence[str | os.PathLike[str]]) -> tuple["pandas.DataFrame", 
     if "policy._target_" not in rows or (unknown := rows["policy._target_"].isna()).any():
         folder = rows["folder"][0] if "policy._target_" not in rows else rows["folder"][unknown].iloc[0]
         raise RunError(f"{folder}/{CONFIG} does not tell the policy (policy._target_): give runs of streamllm")
+    if missing := sorted({"bleu", "laal"} - set(rows)):
+        raise RunError(f"{rows['folder'][0]}/{METRICS} has no {missing[0]}: `streamllm score` computes it anew")
     order = ["policy._target_", *(key for key in ("dataset.name", "model.path") if key in rows), "laal"]
     return rows.sort_values(order, kind="stable", ignore_index=True), list(unfinished)
-
-
-def _environment(folder: Path) -> dict[str, Any]:
-    path = folder / ENVIRONMENT
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return found
 
 
 # --- naming runs

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
-from streamllm.files import Held, RunError, holding, open_for_append, read_json_lines, sync, write_atomically
+from streamllm.files import Held, RunError, holding, open_for_append, sync, write_atomically
 from streamllm.records import Trace
 from streamllm.runs.lines import json_line, to_instance, to_prediction, to_timing
 from streamllm.runs.naming import check_name, digest
@@ -143,7 +143,7 @@ class RunFolder(StoredRun):
             self._timings = held.enter_context(open_for_append(self.path / TIMINGS))
             self._predictions = held.enter_context(open_for_append(self.path / PREDICTIONS))
             self._resumed = any((self.path / name).stat().st_size for name in (TIMINGS, PREDICTIONS))
-            self._stored = [line["id"] for line in read_json_lines(self.path / PREDICTIONS, strict=True)]
+            self._stored = [line.id for line in self.lines()]
 
     def add_contents(self, contents: Mapping[str, Mapping[str, str]], anew: bool = False) -> None:
         """Record what the run is made from beyond what `begin` knew. What is recorded already stays, unless it is made

@@ -1,11 +1,83 @@
 """A trace as two lines of JSON, and back: what follows from the configuration, and what the clock said."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from streamllm.records import Event, Segment, Trace
+
+# --- the two lines, as they are read back (`streamllm.checked.fit`)
+
+
+@dataclass(frozen=True)
+class PredictionLine:
+    """A line of ``predictions.jsonl``. A field that comes later gets a default here: old runs have none of it.
+
+    Raises: ValueError: its numbers do not fit each other.
+    """
+
+    id: str
+    source: str
+    reference: str
+    prediction: str
+    delays: tuple[int, ...]
+    elapsed: tuple[float, ...]
+    units: tuple[str, ...]
+    source_units: int
+    events: tuple[Event, ...]
+    stats: dict[str, int | float | None] = field(default_factory=dict)  # whole numbers stay so
+    segments: tuple[Segment, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not len(self.delays) == len(self.units) == len(self.elapsed):
+            raise ValueError(
+                f"it has {len(self.units)} units, {len(self.delays)} delays and {len(self.elapsed)} times in elapsed; "
+                "each unit has one of each"
+            )
+        written = sum(event.kind == "write" for event in self.events)
+        if self.events and written != len(self.units):
+            raise ValueError(f"it has {len(self.units)} units, and {written} events that write one")
+        for before, delay in zip((0, *self.delays), self.delays, strict=False):
+            if not before <= delay <= self.source_units:
+                raise ValueError(
+                    f"delays hold {delay} after {before}; they rise from 0 to source_units, which is "
+                    f"{self.source_units}"
+                )
+        if self.source_units < 0:
+            raise ValueError(f"source_units is {self.source_units}; it is at least 0")
+        for segment in self.segments:
+            if not 0 <= segment.start <= segment.start + segment.units <= self.source_units:
+                raise ValueError(
+                    f"segments hold one of {segment.units} units from {segment.start} on, and source_units is "
+                    f"{self.source_units}"
+                )
+        _check_finite("stats", self.stats.values())
+
+
+@dataclass(frozen=True)
+class TimingLine:
+    """A line of ``timings.jsonl``, in seconds.
+
+    Raises: ValueError: a time is negative.
+    """
+
+    id: str
+    elapsed: tuple[float, ...]
+    events: tuple[float, ...]
+    stats: dict[str, int | float | None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, times in (("elapsed", self.elapsed), ("events", self.events), ("stats", self.stats.values())):
+            _check_finite(name, times, least=0)
+
+
+def _check_finite(name: str, values: Iterable[float | None], least: float = -math.inf) -> None:
+    for value in values:
+        if value is not None and not (math.isfinite(value) and value >= least):
+            raise ValueError(f"{name} holds {value!r}; accepted are finite numbers" + ", at least 0" * (least == 0))
+
 
 # --- one trace, two lines
 
@@ -41,25 +113,23 @@ def to_timing(trace: Trace) -> dict[str, Any]:
     }
 
 
-def from_lines(prediction: Mapping[str, Any], timing: Mapping[str, Any] | None) -> Trace:
+def from_lines(prediction: PredictionLine, timing: TimingLine | None) -> Trace:
     """The trace of `to_prediction` and `to_timing`; times are zero where ``timing`` is None."""
-    events = prediction["events"]
-    seconds = timing["events"] if timing else [0.0] * len(events)
-    elapsed = timing["elapsed"] if timing else [0.0] * len(prediction["elapsed"])
+    seconds = timing.events if timing else (0.0,) * len(prediction.events)
     return Trace(
-        id=prediction["id"],
-        source=prediction["source"],
-        reference=prediction["reference"],
-        units=tuple(prediction["units"]),
-        delays=tuple(prediction["delays"]),
-        elapsed=tuple(elapsed),
+        id=prediction.id,
+        source=prediction.source,
+        reference=prediction.reference,
+        units=prediction.units,
+        delays=prediction.delays,
+        elapsed=timing.elapsed if timing else (0.0,) * len(prediction.elapsed),
         events=tuple(
-            Event(event["kind"], event["text"], second) for event, second in zip(events, seconds, strict=True)
+            Event(event.kind, event.text, second) for event, second in zip(prediction.events, seconds, strict=True)
         ),
-        source_units=prediction["source_units"],
-        prediction=prediction["prediction"],
-        stats=prediction["stats"] | (timing["stats"] if timing else {}),
-        segments=tuple(Segment(**segment) for segment in prediction.get("segments", ())),
+        source_units=prediction.source_units,
+        prediction=prediction.prediction,
+        stats=prediction.stats | (timing.stats if timing else {}),
+        segments=prediction.segments,
     )
 
 
@@ -88,8 +158,8 @@ def json_line(values: Mapping[str, Any]) -> bytes:
     return (json.dumps(values, ensure_ascii=False) + "\n").encode()
 
 
-def matching(prediction: Mapping[str, Any], timing: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+def matching(prediction: PredictionLine, timing: TimingLine | None) -> TimingLine | None:
     """``timing`` if it belongs to this very translation; files that were edited by hand may disagree in length."""
-    if timing is None or len(timing["events"]) != len(prediction["events"]):
+    if timing is None or len(timing.events) != len(prediction.events):
         return None
-    return timing if len(timing["elapsed"]) == len(prediction["elapsed"]) else None
+    return timing if len(timing.elapsed) == len(prediction.elapsed) else None

@@ -3,10 +3,13 @@
 import logging
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from streamllm.check import text
+from streamllm.checked import content_of, fit, plain, shown
 from streamllm.files import RunError
 from streamllm.records import Trace
 from streamllm.runs.stored import CONFIG, PREDICTIONS, StoredRun
@@ -63,7 +66,7 @@ def _delays(trace: Trace) -> list[int]:
 
 def load_runs(root: str | os.PathLike[str] = "outputs", set_aside: bool = False) -> "pandas.DataFrame":
     """One row for each finished run in ``root``: ``folder``, ``name`` and ``digest``, its configuration with
-    dots between keys (``policy.k``), and its metrics. A run whose metrics are damaged is left out, with a warning.
+    dots between keys (``policy.k``), and its metrics. A run whose files are damaged is left out, with a warning.
 
     Args:
         set_aside: also what was made anew since, with ``rerun=true`` (``NAME.before-1`` and so on).
@@ -81,11 +84,10 @@ def load_runs(root: str | os.PathLike[str] = "outputs", set_aside: bool = False)
         if path.name.startswith(".") or not folder.finished or (folder.was_set_aside and not set_aside):
             continue
         try:
-            metrics = folder.metrics()
-        except RunError as error:
+            metrics, config = folder.metrics(), read_config(path)
+        except (RunError, OSError) as error:
             log.warning("left out: %s", error)
             continue
-        config = read_config(path)
         name, _, digits = path.name.rpartition("-")
         rows.append({"folder": str(path), **flatten(config), **metrics, "name": name, "digest": digits})
     return pandas.DataFrame(rows)
@@ -100,13 +102,47 @@ def runs_in(folder: str | os.PathLike[str]) -> tuple[list[Path], list[Path]]:
 
 
 def read_config(run: str | os.PathLike[str]) -> dict[str, Any]:
-    """The resolved configuration of a run folder."""
+    """The resolved configuration of a run folder.
+
+    Raises:
+        FileNotFoundError: there is no run in this folder.
+        RunError: the file is damaged.
+    """
     import yaml
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C one is ten times faster, if it was built
-    with (Path(run) / CONFIG).open("rb") as file:
-        config: dict[str, Any] = yaml.load(file, loader)
+    path = Path(run) / CONFIG
+    try:
+        config: dict[str, Any] = yaml.load(content_of(path), loader)
+        plain(config, most=100_000)
+        _check_keys(config)
+        fit(config, _Groups)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        why = "it is nested too deep" if isinstance(error, RecursionError) else " ".join(str(error).split())
+        raise RunError(f"{path} is damaged ({why}): restore it, or give rerun=true to its command") from error
     return config
+
+
+@dataclass(frozen=True)
+class _Groups:
+    """What is read of ``run.yaml``; it holds more."""
+
+    policy: dict[str, Any] | None = None
+    dataset: dict[str, Any] | None = None
+    model: dict[str, Any] | None = None
+    limits: dict[str, Any] | None = None
+    arrival: dict[str, Any] | None = None
+    metrics: dict[str, Any] | None = None
+
+
+def _check_keys(value: Any) -> None:
+    """Raises: ValueError: a key is no text, or a ``_target_`` names nothing."""
+    for key, item in value.items() if isinstance(value, Mapping) else ():
+        if not isinstance(key, str) or (key == "_target_" and not isinstance(item, str)):
+            raise ValueError(f"{shown(key)} is {shown(item)}; keys are text, and so is what a _target_ names")
+        _check_keys(item)
+    for item in value if isinstance(value, list) else ():
+        _check_keys(item)
 
 
 def target_of(run: str | os.PathLike[str]) -> tuple[str, Unit, str | None]:
@@ -116,17 +152,35 @@ def target_of(run: str | os.PathLike[str]) -> tuple[str, Unit, str | None]:
     """
     dataset = read_config(run).get("dataset") or {}
     language, unit = dataset.get("target_language"), dataset.get("target_unit")
+    otherwise = "add dataset.target_language to it"
     if language is None and "_target_" in dataset:  # the data set itself knows, e.g. by the names of its files
-        module, _, name = dataset["_target_"].rpartition(".")
-        if module == "streamllm.corpora":
-            module = f"streamllm.data.{MOVED[name]}"
-        made = getattr(import_module(module), name)(**{k: v for k, v in dataset.items() if k != "_target_"})
-        language, unit = made.target_language, made.target_unit
+        try:
+            made = _made(dataset)
+            language, unit = made.target_language, made.target_unit
+        except (ValueError, TypeError, ImportError, AttributeError, OSError) as error:
+            raise ValueError(
+                f"{Path(run) / CONFIG} has a dataset that cannot be made ({error}): {otherwise}"
+            ) from error
     if language is None:
-        raise ValueError(f"{Path(run) / CONFIG} does not tell the target language: add dataset.target_language to it")
-    unit = unit or unit_of(language)
-    check_unit(unit)
-    return language, unit, dataset.get("bleu_tokenizer")
+        raise ValueError(f"{Path(run) / CONFIG} does not tell the target language: {otherwise}")
+    try:
+        text("dataset.target_language", language)
+        text("dataset.bleu_tokenizer", tokenizer := dataset.get("bleu_tokenizer"), null="for that of the language")
+        check_unit(unit := unit or unit_of(language))
+    except ValueError as error:
+        raise ValueError(f"{Path(run) / CONFIG}: {error}") from error
+    return language, unit, tokenizer
+
+
+def _made(dataset: Mapping[str, Any]) -> Any:
+    """The data set of a stored configuration; nothing is called that is not the class of one."""
+    module, _, name = dataset["_target_"].rpartition(".")
+    if module == "streamllm.corpora":
+        module = f"streamllm.data.{MOVED.get(name, name)}"
+    kind = getattr(import_module(module), name)
+    if not (isinstance(kind, type) and hasattr(kind, "load")):
+        raise ValueError(f"{dataset['_target_']} is no class of data sets")
+    return kind(**{key: value for key, value in dataset.items() if key != "_target_"})
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -6,9 +6,11 @@ import json
 import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from streamllm.checked import content_of, fit, parse
 from streamllm.contents import Contents
 from streamllm.files import write_atomically
 from streamllm.metrics.scores import Score, described, own_score
@@ -23,14 +25,25 @@ def own_of(run: str | os.PathLike[str]) -> list[Score]:
     """What the own metrics of a run are called; [] where it has none. A damaged file costs names, not numbers."""
     path = Path(run) / SCORES
     try:
-        return [own_score(**score) for score in json.loads(path.read_text(encoding="utf-8"))]
+        return [own_score(**vars(score)) for score in fit(parse(content_of(path)), list[_OwnScore])]
     except FileNotFoundError:
         return []
-    except (ValueError, TypeError) as error:
+    except (ValueError, OSError) as error:
         log.warning(
             "%s is damaged (%s), so own metrics go by their keys: `streamllm score` writes it anew", path, error
         )
         return []
+
+
+@dataclass(frozen=True)
+class _OwnScore:
+    """The arguments of `own_score`, as they are stored."""
+
+    key: str
+    label: str
+    digits: int
+    higher_is_better: bool | None
+    description: str = ""
 
 
 def name_own(run: str | os.PathLike[str], own: Iterable[Score]) -> None:

@@ -2,19 +2,28 @@
 sees whole lines and whole files."""
 
 import itertools
-import json
+import logging
 import os
 import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from streamllm.files import RunError, read_json_lines
+from streamllm.checked import content_of, fit, parse, read_json, read_json_lines, shown
+from streamllm.contents import listed
+from streamllm.files import RunError
 from streamllm.records import Trace
-from streamllm.runs.lines import from_lines, matching
+from streamllm.runs.lines import PredictionLine, TimingLine, from_lines, matching
+
+log = logging.getLogger(__name__)
 
 CONFIG, ENVIRONMENT, CONTENTS, METRICS = "run.yaml", "env.json", "contents.json", "metrics.json"
 PREDICTIONS, TIMINGS, INSTANCES, LOG = "predictions.jsonl", "timings.jsonl", "instances.log", "run.log"
 
+SIGNATURE = "_signature"  # how keys of metrics end that are texts
 
 BEFORE = ".before-"  # between the name of a run and a number, once the run was made anew
 
@@ -54,17 +63,14 @@ class StoredRun:
         Raises:
             RunError: the file is damaged.
         """
-        path = self.path / CONTENTS
+        otherwise = (
+            "nobody knows what the run was made from, so give rerun=true, or delete that file if you know that nothing "
+            "has changed"
+        )
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-            return {part: dict(names) for part, names in found.items()}
+            return read_json(self.path / CONTENTS, dict[str, dict[str, str]], otherwise)
         except FileNotFoundError:
             return None
-        except (ValueError, TypeError, AttributeError) as error:
-            raise RunError(
-                f"{path} is damaged ({error}), so nobody knows what the run was made from: give rerun=true, or delete "
-                "that file if you know that nothing has changed"
-            ) from error
 
     def metrics(self) -> dict[str, Any]:
         """The flat metrics of a finished run.
@@ -74,28 +80,105 @@ class StoredRun:
         """
         if not self.finished:
             raise RunError(f"{self.path} has no {METRICS}: the run has not finished; start its command again")
-        path = self.path / METRICS
+        otherwise = "delete that file, and the same command finishes the run again"
+        found = read_json(self.path / METRICS, dict[str, Any], otherwise)
         try:
-            return dict(json.loads(path.read_text(encoding="utf-8")))
-        except (ValueError, TypeError) as error:
-            raise RunError(
-                f"{path} is damaged ({error}): delete that file, and the same command finishes the run again"
-            ) from error
+            check_metrics(found)
+        except ValueError as error:
+            raise RunError(f"{self.path / METRICS} is damaged ({error}): {otherwise}") from error
+        return found
 
     def environment(self) -> dict[str, Any]:
-        """What the run was begun with (`streamllm.runs.environment`); empty before that."""
+        """What the run was begun with (`streamllm.runs.environment`); empty before that, and where the file is damaged,
+        which is said once."""
+        return dict(self._environment)
+
+    @cached_property
+    def _environment(self) -> dict[str, Any]:
         path = self.path / ENVIRONMENT
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        try:
+            content = parse(content_of(path))
+            fit(content, Environment)
+        except FileNotFoundError:
+            return {}
+        except (ValueError, OSError) as error:
+            log.warning("%s is damaged (%s), so nobody knows with what code the run was begun", path, error)
+            return {}
+        found: dict[str, Any] = content
+        return found
+
+    def lines(self) -> list[PredictionLine]:
+        """The lines of ``predictions.jsonl``; a half-written last one is left out.
+
+        Raises:
+            RunError: another line is damaged, or two hold one sentence.
+        """
+        path = self.path / PREDICTIONS
+        again = f"remove that line (and {METRICS}, if it is there), and the same command translates it again"
+
+        def damaged(number: int, error: ValueError) -> None:
+            raise RunError(f"{path}, line {number} is damaged ({error}): {again}") from error
+
+        found: list[PredictionLine] = []
+        numbers: dict[str, int] = {}
+        for number, line in read_json_lines(path, PredictionLine, damaged):
+            if line.id in numbers:
+                raise RunError(
+                    f"{path}, lines {numbers[line.id]} and {number} both hold the sentence {shown(line.id)}: remove "
+                    "one of them, and the same command goes on"
+                )
+            numbers[line.id] = number
+            found.append(line)
         return found
 
     def traces(self) -> list[Trace]:
-        """What has been translated so far, in the order of the file; a half-written last line is left out.
+        """What has been translated so far, in the order of the file. Damaged times are zero, which is said.
 
         Raises:
-            RunError: a line before the last is damaged.
+            RunError: as `lines`.
         """
-        timings = {line["id"]: line for line in read_json_lines(self.path / TIMINGS, strict=False)}
-        return [
-            from_lines(line, matching(line, timings.get(line["id"])))
-            for line in read_json_lines(self.path / PREDICTIONS, strict=True)
-        ]
+        lines, timings = self.lines(), self._times()
+        return [from_lines(line, matching(line, timings.get(line.id))) for line in lines]
+
+    def _times(self) -> dict[str, TimingLine]:
+        path = self.path / TIMINGS
+        wrong: list[str] = []
+        found: dict[str, TimingLine] = {}
+        try:
+            for _, line in read_json_lines(path, TimingLine, lambda n, why: wrong.append(f"line {n}: {why}")):
+                found[line.id] = line  # of two, the last: a kill left a time without its sentence
+        except OSError as error:
+            wrong.append(str(error))
+        if wrong:
+            log.warning(
+                "%s is damaged (%s), so the times of %d sentences are lost: they count as 0; nothing else is wrong",
+                *(path, listed(wrong, 1), len(wrong)),
+            )
+        return found
+
+
+# --- what the files hold
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What is read of ``env.json``; it holds more."""
+
+    commit: str | None = None
+    dirty: bool | None = None
+    command: str | None = None
+    device: str | None = None
+    device_name: str | None = None
+
+
+def check_metrics(metrics: Mapping[str, Any]) -> None:
+    """Raises: ValueError: these are no metrics: a number for each key, null where one is not defined, and texts for the
+    signatures."""
+    if not metrics:
+        raise ValueError("it holds no metrics")
+    for key, value in metrics.items():
+        if key.endswith(SIGNATURE):
+            if not isinstance(value, str | None):
+                raise ValueError(f"{key} is {shown(value)}; it should be text")
+        elif value is not None and not (type(value) in (int, float) and abs(value) <= sys.float_info.max):
+            raise ValueError(f"{key} is {shown(value)}; it should be a finite number or null")

@@ -11,9 +11,10 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
-from streamllm.check import number, whole_number
+from streamllm.check import whole_number
 from streamllm.files import replacing, write_atomically
 from streamllm.models.families import NO_ADAPTER, resolve
+from streamllm.models.settings import check_lora
 
 WEIGHTS, CONFIG = "adapters.safetensors", "adapter_config.json"
 METHODS = ("lora", "dora")
@@ -45,9 +46,7 @@ class AdapterConfig:
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise ValueError(f"adapter.method is {self.method!r}; accepted are {' and '.join(METHODS)}")
-        whole_number("adapter.rank", self.rank, of="")
-        number("adapter.scale", self.scale, above=0)
-        number("adapter.dropout", self.dropout, least=0, below=1)
+        check_lora("adapter", self.rank, self.scale, self.dropout)
         whole_number("adapter.layers", self.layers, of="blocks", null="for all")
         if self.keys is not None and (isinstance(self.keys, str) or not self.keys):
             raise ValueError(

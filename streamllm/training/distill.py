@@ -3,7 +3,7 @@ from. A file of them is written pair by pair, so that nothing is lost by a stop;
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -11,11 +11,12 @@ from typing import Any
 
 from streamllm.batching.scheduler import translate_many
 from streamllm.batching.sizes import batch_size_of
+from streamllm.checked import fit, read_json, read_json_lines
 from streamllm.contents import Contents, refuse_changes
 from streamllm.data.dataset import Dataset
 from streamllm.data.joined import each_alone
 from streamllm.engine.limits import Limits
-from streamllm.files import open_for_append, read_json_lines, write_atomically
+from streamllm.files import RunError, open_for_append, write_atomically
 from streamllm.models.lengths import fitting
 from streamllm.models.model import StreamingModel
 from streamllm.policies import Full
@@ -82,7 +83,7 @@ def distill(
     empty: set[str] = set()
     too_long = 0
     with open_for_append(to) as file:
-        done |= {row["id"]: json.dumps(row, ensure_ascii=False) for row in read_json_lines(to, strict=True)}
+        done |= {row["id"]: json.dumps(row, ensure_ascii=False) for row in _rows(to, (source, target))}
         pairs = corpus_again()
         while block := list(islice(pairs, BLOCK * batch_size)):
             todo = [pair for pair in block if pair.id not in done]
@@ -105,11 +106,38 @@ def distill(
         log.warning("%d sources got no translation and were left out, e.g. %s", len(empty), min(empty))
 
 
+def _rows(to: Path, languages: Sequence[str]) -> Iterator[dict[str, str]]:
+    """What is in the file already.
+
+    Raises: RunError: a line is damaged.
+    """
+
+    def damaged(number: int, error: ValueError) -> None:
+        raise RunError(
+            f"{to}, line {number} is damaged ({error}): remove that line, and the same command translates its sentence "
+            "again"
+        ) from error
+
+    for number, row in read_json_lines(to, dict[str, str], damaged):
+        for key in ("id", *languages):
+            if key not in row:
+                damaged(number, ValueError(f"it has no {key}"))
+        yield row
+
+
+def _contents(made: Any, begun: Path) -> Contents:
+    try:
+        return fit(made, Contents)
+    except ValueError as error:
+        raise RunError(f"{begun} is damaged ({CONTENTS}: {error}): give another file, or delete both") from error
+
+
 def _check_begun(to: Path, begun: Path, config: Mapping[str, Any], contents: Contents) -> None:
     """Raises: ValueError: what is in ``to`` was made with another configuration, teacher or corpus."""
     if not to.exists():
         return
-    then = json.loads(begun.read_text(encoding="utf-8")) if begun.exists() else None
+    otherwise = "give another file, or delete both"
+    then = read_json(begun, dict[str, Any], otherwise) if begun.exists() else None
     made = then.pop(CONTENTS, None) if then is not None else None
     if then is None or digest(then) != digest(config):
         raise ValueError(f"{to} was made with another configuration, see {begun}: give another file, or delete it")
@@ -118,4 +146,4 @@ def _check_begun(to: Path, begun: Path, config: Mapping[str, Any], contents: Con
             "%s does not say what it was made from, so nobody can check that teacher and corpus are the same", begun
         )
     else:
-        refuse_changes(to, made, contents, "give another file")
+        refuse_changes(to, _contents(made, begun), contents, "give another file")

@@ -12,9 +12,10 @@ import mlx.core as mx
 from mlx.utils import tree_flatten
 
 from streamllm.check import whole_number
+from streamllm.engine.paradigms.memory import check_target_start
 from streamllm.files import replacing, write_atomically
-from streamllm.models.model import SETTINGS
 from streamllm.models.model_configs import as_mlx_lm_reads
+from streamllm.models.settings import SETTINGS
 from streamllm.prompt import Prompt
 from streamllm.training.bpe import train_tokenizer
 
@@ -28,6 +29,8 @@ class FreshModel:
         vocab_size: pieces of the byte-level BPE, special tokens included.
         seed: of the weights.
         target_start: position of the first target token (φ).
+
+    Raises: ValueError: ``target_start`` is no position.
     """
 
     architecture: dict[str, Any]
@@ -41,7 +44,7 @@ class FreshModel:
     def __post_init__(self) -> None:
         whole_number("fresh.vocab_size", self.vocab_size, of="pieces")
         whole_number("fresh.seed", self.seed, 0, of="")
-        whole_number("fresh.target_start", self.target_start, 0, of="")
+        check_target_start("fresh.target_start", self.target_start)
 
     def create(self, folder: Path, texts: Iterable[str]) -> None:
         """Write config, tokenizer, prompt and random float32 weights to ``folder``."""

@@ -317,7 +317,7 @@ class Trainer:
         last = int(self.best["validation"]) if self.config.patience and self.best else len(self.kept)
         names = self.kept[:last][-self.config.average :]
         self.barrier.meet()  # the first process may still be writing the last of them
-        every: list[Any] = [mx.load(str(self.folder / name)) for name in names]
+        every = [checkpoint.read(self.folder / name, self.masters.weights) for name in names]
         mean = {name: sum(w[name] for w in every) / len(every) for name in every[0]}
         self.masters.set(tree_unflatten([*mean.items()]))
         self.model.eval()
@@ -344,15 +344,27 @@ class Trainer:
             if self.rank == 0:
                 lines.unlink(missing_ok=True)  # logged before a checkpoint was made
             return
-        found = checkpoint.load(path, self.world, self.data.source.digest, self.contents)
+        state = self.masters.weights, self.optimizer.state
+        found = checkpoint.load(path, self.world, self.data.source.digest, *state, self.contents)
         self.masters.set(tree_unflatten([*found.weights.items()]))
         self.optimizer.state = found.optimizer
         for name in COUNTERS:
             setattr(self, name, found.counters[name])
+        self._check_kept(self.kept)
         self.window = _Window(**found.counters["window"] | {"tokens_since_start": 0})
         log.info("resuming %s at step %d, epoch %d", self.folder, self.step, self.epoch)
         if self.rank == 0 and lines.exists():  # forget what was logged after the checkpoint
-            write_atomically(lines, "".join(lines.read_text().splitlines(keepends=True)[: self.lines]))
+            write_atomically(lines, b"".join(lines.read_bytes().splitlines(keepends=True)[: self.lines]))
+
+    def _check_kept(self, names: Sequence[str]) -> None:
+        """Raises: ValueError: weights of a validation are gone, of which the end needs the mean."""
+        best = int(self.best["validation"]) if self.config.patience and self.best else len(names)
+        needed = names[max(0, best - self.config.average) :]
+        if missing := [name for name in needed if not (self.folder / name).is_file()]:
+            raise ValueError(
+                f"{self.folder / missing[0]} is gone, and training ends with the mean of such weights: restore it, or "
+                "begin anew with rerun=true"
+            )
 
     def _log(self, **line: Any) -> None:
         self.lines += 1

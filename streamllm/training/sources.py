@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from streamllm import contents
+from streamllm.checked import fit, parse
 from streamllm.files import new_folder, open_to_write, write_atomically
 from streamllm.records import Example
 
@@ -223,7 +224,7 @@ def _check_whole(folder: Path) -> None:
     """Raises: ValueError: a file is not as it was written: half, say, after a copy or a crash."""
     path = folder / DIGESTS
     try:
-        written = json.loads(path.read_text(encoding="utf-8"))
+        written = fit(parse(path.read_bytes()), dict[str, str])
     except (OSError, ValueError):
         written = {}
     found = _digests(folder)

@@ -25,7 +25,7 @@ from streamllm.evaluation.describe import describe
 from streamllm.evaluation.runner import run_experiment
 from streamllm.files import RunError
 from streamllm.models.loading import ModelConfig
-from streamllm.models.model import SETTINGS
+from streamllm.models.settings import SETTINGS
 from streamllm.policies import WaitK
 from streamllm.policies.oracle import Replay
 from streamllm.prompt import Prompt

@@ -13,7 +13,7 @@ from conftest import ROOT
 from streamllm.data.sample import Sample
 from streamllm.models.alignment_heads import head_scores
 from streamllm.models.loading import ModelConfig, find_model
-from streamllm.models.model import SETTINGS
+from streamllm.models.settings import SETTINGS
 
 
 def test_the_script_prints_the_best_heads_and_keeps_them(tmp_path: Path) -> None:

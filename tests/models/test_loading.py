@@ -18,7 +18,8 @@ from mlx_lm.utils import quantize_model, save_config, save_model
 
 from streamllm.engine.loop import translate
 from streamllm.models.loading import ModelConfig, ModelError
-from streamllm.models.model import SETTINGS, StreamingModel
+from streamllm.models.model import StreamingModel
+from streamllm.models.settings import SETTINGS
 from streamllm.policies import WaitK
 from streamllm.prompt import Prompt
 from streamllm.records import Example

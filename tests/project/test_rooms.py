@@ -29,8 +29,9 @@ GROUND: dict[str, set[str]] = {
     "units": set(),
     "check": set(),
     "files": set(),
+    "checked": {"files"},
     "contents": {"files"},
-    "prompt": {"units", "faces"},  # a small room: the engine needs it
+    "prompt": {"units", "faces", "check"},  # a small room: the engine needs it
     "standins": set(),
     "faces": set(),
     "extras": set(),
@@ -45,7 +46,7 @@ ROOMS: dict[str, tuple[int, set[str]]] = {
     "engine": (2, {"cache", "cpu"}),
     "runs": (2, {"metrics"}),
     "models": (3, {"engine", "cache"}),
-    "tracking": (3, {"runs"}),
+    "tracking": (3, {"runs", "metrics"}),
     "plots": (3, {"runs", "metrics"}),
     "batching": (4, {"models", "engine", "cache", "cpu"}),
     "report": (4, {"plots", "runs", "metrics"}),

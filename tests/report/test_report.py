@@ -186,7 +186,7 @@ def test_sentences_carry_delays_scores_and_why_they_ended():
     assert (found["prediction"], found["delays"], found["read"]) == (["Ja doch"], [[1, 3]], [4])
     assert found["forced"] == [[[1, 1], [2, 1]]]
     assert found["stop"] == ["cut at the length limit"]
-    endless = Trace(**{**one.__dict__, "events": (Event("stop", "max_tokens"),)})
+    endless = Trace(**{**one.__dict__, "events": (*events[:-1], Event("stop", "max_tokens"))})
     assert Reader(_page_of([endless])).data["runs"][0]["stop"] == ["cut at the limit of tokens"]
     assert found["bleu"] == [round(sentence_bleu("Ja doch", "Ja klar", "de"), 3)]
     assert found["al"] == [pytest.approx((1 + 3 - 2) / 2)]
@@ -387,6 +387,14 @@ def test_folder_needs_a_run(tmp_path: Path, outputs: Path):
 def test_path_must_be_there(tmp_path: Path):
     with pytest.raises(FileNotFoundError, match="absent is not a folder: give run folders"):
         gather([tmp_path / "absent"])
+
+
+def test_run_without_the_scores_by_which_runs_are_ordered_says_how_they_are_computed(tmp_path: Path):
+    run(tmp_path, sentences(5, 0.3, 2), config())
+    (path,) = tmp_path.glob("*/metrics.json")
+    path.write_text('{"bleu": 3.0}')
+    with pytest.raises(RunError, match=r"metrics\.json has no laal: `streamllm score` computes it"):
+        gather([tmp_path])
 
 
 def test_run_must_tell_its_policy(tmp_path: Path):

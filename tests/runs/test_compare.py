@@ -31,13 +31,21 @@ from streamllm.runs.compare import (
 from streamllm.runs.folder import RunFolder
 from streamllm.runs.load import load_runs
 from streamllm.runs.randomisation import randomisation_p
+from streamllm.units import Unit, split
 
 WORDS = ["ein", "eine", "Hund", "Katze", "Mann", "läuft", "steht", "sitzt", "auf", "unter", "dem", "der", "Wiese", "."]
 CONFIG = {"dataset": {"target_language": "de", "target_unit": None}}
 
 
-def trace(name: str, prediction: str, reference: str, delays: Sequence[int], source: str = "a b c d e f") -> Trace:
-    units = tuple(prediction.split())
+def trace(
+    name: str,
+    prediction: str,
+    reference: str,
+    delays: Sequence[int],
+    source: str = "a b c d e f",
+    unit: Unit = "word",
+) -> Trace:
+    units = tuple(split(prediction, unit))
     return Trace(
         id=name,
         source=source,
@@ -120,7 +128,9 @@ def test_interval_of_a_latency_is_made_of_means_of_resampled_sentences(better: P
 
 
 def test_same_sentence_over_and_over_has_an_interval_without_width(tmp_path: Path):
-    traces = [trace(str(n), "ein Hund läuft auf der Wiese", "ein Hund läuft auf dem Gras", (1, 2, 3)) for n in range(5)]
+    traces = [
+        trace(str(n), "ein Hund läuft auf der Wiese", "ein Hund läuft auf dem Gras", range(1, 7)) for n in range(5)
+    ]
     for interval in bootstrap(make_run(tmp_path / "run-1", traces), samples=50).values():
         assert interval.low == pytest.approx(interval.value)
         assert interval.high == pytest.approx(interval.value)
@@ -151,7 +161,10 @@ def test_language_of_the_target_may_be_known_to_the_data_set_only(tmp_path: Path
         "source_language": None,
         "target_language": None,
     }
-    traces = [trace("0", "一只狗跑", "一只猫跑", (1, 2, 3, 4)), trace("1", "一只狗", "一只狗", (1, 2, 3))]
+    traces = [
+        trace("0", "一只狗跑", "一只猫跑", (1, 2, 3, 4), unit="character"),
+        trace("1", "一只狗", "一只狗", (1, 2, 3), unit="character"),
+    ]
     found = bootstrap(make_run(tmp_path / "run-1", traces, {"dataset": dataset}), samples=5)
     expected = BLEU(tokenize="zh").corpus_score([t.prediction for t in traces], [[t.reference for t in traces]])
     assert found["bleu"].value == expected.score > 0
@@ -198,11 +211,11 @@ def test_clear_difference_is_sure_and_has_its_sign(worse: Path, better: Path):
 
 def test_both_runs_are_drawn_alike(tmp_path: Path):
     """Lags that differ by one in each sentence differ by one in each sample, however much sentences vary."""
-    a = [trace(str(n), "ein Hund", "ein Hund", (d, 6)) for n, d in enumerate((1, 2, 4, 5))]
+    a = [trace(str(n), "ein Hund", "ein Hund", (d, 6)) for n, d in enumerate((1, 2, 3, 4))]
     b = [dataclasses.replace(t, delays=(t.delays[0] + 2, 6)) for t in a]
     found = paired_test(make_run(tmp_path / "a-1", a), make_run(tmp_path / "b-2", b), 50, metrics=["cw_max"])
     assert found["cw_max"].low < found["cw_max"].high
-    a = [dataclasses.replace(t, delays=t.delays[:1], units=t.units[:1]) for t in a]
+    a = [dataclasses.replace(t, delays=t.delays[:1], units=t.units[:1], elapsed=t.elapsed[:1]) for t in a]
     b = [dataclasses.replace(t, delays=(t.delays[0] + 1,)) for t in a]
     found = paired_test(make_run(tmp_path / "c-1", a), make_run(tmp_path / "d-2", b), 50, metrics=["cw"])
     assert (found["cw"].low, found["cw"].high) == pytest.approx((1, 1))
@@ -255,7 +268,7 @@ def changed(traces: Sequence[Trace], count: int, lag: int = 1) -> list[Trace]:
     later = [
         dataclasses.replace(
             t,
-            delays=tuple(d + lag for d in t.delays),
+            delays=tuple(min(d + lag, t.source_units) for d in t.delays),
             units=("falsch", *t.units[1:]),
             prediction=f"falsch {t.prediction}",
         )

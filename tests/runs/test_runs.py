@@ -14,11 +14,12 @@ from full_disk import full_disk
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streamllm.checked import fit
 from streamllm.files import RunError
-from streamllm.records import Event, Trace
+from streamllm.records import KINDS, Event, Trace
 from streamllm.runs.environment import _commit, environment
 from streamllm.runs.folder import METRICS, PREDICTIONS, TIMINGS, RunFolder, RunInUse
-from streamllm.runs.lines import from_lines, to_instance, to_prediction, to_timing
+from streamllm.runs.lines import PredictionLine, TimingLine, from_lines, to_instance, to_prediction, to_timing
 from streamllm.runs.load import flatten, load_runs, load_traces
 from streamllm.runs.naming import digest
 
@@ -103,22 +104,23 @@ def test_name_that_is_no_folder_name_is_refused(name: str):
 
 
 seconds = st.floats(min_value=0, max_value=1e6)
-events = st.builds(Event, kind=st.sampled_from(["read", "write", "end", "stop"]), text=st.text(), seconds=seconds)
 stats = st.fixed_dictionaries({"seconds": seconds, "forward_passes": st.integers()})
 
 
 @st.composite
 def traces(draw: st.DrawFn) -> Trace:
-    units = draw(st.lists(st.text(), max_size=4))
+    units, source_units = draw(st.lists(st.text(), max_size=4)), draw(st.integers(0, 99))
+    others = st.sampled_from([kind for kind in KINDS if kind != "write"])
+    happened = draw(st.permutations(["write"] * len(units) + draw(st.lists(others, max_size=4))))
     return Trace(
         id=draw(st.text()),
         source=draw(st.text()),
         reference=draw(st.text()),
         units=tuple(units),
-        delays=tuple(draw(st.integers(0, 99)) for _ in units),
+        delays=tuple(sorted(draw(st.integers(0, source_units)) for _ in units)),
         elapsed=tuple(draw(seconds) for _ in units),
-        events=tuple(draw(st.lists(events, max_size=4))),
-        source_units=draw(st.integers(0, 99)),
+        events=tuple(Event(kind, draw(st.text()), draw(seconds)) for kind in happened),
+        source_units=source_units,
         prediction=draw(st.text()),
         stats=draw(stats),
     )
@@ -127,7 +129,9 @@ def traces(draw: st.DrawFn) -> Trace:
 @given(traces())
 def test_trace_survives_its_two_lines_exactly(trace: Trace):
     prediction, timing = (json.loads(json.dumps(line)) for line in (to_prediction(trace), to_timing(trace)))
-    assert from_lines(prediction, timing) == trace
+    found = from_lines(fit(prediction, PredictionLine), fit(timing, TimingLine))
+    assert found == trace
+    assert json.dumps(to_prediction(found)) == json.dumps(to_prediction(trace)), "the bytes stay, too"
 
 
 def test_prediction_line_is_the_same_whatever_the_clock_says():
@@ -141,7 +145,7 @@ def test_prediction_line_has_the_promised_keys():
 
 
 def test_trace_without_times_has_zeros():
-    loaded = from_lines(to_prediction(trace("1")), None)
+    loaded = from_lines(fit(json.loads(json.dumps(to_prediction(trace("1")))), PredictionLine), None)
     assert loaded.elapsed == (0.0, 0.0)
     assert {event.seconds for event in loaded.events} == {0.0}
     assert loaded.stats == {"forward_passes": 6}

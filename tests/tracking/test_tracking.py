@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from PIL import Image
 
 from streamllm.tracking import wandb_tracker as tracking
 from streamllm.tracking.tracker import Guarded, NullTracker, Picture, RunInfo
+from streamllm.tracking.wandb_runs import load_wandb_runs
 from streamllm.tracking.wandb_tracker import WandbTracker
 
 
@@ -176,6 +178,31 @@ def test_guard_hands_everything_on(info: RunInfo):
     tracker = Broken("none of them")
     use(Guarded(tracker), info)
     assert tracker.calls == ["start", "log", "log", "table", "summary", "finish"]
+
+
+@pytest.mark.parametrize(
+    ("summary", "config"),
+    [
+        ({"folder": 5, "bleu": 1.0}, {}),
+        ({"folder": "outputs/a-1", "bleu": "x"}, {}),
+        ({"folder": "outputs/a-1", "bleu": 1.0, "undefined": 5}, {}),
+        ({"folder": "outputs/a-1", "bleu": 1.0, "undefined": [[]]}, {}),
+        ({"folder": "outputs/a-1", "bleu": 1.0}, {"1": 2, 3: 4}),
+        ({"folder": "outputs/a-1", "bleu": 1.0}, []),
+    ],
+)
+def test_a_run_of_w_and_b_of_another_shape_is_left_out(
+    caplog: pytest.LogCaptureFixture, summary: dict[str, Any], config: Any
+):
+    wrong = SimpleNamespace(id="wrong", summary_metrics=summary, config=config)
+    right = SimpleNamespace(
+        id="right", summary_metrics={"folder": "outputs/b-2", "bleu": 2.0, "note": "mine"}, config={"policy": {"k": 3}}
+    )
+    api = SimpleNamespace(runs=lambda *_, **__: [wrong, right])
+    (row,) = load_wandb_runs("any", api=api).to_dict("records")
+    assert (row["digest"], row["bleu"], row["policy.k"], row["note"]) == ("2", 2.0, 3, "mine")
+    (said,) = caplog.messages
+    assert said.startswith("left out: the run wrong of W&B is none of ours (")
 
 
 def test_a_run_that_w_and_b_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch):

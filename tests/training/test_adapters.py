@@ -19,7 +19,7 @@ from reference import build
 from test_training import PAIRS
 
 from streamllm.models.loading import ModelConfig
-from streamllm.models.model import SETTINGS
+from streamllm.models.settings import SETTINGS
 from streamllm.records import Example
 from streamllm.tracking.tracker import NullTracker
 from streamllm.training.adapters import AdapterConfig

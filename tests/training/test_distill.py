@@ -74,6 +74,28 @@ def test_separators_of_lines_inside_a_sentence_end_no_line(teacher: StreamingMod
         next(distill(teacher, corpus, to, {}))
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[]", "it is []; it should be an object"),
+        ("{", "Expecting"),
+        ("[" * 100_000, "nested too deep"),
+        ('{"contents": 5}', "contents: it is 5; it should be an object"),
+    ],
+)
+def test_a_damaged_note_of_what_a_file_was_made_with_is_named(
+    teacher: StreamingModel, tmp_path: Path, content: str, message: str
+) -> None:
+    to = tmp_path / "out.jsonl"
+    next(distill(teacher, CORPUS, to, {}))
+    (tmp_path / "out.jsonl.config.json").write_text(content)
+    with pytest.raises(
+        ValueError, match=r"out\.jsonl\.config\.json is damaged \(.*give another file, or delete"
+    ) as raised:
+        next(distill(teacher, CORPUS, to, {}))
+    assert message in str(raised.value)
+
+
 def distill_by_script(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "streamllm", "distill", *arguments]
     return subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -22,6 +23,7 @@ from streamllm.engine.paradigms.memory import Paradigm
 from streamllm.models.loading import ModelConfig
 from streamllm.models.model import StreamingModel
 from streamllm.records import Example
+from streamllm.training import checkpoint
 from streamllm.training.bpe import BPEDropout
 from streamllm.training.data import FULL, DataConfig, TrainingData, pad
 from streamllm.training.dropout import add_dropout
@@ -426,10 +428,66 @@ def test_a_checkpoint_of_another_training_and_a_damaged_one_are_refused(model: S
     with pytest.raises(ValueError, match="was begun on other data: restore it"):
         trainer(PAIRS[1:]).run()
     trainer()._resume()
-    checkpoint = tmp_path / "last.safetensors"
-    checkpoint.write_bytes(checkpoint.read_bytes()[:-9])
+    begun.kept = ["epoch-001.safetensors"]
+    begun._save()
+    with pytest.raises(ValueError, match=r"epoch-001\.safetensors is gone, and training ends with the mean"):
+        trainer()._resume()
+    begun.kept = []
+    begun._save()
+    path = tmp_path / "last.safetensors"
+    path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(ValueError, match=r"is damaged.*delete it"):
         trainer().run()
+
+
+def test_weights_of_a_validation_that_are_damaged_or_of_others_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "epoch-001.safetensors"
+    path.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"epoch-001\.safetensors is damaged .*restore it"):
+        checkpoint.read(path, {"a": mx.zeros(2)})
+    checkpoint.write(path, {"a": mx.zeros(3)})
+    with pytest.raises(ValueError, match=r"is damaged \(a is not what this training has\): restore it"):
+        checkpoint.read(path, {"a": mx.zeros(2)})
+
+
+COUNTERS: dict[str, Any] = {
+    **dict.fromkeys(("step", "epoch", "block", "batch", "since_best", "validated_at", "lines"), 0),
+    "best": {},
+    "kept": [],
+    "window": {"losses": [1.5], "tokens": 3, "padding": 0},
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (None, "it is None; it should be an object"),
+        ({"step": ...}, "it has no step"),
+        ({"step": -1}, "a count is below 0"),
+        ({"step": 1.5}, "step is 1.5; it should be a whole number"),
+        ({"kept": ["../../weights.safetensors"]}, "kept has '../../weights.safetensors', which is no file"),
+        ({"best": {"bleu": 3.0}}, "best has no bleu or no validation"),
+        ({"best": []}, "best is []; it should be an object"),
+        ({"window": {"losses": "many"}}, "window.losses is 'many'; it should be a list"),
+        ({"contents": {"data": []}}, "a value of contents is not an object"),
+    ],
+)
+def test_counters_of_the_wrong_shape_are_refused(tmp_path: Path, changes: Any, message: str) -> None:
+    found = {key: value for key, value in {**COUNTERS, **(changes or {})}.items() if value is not ...}
+    path, weights = tmp_path / "last.safetensors", {"a": mx.zeros(2)}
+    checkpoint.write(path, {"model.a": mx.zeros(2)}, {"counters": json.dumps(found)} if changes is not None else None)
+    with pytest.raises(ValueError, match=r"last\.safetensors is damaged \(") as raised:
+        checkpoint.load(path, 1, None, weights, {})
+    assert message in str(raised.value) and "delete it, and training begins anew" in str(raised.value)
+
+
+@pytest.mark.parametrize("arrays", [{}, {"model.a": (3,)}, {"model.a": (2,), "model.b": (2,)}, {"optimizer.a": (2,)}])
+def test_a_checkpoint_of_other_weights_is_refused(tmp_path: Path, arrays: dict[str, tuple[int, ...]]) -> None:
+    path, weights = tmp_path / "last.safetensors", {"a": mx.zeros(2)}
+    every = {name: mx.zeros(shape) for name, shape in {"model.c": (1,), **arrays}.items()}
+    checkpoint.write(path, every, {"counters": json.dumps(COUNTERS)})
+    with pytest.raises(ValueError, match=r"is damaged \(.* is not what this training has\): delete it"):
+        checkpoint.load(path, 1, None, weights, {})
 
 
 def test_validation_leaves_out_what_is_too_long_too(model: StreamingModel, caplog: pytest.LogCaptureFixture) -> None:

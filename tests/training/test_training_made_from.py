@@ -14,7 +14,7 @@ import tiny
 
 from streamllm.data.text import ParallelText
 from streamllm.models.loading import ModelConfig, ModelError
-from streamllm.models.model import SETTINGS
+from streamllm.models.settings import SETTINGS
 from streamllm.runs.stored import CONTENTS, METRICS
 from streamllm.tracking.tracker import NullTracker
 from streamllm.training.adapters import AdapterConfig

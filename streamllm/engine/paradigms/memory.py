@@ -23,6 +23,17 @@ MANY_EXPONENTIALS = 20_000
 """From so many exponentials of a layer on, numpy takes them on a CPU: it is faster, but MLX has to stop for it."""
 
 TargetStart = int | Literal["after_source"]
+FURTHEST = 2**31  # positions are 32 bits wide
+
+
+def check_target_start(name: str, value: object) -> None:
+    """Raises: ValueError: ``value`` is neither a position of the target's first token (φ) nor "after_source"."""
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if value != "after_source" and not (whole and 0 <= value < FURTHEST):  # type: ignore[operator]
+        raise ValueError(
+            f"{name} is {value!r:.80}; accepted are a position of at least 0, after_source and null (what the model "
+            "was trained with)"
+        )
 
 
 class Memory(Protocol):
