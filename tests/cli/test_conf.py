@@ -17,6 +17,7 @@ from hydra.utils import get_class, get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from streamllm.cli.errors import refusal
+from streamllm.cli.keys import RunKeys, checked
 from streamllm.engine.limits import Limits
 from streamllm.runs.folder import METRICS, PREDICTIONS
 
@@ -62,6 +63,7 @@ def test_file_composes_and_makes_what_it_names(choice: str):
     if plugin := PLUGINS.get(choice):
         pytest.importorskip(plugin, reason=f"{choice}.yaml needs pip install -e '.[sweeps]'")
     cfg = composed(f"{group}={name}", *GIVEN.get(choice, []))
+    checked(cfg, RunKeys)
     for key, value in resolved(cfg).items():
         if isinstance(value, dict) and "_target_" in value and (key, choice) != ("policy", READS_A_RUN):
             made, target = instantiate(cfg[key], _convert_="all"), get_object(value["_target_"])
