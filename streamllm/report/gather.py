@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from streamllm.files import RunError
+from streamllm.files import RunError, read_text
 from streamllm.metrics.scores import SENTENCES, Score, shown_on
 from streamllm.records import Trace
 from streamllm.runs.compare import intervals, sentence_table
@@ -158,7 +158,7 @@ def _find(paths: Sequence[str | os.PathLike[str]]) -> tuple["pandas.DataFrame", 
 
 def _environment(folder: Path) -> dict[str, Any]:
     path = folder / ENVIRONMENT
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    found: dict[str, Any] = json.loads(read_text(path)) if path.exists() else {}
     return found
 
 

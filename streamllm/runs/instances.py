@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from streamllm.files import RunError
+from streamllm.files import RunError, open_to_read, read_text
 from streamllm.records import Trace
 from streamllm.runs.folder import INSTANCES
 from streamllm.units import Unit, split
@@ -27,7 +27,7 @@ def read_instances(path: str | os.PathLike[str], unit: Unit) -> list[Trace]:
     if not file.exists():
         raise FileNotFoundError(f"{file} does not exist: give run folders, or {INSTANCES} of SimulEval")
     rows = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(read_text(file).splitlines(), start=1):
         try:
             row = json.loads(line)
             rows.append((int(row["index"]), _trace(row, unit)))
@@ -41,7 +41,7 @@ def read_instances(path: str | os.PathLike[str], unit: Unit) -> list[Trace]:
 def is_speech(path: str | os.PathLike[str]) -> bool:
     """Whether the source of an ``instances.log`` is sound: SimulEval then writes a list of facts about it, not text."""
     file = Path(path) / INSTANCES if Path(path).is_dir() else Path(path)
-    with file.open(encoding="utf-8") as lines:
+    with open_to_read(file) as lines:
         return not isinstance(json.loads(next(lines)).get("source"), str)
 
 

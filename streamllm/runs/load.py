@@ -7,7 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from streamllm.files import RunError
+from streamllm.files import RunError, open_to_read
 from streamllm.records import Trace
 from streamllm.runs.stored import CONFIG, PREDICTIONS, StoredRun
 from streamllm.units import Unit, check_unit, unit_of
@@ -104,7 +104,7 @@ def read_config(run: str | os.PathLike[str]) -> dict[str, Any]:
     import yaml
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C one is ten times faster, if it was built
-    with (Path(run) / CONFIG).open("rb") as file:
+    with open_to_read(Path(run) / CONFIG) as file:
         config: dict[str, Any] = yaml.load(file, loader)
     return config
 

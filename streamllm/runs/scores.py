@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from streamllm.contents import Contents
-from streamllm.files import write_atomically
+from streamllm.files import read_text, write_atomically
 from streamllm.metrics.scores import Score, described, own_score
 from streamllm.runs.folder import METRICS, RunFolder
 
@@ -23,7 +23,7 @@ def own_of(run: str | os.PathLike[str]) -> list[Score]:
     """What the own metrics of a run are called; [] where it has none. A damaged file costs names, not numbers."""
     path = Path(run) / SCORES
     try:
-        return [own_score(**score) for score in json.loads(path.read_text(encoding="utf-8"))]
+        return [own_score(**score) for score in json.loads(read_text(path))]
     except FileNotFoundError:
         return []
     except (ValueError, TypeError) as error:

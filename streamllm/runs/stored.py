@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from streamllm.files import RunError, read_json_lines
+from streamllm.files import RunError, read_json_lines, read_text
 from streamllm.records import Trace
 from streamllm.runs.lines import from_lines, matching
 
@@ -56,7 +56,7 @@ class StoredRun:
         """
         path = self.path / CONTENTS
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
+            found = json.loads(read_text(path))
             return {part: dict(names) for part, names in found.items()}
         except FileNotFoundError:
             return None
@@ -76,7 +76,7 @@ class StoredRun:
             raise RunError(f"{self.path} has no {METRICS}: the run has not finished; start its command again")
         path = self.path / METRICS
         try:
-            return dict(json.loads(path.read_text(encoding="utf-8")))
+            return dict(json.loads(read_text(path)))
         except (ValueError, TypeError) as error:
             raise RunError(
                 f"{path} is damaged ({error}): delete that file, and the same command finishes the run again"
@@ -85,7 +85,7 @@ class StoredRun:
     def environment(self) -> dict[str, Any]:
         """What the run was begun with (`streamllm.runs.environment`); empty before that."""
         path = self.path / ENVIRONMENT
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        found: dict[str, Any] = json.loads(read_text(path)) if path.exists() else {}
         return found
 
     def traces(self) -> list[Trace]:

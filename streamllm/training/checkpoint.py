@@ -12,7 +12,7 @@ import mlx.core as mx
 from mlx.utils import tree_flatten, tree_unflatten
 
 from streamllm.contents import Contents, refuse_changes
-from streamllm.files import replacing
+from streamllm.files import open_to_read, replacing
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ def load(path: Path, world: int, data: str | None, contents: Contents | None = N
     Raises:
         ValueError: the file is damaged, or of a training that this one cannot go on from.
     """
+    open_to_read(path).close()  # no FIFO
     try:
         loaded: Any = mx.load(str(path), return_metadata=True)
     except RuntimeError as error:

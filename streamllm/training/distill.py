@@ -15,7 +15,7 @@ from streamllm.contents import Contents, refuse_changes
 from streamllm.data.dataset import Dataset
 from streamllm.data.joined import each_alone
 from streamllm.engine.limits import Limits
-from streamllm.files import open_for_append, read_json_lines, write_atomically
+from streamllm.files import open_for_append, read_json_lines, read_text, write_atomically
 from streamllm.models.lengths import fitting
 from streamllm.models.model import StreamingModel
 from streamllm.policies import Full
@@ -109,7 +109,7 @@ def _check_begun(to: Path, begun: Path, config: Mapping[str, Any], contents: Con
     """Raises: ValueError: what is in ``to`` was made with another configuration, teacher or corpus."""
     if not to.exists():
         return
-    then = json.loads(begun.read_text(encoding="utf-8")) if begun.exists() else None
+    then = json.loads(read_text(begun)) if begun.exists() else None
     made = then.pop(CONTENTS, None) if then is not None else None
     if then is None or digest(then) != digest(config):
         raise ValueError(f"{to} was made with another configuration, see {begun}: give another file, or delete it")

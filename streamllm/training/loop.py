@@ -22,7 +22,7 @@ from mlx.utils import tree_flatten, tree_map, tree_unflatten
 from streamllm.check import number, whole_number
 from streamllm.contents import Contents
 from streamllm.engine.finite import NotFinite
-from streamllm.files import open_to_write, write_atomically
+from streamllm.files import open_to_write, read_text, write_atomically
 from streamllm.training import checkpoint
 from streamllm.training.checkpoint import Checkpoint
 from streamllm.training.data import Batch, TrainingData
@@ -352,7 +352,7 @@ class Trainer:
         self.window = _Window(**found.counters["window"] | {"tokens_since_start": 0})
         log.info("resuming %s at step %d, epoch %d", self.folder, self.step, self.epoch)
         if self.rank == 0 and lines.exists():  # forget what was logged after the checkpoint
-            write_atomically(lines, "".join(lines.read_text().splitlines(keepends=True)[: self.lines]))
+            write_atomically(lines, "".join(read_text(lines).splitlines(keepends=True)[: self.lines]))
 
     def _log(self, **line: Any) -> None:
         self.lines += 1
