@@ -32,11 +32,11 @@ from streamllm.runs.load import load_traces
 ROOT = Path(__file__).parent.parent
 OUTPUTS = "outputs"
 KILLS_IN_A_ROW = 6  # at most, before the command is left to end
-POLL = 0.002  # seconds
+POLL = 0.003  # seconds
 PATIENCE = 30.0  # times the unkilled command's seconds; more is a hang
 
 Parts = dict[str, Any]
-"""What must be the same in the end, by name. A lock file may be left by a kill after the last line, and holds nobody up."""
+"""What must be the same in the end, by name. A lock file that a kill leaves in a finished run holds nobody up."""
 
 
 # --- what must be the same
@@ -85,8 +85,8 @@ def _is_time(key: str) -> bool:
 
 
 def _tensors(path: Path) -> dict[str, Any]:
-    """The tensors of a checkpoint, in whatever order they lie there, and its counters, but for how many tokens this very
-    process has seen."""
+    """The tensors of a checkpoint, in whatever order they lie there, and its counters, but for the tokens that this
+    very process has seen."""
     content = path.read_bytes()
     start = 8 + int.from_bytes(content[:8], "little")
     header = json.loads(content[8:start])
