@@ -43,6 +43,7 @@ WHAT_TO_DO = {
     errno.EROFS: "give a folder where you may write",
     errno.EISDIR: "move that folder away, and the same command goes on",
 }
+"""What helps where a file cannot be written, by the number of the error."""
 KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a FIFO (a named pipe)",
