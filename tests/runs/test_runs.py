@@ -478,19 +478,29 @@ def test_flatten_joins_keys_with_dots_and_keeps_lists():
     assert flatten({"a": {"b": {"c": 1}}, "d": [1, {"e": 2}]}) == {"a.b.c": 1, "d": [1, {"e": 2}]}
 
 
-def test_new_files_make_a_checkout_dirty_unless_git_ignores_them(tmp_path: Path):
-    def git(*words: str) -> None:
-        subprocess.run(["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b", *words], check=True)
+def committed(folder: Path, name: str, content: str) -> None:
+    (folder / name).write_text(content)
+    for words in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "first"]):
+        git = ["git", "-C", str(folder), "-c", "user.name=a", "-c", "user.email=a@b"]
+        subprocess.run([*git, *words], check=True)
 
-    git("init", "-q")
-    (tmp_path / ".gitignore").write_text("outputs/\n")
-    git("add", ".")
-    git("commit", "-q", "-m", "first")
+
+def test_new_files_make_a_checkout_dirty_unless_git_ignores_them(tmp_path: Path):
+    committed(tmp_path, ".gitignore", "outputs/\n")
     (tmp_path / "outputs").mkdir()
     (tmp_path / "outputs" / "a").write_text("a")
     assert _commit(tmp_path)["dirty"] is False
     (tmp_path / "policy.py").write_text("a")
     assert _commit(tmp_path)["dirty"] is True
+
+
+def test_asking_for_the_commit_locks_no_checkout(tmp_path: Path):
+    """With a full disk, `git status` would leave its lock behind, and no commit could be made any more."""
+    committed(tmp_path, "file", "content")
+    os.utime(tmp_path / "file", (1, 1))  # so that git would note anew what the file is like
+    with full_disk(0):
+        assert _commit(tmp_path)["dirty"] is False
+    assert not (tmp_path / ".git" / "index.lock").exists()
 
 
 def test_environment_says_what_made_the_run():
