@@ -50,7 +50,7 @@ def of_runs(outputs: Path) -> Parts:
         for name in (PREDICTIONS, INSTANCES, CONFIG, CONTENTS):
             found[f"{run.name}/{name}"] = (run / name).read_bytes()
         scores = json.loads((run / METRICS).read_text())
-        found[f"{run.name}/{METRICS}"] = {key: value for key, value in scores.items() if not _is_time(key)}
+        found[f"{run.name}/{METRICS}"] = {key: value for key, value in scores.items() if not is_time(key)}
         ids = [json.loads(line)["id"] for line in (run / TIMINGS).read_text().splitlines()]
         found[f"{run.name}/{TIMINGS} (ids)"] = ids
     return found
@@ -64,7 +64,7 @@ def of_training(outputs: Path) -> Parts:
         found[run.name] = [path.relative_to(run).as_posix() for path in files]
         lines = [json.loads(line) for line in (run / "train.jsonl").read_text().splitlines()]
         found[f"{run.name}/train.jsonl"] = [
-            {key: value for key, value in line.items() if not _is_time(key) and key != "peak_memory_gb"}
+            {key: value for key, value in line.items() if not is_time(key) and key != "peak_memory_gb"}
             for line in lines
         ]
         for path in files:
@@ -80,7 +80,7 @@ def _folders(outputs: Path) -> list[Path]:
     return sorted(path for path in outputs.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
-def _is_time(key: str) -> bool:
+def is_time(key: str) -> bool:
     return key.endswith(("seconds", "_ca", "per_second")) or key == "seconds_per_sentence"
 
 
