@@ -76,7 +76,8 @@ def _refuse_what_is_no_file(path: str | os.PathLike[str], mode: int) -> None:
         kind = KINDS.get(stat.S_IFMT(mode), "a device")
         number = errno.EISDIR if stat.S_ISDIR(mode) else errno.ELOOP if stat.S_ISLNK(mode) else errno.EINVAL
         error = IsADirectoryError if stat.S_ISDIR(mode) else OSError
-        raise _numbered(error(f"{path} is {kind}; a file is needed: remove it, or move it away"), number)
+        what = f"{path} is {kind}; a file is needed: move it away, and the same command goes on"
+        raise _numbered(error(what), number)
 
 
 def check_lock_file(path: Path) -> None:
@@ -94,7 +95,7 @@ def _open_at_once(path: str | os.PathLike[str], flags: int) -> int:
     try:
         descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
     except OSError as error:
-        if error.errno == errno.ENXIO:  # a FIFO that nobody reads, or a socket
+        if error.errno in (errno.ENXIO, errno.EISDIR):  # a FIFO that nobody reads, a socket, a folder
             _refuse_what_is_no_file(path, os.stat(path).st_mode)
         if error.errno == errno.ELOOP and flags & os.O_NOFOLLOW:
             _refuse_what_is_no_file(path, os.lstat(path).st_mode)
@@ -140,7 +141,7 @@ class _Named(io.FileIO):
             return _open_at_once(name, flags if follow else flags | os.O_NOFOLLOW)
 
         self._shown = shown
-        with writing(path):
+        with writing(shown):
             super().__init__(path, mode, opener=opener)
 
     def write(self, data: Any) -> int:
