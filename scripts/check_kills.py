@@ -253,14 +253,20 @@ class Life:
     wrong: list[str]
 
 
-def drawn_point(draw: random.Random, known: Straight) -> Point:
-    """Half of the kills by the clock, mostly while files are written; half by changes, early ones more often, so that
-    several fit into one life."""
+def drawn_point(draw: random.Random, known: Straight, done: float, kills: int) -> Point:
+    """Half of the kills by changes, half by the clock: anywhere in what is left to do, and where several kills are to
+    fit into it, rather in its first part. Every twentieth falls before anything is written.
+
+    Args:
+        done: the share of the lines that is stored.
+        kills: how many are to come, with this one.
+    """
+    at = draw.random() * (1 - done) * min(1, 2 / kills)
     if draw.random() < 0.5:
-        return Point(changes=max(1, round(known.changes ** draw.random())))
+        return Point(changes=max(1, round(known.changes * at)))
     if draw.random() < 0.1:
         return Point(seconds=draw.uniform(0, known.began))
-    return Point(seconds=known.began + (known.seconds - known.began) * draw.random() ** 2)
+    return Point(seconds=known.began + (known.seconds - known.began) * at)
 
 
 def live(job: Job, kills: int, draw: random.Random, known: Straight, folder: Path) -> Life:
@@ -276,7 +282,8 @@ def live(job: Job, kills: int, draw: random.Random, known: Straight, folder: Pat
             one.mkdir(parents=True)
             status = -signal.SIGKILL
             while life.kills < kills and status == -signal.SIGKILL:
-                status = _run(job, one, drawn_point(draw, known), patience)[0]
+                done = min(1, sum(1 for _ in stored_lines(one / OUTPUTS)) / known.lines)
+                status = _run(job, one, drawn_point(draw, known, done, kills - life.kills), patience)[0]
                 if status == -signal.SIGKILL:
                     life.kills += 1
                     life.where[_where(one / OUTPUTS, known)] += 1
