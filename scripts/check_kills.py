@@ -29,7 +29,7 @@ from typing import Any
 from streamllm.runs.folder import CONFIG, CONTENTS, INSTANCES, LOCK, METRICS, PREDICTIONS, TIMINGS
 from streamllm.runs.load import load_traces
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parent.parent
 OUTPUTS = "outputs"
 KILLS_IN_A_ROW = 6  # at most, before the command is left to end
 POLL = 0.003  # seconds
