@@ -131,7 +131,7 @@ TINY = "{model_type: qwen2, hidden_size: 32, num_hidden_layers: 1, intermediate_
 TINY += "num_key_value_heads: 2, rms_norm_eps: 1.0e-6, tie_word_embeddings: true}"
 
 JOBS = (  # another kind of run joins here
-    Job("run", ("run", "policy=waitk", "k=3", "dataset.limit=24", "tracker=none"), of_runs),
+    Job("run", ("run", "policy=waitk", "k=3", "dataset.limit=24", "batch_size=1", "tracker=none"), of_runs),
     Job("sweep", ("run", "-m", "policy=waitk", "k=1,4", "dataset.limit=8", "batch_size=3", "tracker=none"), of_runs),
     Job(
         "train",
