@@ -17,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from streamllm.data.documents import DocumentDataset
 from streamllm.data.hub import HubDataset
 from streamllm.data.lines import MAX_BYTES, read_lines
 from streamllm.data.sacrebleu_set import SacrebleuTestSet
@@ -338,6 +339,18 @@ def test_compressed_data_is_read_up_to_a_bound(tmp_path: Path, cache: Path, name
     with pytest.raises(ValueError, match=r"talk.* holds more than [\d,]+ bytes once it is unpacked.*dataset.max_bytes"):
         count(replace(dataset, max_bytes=1000))
     assert count(replace(dataset, max_bytes=10**6)) == count(replace(dataset, max_bytes=None)) == len(REPEATED)
+
+
+@pytest.mark.parametrize("beside", [None, "documents", "segments"])
+def test_compressed_documents_are_read_up_to_a_bound(tmp_path: Path, beside: str | None) -> None:
+    lines = {"en": "the same words\n", "de": "dieselben Wörter\n", "documents": "one\n", "segments": "- {wav: a}\n"}
+    for name, line in lines.items():
+        (tmp_path / f"talk.{name}.gz").write_bytes(gzip.compress((line * 3000).encode()))
+    extra: dict[str, Any] = {} if beside is None else {beside: tmp_path / f"talk.{beside}.gz"}
+    dataset = DocumentDataset(source=tmp_path / "talk.en.gz", target=tmp_path / "talk.de.gz", **extra)
+    with pytest.raises(ValueError, match=r"talk.* holds more than [\d,]+ bytes once it is unpacked"):
+        replace(dataset, max_bytes=1000).load()
+    assert len(replace(dataset, max_bytes=10**6).load()[0].segments) == 3000
 
 
 def test_text_that_packs_as_text_does_is_not_bounded(tmp_path: Path) -> None:
