@@ -322,7 +322,7 @@ def test_a_training_on_a_full_disk_keeps_its_last_checkpoint_and_goes_on_bit_for
 ) -> None:
     assert train_in_process(tmp_path / "straight") == 0
     size = (tmp_path / "straight" / "epoch-001.safetensors").stat().st_size + 1000
-    setup = f"import full_disk\nfull_disk.full_disk({size}).__enter__()\n{PLAIN}"
+    setup = f"from full_disk import full_disk\nfull = full_disk({size})\nfull.__enter__()\n{PLAIN}"
     assert train_in_process(tmp_path / "full", setup=setup) == 1  # the weights fit, a checkpoint does not
     assert not [*(tmp_path / "full").glob("*.part")]
     assert train_in_process(tmp_path / "full") == 0
