@@ -57,6 +57,7 @@ SECTIONS = {
         "docs/configs",
         "docs/tokenizers",
         "docs/known-reports",
+        "docs/reliability",
         "docs/speed",
         "streamllm/models/assets/tiny-en-de/README",
     ],

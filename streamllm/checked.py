@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from streamllm.files import RunError
+from streamllm.files import RunError, read_bytes
 
 Shape = TypeVar("Shape")
 
@@ -107,9 +107,7 @@ def read_json_lines(
 
 def content_of(path: Path) -> bytes:
     """The bytes of a file; nothing else that has a name, such as a pipe, is waited for."""
-    if path.exists() and not path.is_file():
-        raise OSError(f"{path} is not a file")
-    return path.read_bytes()
+    return read_bytes(path)
 
 
 def shown(value: object) -> str:

@@ -14,7 +14,7 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
-from streamllm.files import write_atomically
+from streamllm.files import open_to_read, read_bytes, read_text, write_atomically
 
 Contents = dict[str, dict[str, str]]
 """What something was made from: parts ("model", "data" …), each with the digests of what it has, by name."""
@@ -33,12 +33,12 @@ def of_file(path: Path) -> str:
     """
     state = path.stat()
     if state.st_size < LARGE:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return hashlib.sha256(read_bytes(path)).hexdigest()
     name, known = str(path.resolve()), _remembered()
     signs = [state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino]
     if (found := known.get(name)) and found[:-1] == signs:
         return str(found[-1])
-    with path.open("rb") as file:
+    with open_to_read(path) as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if time.time() - max(state.st_mtime, state.st_ctime) > SETTLED:
         _remember({key: value for key, value in known.items() if key != name} | {name: [*signs, digest]})
@@ -88,7 +88,7 @@ def memory() -> Path:
 
 def _remembered() -> dict[str, list[Any]]:
     try:
-        found = json.loads(memory().read_text(encoding="utf-8"))
+        found = json.loads(read_text(memory()))
     except (OSError, ValueError, RuntimeError):  # absent, damaged, or nobody's home
         return {}
     return {key: value for key, value in found.items() if isinstance(value, list)} if isinstance(found, dict) else {}

@@ -7,6 +7,7 @@ switches back to the sentence. So policies and sessions are written for one sent
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from typing import Generic
 
 from greenlet import GreenletExit, getcurrent, greenlet
@@ -60,8 +61,9 @@ def run_all(pool: Pool, tasks: Iterable[Task[T]], team: "Team | None" = None) ->
                 each.seconds += share
             ready.extend(running)
     finally:
-        for each in running:
-            each.close()
+        with ExitStack() as all_closed:  # the others too, where closing one fails
+            for each in running:
+                all_closed.callback(each.close)
 
 
 class _Running(Generic[T]):
@@ -90,6 +92,8 @@ class _Running(Generic[T]):
         return True
 
     def close(self) -> None:
-        self._pool.close(self.row)
-        if self._coroutine:  # has begun and has not ended
-            self._coroutine.throw(GreenletExit)
+        try:
+            self._pool.close(self.row)
+        finally:
+            if self._coroutine:  # has begun and has not ended
+                self._coroutine.throw(GreenletExit)

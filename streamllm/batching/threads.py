@@ -67,22 +67,36 @@ class _Workers:
         with self._lock:
             if not self._threads:
                 atexit.register(self._end)
+            jobs = self._idle.pop() if self._idle else self._begin()
             self._teams.add(team)
-            if not self._idle:
-                self._idle.append(SimpleQueue())
-                self._threads.append(threading.Thread(target=self._run, args=(self._idle[-1],), daemon=True))
-                self._threads[-1].start()
-            jobs = self._idle.pop()
 
         def job() -> None:
-            work()
-            with self._lock:
-                self._idle.append(jobs)
-                team.leave()
-                if not team.running:  # until then the end of the process has to stop it
-                    self._teams.discard(team)
+            try:
+                work()
+            finally:
+                with self._lock:
+                    self._idle.append(jobs)
+                    self._leave(team)
 
         jobs.put(job)
+
+    def give_up(self, team: Team, threads: int) -> None:
+        """So many of the team will not begin."""
+        with self._lock:
+            for _ in range(threads):
+                self._leave(team)
+
+    def _leave(self, team: Team) -> None:
+        team.leave()
+        if not team.running:  # until then the end of the process has to stop it
+            self._teams.discard(team)
+
+    def _begin(self) -> "SimpleQueue[Callable[[], None] | None]":
+        jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        thread = threading.Thread(target=self._run, args=(jobs,), daemon=True)
+        thread.start()
+        self._threads.append(thread)
+        return jobs
 
     def _run(self, jobs: "SimpleQueue[Callable[[], None] | None]") -> None:
         while (job := jobs.get()) is not None:
@@ -125,9 +139,11 @@ def in_threads(threads: int, part: Callable[[Team, int], Iterator[T]]) -> Iterat
         found.put(None)
 
     error: BaseException | None = None
-    for number in range(threads):
-        _workers.do(team, partial(run, number))
+    begun = 0
     try:
+        while begun < threads:
+            _workers.do(team, partial(run, begun))
+            begun += 1
         running = threads
         while running:
             try:
@@ -143,6 +159,7 @@ def in_threads(threads: int, part: Callable[[Team, int], Iterator[T]]) -> Iterat
             else:
                 yield item[0]
     finally:
+        _workers.give_up(team, threads - begun)
         team.stop()
     if error is not None:
         raise error

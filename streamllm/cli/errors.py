@@ -36,6 +36,7 @@ from streamllm.cli.reader import for_whoever_reads
 from streamllm.cli.targets import not_importable, taker_of
 from streamllm.cli.user_errors import USER_ERRORS, user_error
 from streamllm.extras import install
+from streamllm.files import WHAT_TO_DO
 
 EXTRAS = {"joblib": "sweeps", "submitit_local": "sweeps", "submitit_slurm": "sweeps", "optuna": "sweeps", "ray": "ray"}
 """The extra that brings each of Hydra's launchers and sweepers."""
@@ -225,6 +226,8 @@ def refusal(error: BaseException, config: str, words: list[str]) -> str:
         return _sweep_without_m(found[1] or found[2])
     if isinstance(error, OSError) and error.filename:  # Hydra's notes of a sweep
         return f"cannot write {error.filename} ({error.strerror}): give output.root=FOLDER, where you may write"
+    if isinstance(error, OSError) and error.strerror and error.errno in WHAT_TO_DO:
+        return f"cannot write what Hydra notes of a sweep ({error.strerror}): {WHAT_TO_DO[error.errno]}"
     if found := re.match(r"(?:In '.*': )?Could not override '(.+?)'", str(error)):
         return no_such_key(found[1], config, words)
     if found := re.match(r"Could not delete from config. '(.+?)' does not exist", str(error)):

@@ -6,7 +6,10 @@ The folder gets a policy, a metric, a data set, a sweep, a plot and a README tha
 import shlex
 import shutil
 import sys
+from contextlib import suppress
 from pathlib import Path
+
+from streamllm.files import write_atomically
 
 EXAMPLE = Path(__file__).parent / "example"
 
@@ -22,8 +25,18 @@ def write_example(folder: Path) -> list[Path]:
         raise ValueError(f"{folder} is a file: give a folder that does not exist yet, as in streamllm init my-study")
     if folder.is_dir() and any(folder.iterdir()):
         raise ValueError(f"{folder} is not empty: give a folder that is, or one that does not exist yet")
-    shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
-    return sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    files = [path.relative_to(EXAMPLE) for path in EXAMPLE.rglob("*") if path.is_file() and path.suffix != ".pyc"]
+    try:
+        for path in files:
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(folder / path, (EXAMPLE / path).read_bytes())
+    except BaseException:  # half an example would be in the way of the next try
+        for item in folder.glob("*"):
+            shutil.rmtree(item, ignore_errors=True)
+            with suppress(OSError):
+                item.unlink(missing_ok=True)
+        raise
+    return sorted(files)
 
 
 def command() -> None:

@@ -88,6 +88,7 @@ class SweepTable(Callback):
         self._sweep: str | None = None
         self._command: list[str] = []
         self._process: int | None = None
+        self._untold: list[Point] = []
         self._ended = self._skips = False
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
@@ -115,14 +116,17 @@ class SweepTable(Callback):
             return
         point = _point(config, job_return, self._skips)
         path = self._notes(config) / f"{point.number}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, json.dumps(asdict(point)))
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, json.dumps(asdict(point)))
+        except OSError:  # a full disk: then this process shows it, if it is the one that was started by hand
+            self._untold.append(point)
 
     def _notes(self, config: DictConfig) -> Path:
         return Path(config.hydra.sweep.dir) / str(self._sweep)
 
     def _show(self, notes: Path) -> None:
-        points = [Point(**json.loads(path.read_text(encoding="utf-8"))) for path in notes.glob("*.json")]
+        points = [Point(**json.loads(path.read_text(encoding="utf-8"))) for path in notes.glob("*.json")] + self._untold
         shutil.rmtree(notes, ignore_errors=True)
         if not points:
             return

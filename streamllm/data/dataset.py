@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from streamllm.check import whole_number
 from streamllm.data.joined import joined
+from streamllm.data.lines import MAX_BYTES
 from streamllm.records import Example
 from streamllm.units import Unit, check_unit, unit_of
 
@@ -35,6 +37,8 @@ class Dataset(ABC):
         target_unit: as well, for the target.
         sentences_per_document: how many sentences are joined to one document, in the order of the data; the last may
             have fewer. None leaves each alone. What is a document already is cut into such parts, and never joined.
+        max_bytes: what a compressed file of the data may hold; 16 times its own size is always accepted. None is any
+            size.
         bleu_tokenizer: of sacrebleu; None takes the one of the target language. Checked where BLEU is computed.
 
     Raises:
@@ -51,6 +55,7 @@ class Dataset(ABC):
     skip_long: bool = False
     source_unit: Unit = None  # type: ignore[assignment]
     target_unit: Unit = None  # type: ignore[assignment]
+    max_bytes: int | None = MAX_BYTES
     bleu_tokenizer: str | None = None
     sentences_per_document: int | None = None
 
@@ -74,6 +79,7 @@ class Dataset(ABC):
         for key in ("shuffle", "skip_empty", "skip_long"):
             if type(getattr(self, key)) is not bool:
                 raise ValueError(f"dataset.{key} is {getattr(self, key)!r}; true and false are accepted")
+        whole_number("dataset.max_bytes", self.max_bytes, of="bytes", null="for any size")
         if type(self.seed) is not int:
             raise ValueError(f"dataset.seed is {self.seed!r}; a whole number is accepted")
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
-from streamllm.data.lines import FilePath, listed, read_text, stream_lines
+from streamllm.data.lines import MAX_BYTES, FilePath, listed, read_text, stream_lines
 
 WANTED = '{"id": …, "sentences": [{"source": …, "reference": …}, …]}'
 SEGMENT = "{duration: …, offset: …, speaker_id: …, wav: …}"
@@ -29,14 +29,14 @@ class Sentence:
 Read = tuple[str, list[Sentence]]
 
 
-def by_blank_lines(source: FilePath, target: FilePath, name: str) -> Iterator[Read]:
+def by_blank_lines(source: FilePath, target: FilePath, name: str, max_bytes: int | None = MAX_BYTES) -> Iterator[Read]:
     """Documents of two text files, ``<name>_1`` and so on: a line that is blank in both files ends one.
 
     Raises:
         ValueError: the files differ in length, or a document between two such lines has no sentence.
     """
     number, sentences, blank = 1, list[Sentence](), 0
-    for line, sentence in enumerate(_lines(source, target), start=1):
+    for line, sentence in enumerate(_lines(source, target, max_bytes), start=1):
         if any(sentence.pair):
             if blank:
                 raise ValueError(
@@ -53,26 +53,30 @@ def by_blank_lines(source: FilePath, target: FilePath, name: str) -> Iterator[Re
         yield f"{name}_{number}", sentences
 
 
-def by_id(source: FilePath, target: FilePath, ids: FilePath) -> Iterator[Read]:
+def by_id(source: FilePath, target: FilePath, ids: FilePath, max_bytes: int | None = MAX_BYTES) -> Iterator[Read]:
     """Documents of two text files, by a third that has the id of each line's document.
 
     Raises:
         ValueError: the files differ in length, a line has no id, or an id comes back after another one.
     """
-    return _runs(source, target, ids, _ids(ids), "line")
+    return _runs(_lines(source, target, max_bytes), source, ids, _ids(ids, max_bytes), "line")
 
 
-def by_recording(source: FilePath, target: FilePath, segments: FilePath) -> Iterator[Read]:
+def by_recording(
+    source: FilePath, target: FilePath, segments: FilePath, max_bytes: int | None = MAX_BYTES
+) -> Iterator[Read]:
     """Documents of two text files, by the recordings (``wav``) of their segments, as MuST-C and IWSLT have them:
     a list of ``{duration: …, offset: …, speaker_id: …, wav: …}``. Times only have to be in order.
 
     Raises:
         ValueError: the YAML is something else, has not one segment for each line, or a recording comes back.
     """
-    return _runs(source, target, segments, _recordings(segments), "segment")
+    return _runs(_lines(source, target, max_bytes), source, segments, _recordings(segments, max_bytes), "segment")
 
 
-def from_json_lines(path: FilePath, languages: tuple[str, str], name: str) -> Iterator[Read]:
+def from_json_lines(
+    path: FilePath, languages: tuple[str, str], name: str, max_bytes: int | None = MAX_BYTES
+) -> Iterator[Read]:
     """Documents of a file of JSON Lines, one a line: ``{"id": …, "sentences": [{"source": …, "reference": …}, …]}``.
 
     The codes of the ``languages`` may stand for "source" and "reference". Without "id", a document is called after its
@@ -81,7 +85,7 @@ def from_json_lines(path: FilePath, languages: tuple[str, str], name: str) -> It
     Raises:
         ValueError: a line is something else, or has no sentences.
     """
-    for line, text in enumerate(stream_lines(path), start=1):
+    for line, text in enumerate(stream_lines(path, max_bytes=max_bytes), start=1):
         if not text.strip():
             continue
         place = f"line {line} of {path}"
@@ -116,8 +120,9 @@ def _text(sentence: dict[str, Any], keys: tuple[str, str], place: str) -> str:
     return (value or "").strip()
 
 
-def _lines(source: FilePath, target: FilePath) -> Iterator[Sentence]:
-    for line, (one, other) in enumerate(zip_longest(stream_lines(source), stream_lines(target)), start=1):
+def _lines(source: FilePath, target: FilePath, max_bytes: int | None) -> Iterator[Sentence]:
+    sides = (stream_lines(path, max_bytes=max_bytes) for path in (source, target))
+    for line, (one, other) in enumerate(zip_longest(*sides), start=1):
         if one is None or other is None:
             short, long = (source, target) if one is None else (target, source)
             raise ValueError(
@@ -128,13 +133,14 @@ def _lines(source: FilePath, target: FilePath) -> Iterator[Sentence]:
 
 
 def _runs(
-    source: FilePath, target: FilePath, beside: FilePath, rows: Iterable[tuple[str, str]], what: str
+    sentences: Iterable[Sentence], source: FilePath, beside: FilePath, rows: Iterable[tuple[str, str]], what: str
 ) -> Iterator[Read]:
-    """Sentences that stand together under one name. ``rows`` are the names and their places, for errors."""
+    """Sentences of ``source`` that stand together under one name. ``rows`` are the names and their places, for errors,
+    which ``beside`` has."""
     ended: dict[str, str] = {}  # the place of a name's last row
     name = place = ""
     run: list[Sentence] = []
-    for number, (sentence, row) in enumerate(zip_longest(_lines(source, target), rows), start=1):
+    for number, (sentence, row) in enumerate(zip_longest(sentences, rows), start=1):
         if sentence is None or row is None:
             short, long = (source, beside) if sentence is None else (beside, source)
             raise ValueError(
@@ -157,19 +163,20 @@ def _runs(
         yield name, run
 
 
-def _ids(path: FilePath) -> Iterator[tuple[str, str]]:
-    for number, line in enumerate(stream_lines(path), start=1):
+def _ids(path: FilePath, max_bytes: int | None) -> Iterator[tuple[str, str]]:
+    for number, line in enumerate(stream_lines(path, max_bytes=max_bytes), start=1):
         place = f"line {number} of {path}"
         if not (id := line.strip()):
             raise ValueError(f"{place} is blank: it must be the id of the document that the line belongs to")
         yield id, place
 
 
-def _recordings(path: FilePath) -> Iterator[tuple[str, str]]:
+def _recordings(path: FilePath, max_bytes: int | None) -> Iterator[tuple[str, str]]:
     import yaml
 
     try:
-        loaded = yaml.load(read_text(path), getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # the C one is much faster
+        text = read_text(path, max_bytes)
+        loaded = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # the C one is much faster
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(loaded, list):

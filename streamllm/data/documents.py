@@ -100,13 +100,14 @@ class DocumentDataset(Dataset):
 
     def _read(self) -> Iterator[tuple[str, list[Sentence]]]:
         if self.path:
-            return from_json_lines(self.path, (self.source_language, self.target_language), self.name)
+            languages = self.source_language, self.target_language
+            return from_json_lines(self.path, languages, self.name, self.max_bytes)
         source, target = self.source or "", self.target or ""  # both are there: `_check_files`
         if self.documents:
-            return by_id(source, target, self.documents)
+            return by_id(source, target, self.documents, self.max_bytes)
         if self.segments:
-            return by_recording(source, target, self.segments)
-        return by_blank_lines(source, target, self.name)
+            return by_recording(source, target, self.segments, self.max_bytes)
+        return by_blank_lines(source, target, self.name, self.max_bytes)
 
     def _place(self) -> str:
         return str(self.path or self.documents or self.segments or self.source)

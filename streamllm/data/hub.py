@@ -50,13 +50,14 @@ class HubDataset(RowDataset):
     def load(self) -> list[Example]:
         if self.data_dir is not None:
             source, target = self.files()
-            return self._select(read_parallel(source, target, name=self.name, skip_empty=self.skip_empty))
+            pairs = read_parallel(source, target, name=self.name, skip_empty=self.skip_empty, max_bytes=self.max_bytes)
+            return self._select(pairs)
         return self._examples(self._rows(), self.path)
 
     def _stream(self) -> Iterator[Example]:
         if self.data_dir is not None:
             source, target = self.files()
-            return stream_parallel(source, target, name=self.name, skip_empty=self.skip_empty)
+            return stream_parallel(source, target, name=self.name, skip_empty=self.skip_empty, max_bytes=self.max_bytes)
         return self._example_stream(self._rows(streaming=True), self.path)
 
     def files(self) -> list[Path]:

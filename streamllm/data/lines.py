@@ -3,43 +3,50 @@ belong to a sentence. To split at them would shift one side of a parallel text a
 
 import difflib
 import gzip
+import io
 import os
+import stat
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from streamllm import contents
+from streamllm.files import open_to_read
 
 FilePath = str | os.PathLike[str]
 SHOWN = 10  # how many line numbers or names an error lists
+MAX_BYTES = 1 << 28
+"""What a compressed file may hold, unless it is told."""
+USUAL_RATIO = 16
+"""A file may always hold so many times its own size: text is packed to a third, and to a tenth at best."""
 
 
-def read_lines(path: FilePath) -> list[str]:
+def read_lines(path: FilePath, max_bytes: int | None = MAX_BYTES) -> list[str]:
     """The lines of a UTF-8 text file (gzip when its name ends in .gz), stripped of surrounding white space.
 
     Lines end at a line feed, with or without a carriage return before it; a line feed at the end of the file
     starts no further line, and a byte order mark is dropped.
 
+    Args:
+        max_bytes: what a compressed file may hold, see `allowed_bytes`.
+
     Raises:
         FileNotFoundError: there is no such file (names that come near are given).
-        ValueError: the file is not UTF-8 (with the line), or not whole gzip.
+        ValueError: the file is not UTF-8 (with the line), not whole gzip, or holds more than ``max_bytes``.
     """
-    lines = read_text(path).split("\n")
+    lines = read_text(path, max_bytes).split("\n")
     if not lines[-1]:
         lines.pop()
     return [line.strip() for line in lines]
 
 
-def read_text(path: FilePath) -> str:
-    """The text of a UTF-8 file, without byte order mark. Raises as `read_lines` does."""
-    file = existing_file(path)
-    data = file.read_bytes()
-    if file.suffix == ".gz":
-        try:
-            data = gzip.decompress(data)
-        except (OSError, EOFError, zlib.error) as error:
-            raise ValueError(f"{path} is not whole gzip data ({error}): fetch it again or unpack it") from error
+def read_text(path: FilePath, max_bytes: int | None = MAX_BYTES) -> str:
+    """The text of a UTF-8 file, without byte order mark. Arguments and errors as for `read_lines`."""
+    try:
+        with _opened(existing_file(path), max_bytes) as file:
+            data = b"".join(iter(lambda: file.read1(1 << 20), b""))
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise ValueError(f"{path} is not whole gzip data ({error}): fetch it again or unpack it") from error
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -50,18 +57,57 @@ def read_text(path: FilePath) -> str:
         ) from error
 
 
+def _opened(file: Path, max_bytes: int | None) -> io.BufferedReader | gzip.GzipFile:
+    """The bytes of a file, unpacked where its name ends in .gz."""
+    if file.suffix != ".gz":
+        return open_to_read(file)
+    return _Bounded(file, allowed_bytes(file, max_bytes))
+
+
+class _Bounded(gzip.GzipFile):
+    """Unpacked data that ends with an error where it is more than it may be."""
+
+    def __init__(self, path: Path, bound: int | None):
+        super().__init__(path, "rb")
+        self._path, self._bound, self._given = path, bound, 0
+
+    def read1(self, size: int = -1) -> bytes:
+        data = super().read1(size)
+        self._given += len(data)
+        if self._bound is not None and self._given > self._bound:
+            raise ValueError(too_large(self._path, self._bound))
+        return data
+
+
+def allowed_bytes(path: Path, max_bytes: int | None) -> int | None:
+    """How much a compressed file may hold: ``max_bytes``, or `USUAL_RATIO` times its own size if that is more; anything
+    where ``max_bytes`` is None. So a large corpus is read, and a small file that unpacks without end is not."""
+    return None if max_bytes is None else max(max_bytes, USUAL_RATIO * path.stat().st_size)
+
+
+def too_large(path: FilePath, bound: int) -> str:
+    return (
+        f"{path} holds more than {bound:,} bytes once it is unpacked, which is the bound: if you trust the file, give "
+        "a larger dataset.max_bytes, or null for any size"
+    )
+
+
 def existing_file(path: FilePath) -> Path:
     """The path of a file that is there, with ~ expanded.
 
     Raises:
         FileNotFoundError: it is absent, with the names of files that come near.
         IsADirectoryError: it is a folder.
+        OSError: it is neither, such as a FIFO.
     """
     file = Path(path).expanduser()
     if file.is_file():
         return file
     if file.is_dir():
         raise IsADirectoryError(f"{path} is a folder; a dataset file is needed, e.g. {_names_in(file)}")
+    if file.exists():
+        kind = "a FIFO (a named pipe)" if stat.S_ISFIFO(file.stat().st_mode) else "no regular file"
+        raise OSError(f"{path} is {kind}, and data is read more than once: write it to a file first")
     folder = file.parent
     if not folder.is_dir():
         raise FileNotFoundError(
@@ -89,18 +135,18 @@ def stem(path: FilePath) -> str:
     return Path(Path(path).name.removesuffix(".gz")).stem
 
 
-def stream_lines(path: FilePath, newline: str = "\n") -> Iterator[str]:
-    """The lines of a UTF-8 text file, plain or .gz, with their ends; see `read_lines` for what a line is.
+def stream_lines(path: FilePath, newline: str = "\n", max_bytes: int | None = MAX_BYTES) -> Iterator[str]:
+    """The lines of a UTF-8 text file, plain or .gz, with their ends; see `read_lines` for what a line is and for
+    ``max_bytes``.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is not UTF-8, or not whole gzip (with the line).
+        ValueError: the file is not UTF-8, or not whole gzip (with the line), or holds more than ``max_bytes``.
     """
     file = existing_file(path)
     number = 0
-    opened: Any = gzip.open if file.suffix == ".gz" else open
     try:
-        with opened(file, "rt", encoding="utf-8-sig", newline=newline) as handle:
+        with io.TextIOWrapper(_opened(file, max_bytes), encoding="utf-8-sig", newline=newline) as handle:
             for line in handle:
                 number += 1
                 yield line

@@ -11,7 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from streamllm.data.columns import Row, RowDataset
-from streamllm.data.lines import FilePath, existing_file, listed, read_text, stem, stream_lines
+from streamllm.data.lines import (
+    MAX_BYTES,
+    FilePath,
+    allowed_bytes,
+    existing_file,
+    listed,
+    read_text,
+    stem,
+    stream_lines,
+    too_large,
+)
 from streamllm.data.outside import innermost, quiet_datasets
 from streamllm.records import Example
 
@@ -43,37 +53,55 @@ class Table(RowDataset):
         return [self.path] if isinstance(self.path, (str, os.PathLike)) else list(self.path)
 
     def load(self) -> list[Example]:
-        return self._examples(load_files(self._paths()), listed(self._paths()))
+        return self._examples(load_files(self._paths(), self.max_bytes), listed(self._paths()))
 
     def _stream(self) -> Iterator[Example]:
-        return self._example_stream(rows_of(self._paths()), listed(self._paths()))
+        return self._example_stream(rows_of(self._paths(), self.max_bytes), listed(self._paths()))
 
     def files(self) -> list[Path]:
         return [existing_file(path) for path in self._paths()]
 
 
-def rows_of(paths: Sequence[FilePath]) -> Iterator[Row]:
-    """The rows of local files of one format. JSON Lines, CSV, TSV and Parquet are read bit by bit, .json whole."""
+def rows_of(paths: Sequence[FilePath], max_bytes: int | None = MAX_BYTES) -> Iterator[Row]:
+    """The rows of local files of one format. JSON Lines, CSV, TSV and Parquet are read bit by bit, .json whole.
+
+    Args:
+        max_bytes: what each file may hold, if it is compressed (`streamllm.data.lines.allowed_bytes`).
+    """
     suffix = file_format(paths[0])
     if suffix == ".json":
-        yield from load_files(paths)
+        yield from load_files(paths, max_bytes)
         return
     for path in paths:
         if suffix == ".parquet":
-            from pyarrow import parquet
-
-            for batch in parquet.ParquetFile(existing_file(path)).iter_batches(batch_size=1024):
+            for batch in _parquet_batches(path, max_bytes):
                 yield from batch.to_pylist()
         elif FORMATS[suffix] == "csv":
-            yield from _csv_rows(path, dialect_of(suffix))
+            yield from _csv_rows(path, dialect_of(suffix), max_bytes)
         else:
-            for number, line in enumerate(stream_lines(path), start=1):
+            for number, line in enumerate(stream_lines(path, max_bytes=max_bytes), start=1):
                 if line.strip():
                     yield _json_row(line, path, number)
 
 
-def _csv_rows(path: FilePath, dialect: type[csv.Dialect]) -> Iterator[Row]:
-    reader = csv.reader(stream_lines(path, newline=""), dialect)
+def _parquet_batches(path: FilePath, max_bytes: int | None) -> Iterator[Any]:
+    """Some rows at a time, until there is more than the file may hold: pages of Parquet are compressed."""
+    from pyarrow import parquet
+
+    file = existing_file(path)
+    opened, bound, size = parquet.ParquetFile(file), allowed_bytes(file, max_bytes), 0
+    groups = (opened.metadata.row_group(number) for number in range(opened.num_row_groups))
+    if bound is not None and sum(group.total_byte_size for group in groups) > bound:
+        raise ValueError(too_large(path, bound))
+    for batch in opened.iter_batches(batch_size=1024):
+        size += batch.nbytes
+        if bound is not None and size > bound:
+            raise ValueError(too_large(path, bound))
+        yield batch
+
+
+def _csv_rows(path: FilePath, dialect: type[csv.Dialect], max_bytes: int | None) -> Iterator[Row]:
+    reader = csv.reader(stream_lines(path, newline="", max_bytes=max_bytes), dialect)
     header = next(reader, None)
     if header is None:
         raise ValueError(f"{path} holds no sentences: it is empty")
@@ -121,20 +149,21 @@ def file_format(path: FilePath) -> str:
     return suffix
 
 
-def load_files(paths: Sequence[FilePath]) -> Any:
-    """The rows (a ``datasets.Dataset``) of local files of one format.
+def load_files(paths: Sequence[FilePath], max_bytes: int | None = MAX_BYTES) -> Any:
+    """The rows (a ``datasets.Dataset``) of local files of one format. Arguments as for `rows_of`.
 
     Raises:
         FileNotFoundError: a file is absent.
-        ValueError: a file cannot be read as what its name says (with the line, where it is text).
+        ValueError: a file cannot be read as what its name says (with the line, where it is text), or holds too much.
     """
     suffix = file_format(paths[0])
     options: dict[str, Any] = {}
     for path in paths:
         existing_file(path)
         if suffix == ".parquet":
+            _check_parquet(path, max_bytes)
             continue
-        text = read_text(path)
+        text = read_text(path, max_bytes)
         if not text.strip():
             raise ValueError(f"{path} holds no sentences: it is empty")
         if FORMATS[suffix] == "csv":
@@ -149,6 +178,17 @@ def load_files(paths: Sequence[FilePath]) -> Any:
             if "corresponds to no data" in str(error):
                 raise ValueError(f"{listed(paths)} holds no sentences: it has no rows") from error
             raise ValueError(f"{listed(paths)} cannot be read as {suffix[1:].upper()}: {innermost(error)}") from error
+
+
+def _check_parquet(path: FilePath, max_bytes: int | None) -> None:
+    """Raises: ValueError: the file is not Parquet, or holds too much."""
+    from pyarrow import ArrowException
+
+    try:
+        for _ in _parquet_batches(path, max_bytes):
+            pass
+    except ArrowException as error:
+        raise ValueError(f"{path} cannot be read as PARQUET: {innermost(error)}") from error
 
 
 class _Tabs(csv.excel_tab):

@@ -7,7 +7,7 @@ from itertools import zip_longest
 from pathlib import Path
 
 from streamllm.data.dataset import Dataset
-from streamllm.data.lines import FilePath, existing_file, read_lines, stem, stream_lines
+from streamllm.data.lines import MAX_BYTES, FilePath, existing_file, read_lines, stem, stream_lines
 from streamllm.data.pairs import checked_example, to_examples
 from streamllm.records import Example
 
@@ -41,10 +41,15 @@ class ParallelText(Dataset):
         super().__post_init__()
 
     def load(self) -> list[Example]:
-        return self._select(read_parallel(self.source, self.target, name=self.name, skip_empty=self.skip_empty))
+        pairs = read_parallel(
+            self.source, self.target, name=self.name, skip_empty=self.skip_empty, max_bytes=self.max_bytes
+        )
+        return self._select(pairs)
 
     def _stream(self) -> Iterator[Example]:
-        return stream_parallel(self.source, self.target, name=self.name, skip_empty=self.skip_empty)
+        return stream_parallel(
+            self.source, self.target, name=self.name, skip_empty=self.skip_empty, max_bytes=self.max_bytes
+        )
 
     def files(self) -> list[Path]:
         return [existing_file(self.source), existing_file(self.target)]
@@ -66,7 +71,12 @@ def language_of(path: FilePath, side: str) -> str:
 
 
 def read_parallel(
-    source: FilePath, target: FilePath, *, name: str | None = None, skip_empty: bool = False
+    source: FilePath,
+    target: FilePath,
+    *,
+    name: str | None = None,
+    skip_empty: bool = False,
+    max_bytes: int | None = MAX_BYTES,
 ) -> list[Example]:
     """The sentence pairs of two text files: line i of one is the translation of line i of the other.
 
@@ -75,6 +85,7 @@ def read_parallel(
         target: the file of the target language.
         name: what the ids start with; the name of the source file without its endings when None.
         skip_empty: leave out the pairs of which a side is blank, instead of raising.
+        max_bytes: what each file may hold, if it is compressed (`streamllm.data.lines.allowed_bytes`).
 
     Returns:
         The examples in the order of the files, with the ids ``<name>-<line>``, so that line 7 keeps its id
@@ -82,9 +93,10 @@ def read_parallel(
 
     Raises:
         FileNotFoundError: a file is absent.
-        ValueError: the files differ in their number of lines, have none, are not UTF-8, or a line is blank.
+        ValueError: the files differ in their number of lines, have none, are not UTF-8, hold too much, or a line is
+            blank.
     """
-    sources, references = read_lines(source), read_lines(target)
+    sources, references = read_lines(source, max_bytes), read_lines(target, max_bytes)
     if len(sources) != len(references):
         raise ValueError(
             f"parallel files differ in length: {source} has {len(sources)} lines and {target} has "
@@ -95,14 +107,17 @@ def read_parallel(
     return to_examples(pairs, name=name, places=(str(source), str(target)), skip_empty=skip_empty)
 
 
-def stream_parallel(source: FilePath, target: FilePath, *, name: str, skip_empty: bool = False) -> Iterator[Example]:
-    """The pairs of two text files; ids are ``<name>-<line>``.
+def stream_parallel(
+    source: FilePath, target: FilePath, *, name: str, skip_empty: bool = False, max_bytes: int | None = MAX_BYTES
+) -> Iterator[Example]:
+    """The pairs of two text files; ids are ``<name>-<line>``. Arguments as for `read_parallel`.
 
     Raises:
         FileNotFoundError: a file is absent.
         ValueError: the files differ in their number of lines, or a line is blank.
     """
-    for number, pair in enumerate(zip_longest(stream_lines(source), stream_lines(target)), start=1):
+    sides = (stream_lines(path, max_bytes=max_bytes) for path in (source, target))
+    for number, pair in enumerate(zip_longest(*sides), start=1):
         if None in pair:
             short, long = (source, target) if pair[0] is None else (target, source)
             raise ValueError(

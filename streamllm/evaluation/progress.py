@@ -1,11 +1,13 @@
 """What a run shows while it goes on: a bar with running scores, and its log."""
 
 import contextlib
+import io
 import logging
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from streamllm.files import open_to_write
 from streamllm.metrics.latency import latency
 from streamllm.metrics.quality import RunningBLEU
 from streamllm.metrics.scores import scores
@@ -68,27 +70,47 @@ class RunningScores:
 def logging_to(path: Path) -> Iterator[None]:
     """Everything that streamllm logs goes to ``path``, and from INFO on to the screen, above the bar."""
     logger = logging.getLogger("streamllm")
-    file = logging.FileHandler(path, encoding="utf-8")
-    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    handlers: list[logging.Handler] = [file]
+    handlers: list[logging.Handler] = [_LogFile(path)]
     if not logging.getLogger().handlers:  # else whoever has set up logging shows them
-        screen = _AboveTheBar(logging.INFO)
-        handlers.append(screen)
-    level = logger.level
-    logger.setLevel(logging.DEBUG)
-    for handler in handlers:
-        logger.addHandler(handler)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
+        handlers.append(_AboveTheBar(logging.INFO))
+    with contextlib.ExitStack() as undone:
+        undone.callback(logger.setLevel, logger.level)
+        logger.setLevel(logging.DEBUG)
         for handler in handlers:
-            logger.removeHandler(handler)
-            handler.close()
+            undone.callback(handler.close)
+            undone.callback(logger.removeHandler, handler)
+            logger.addHandler(handler)
+        yield
+
+
+class _LogFile(logging.StreamHandler[io.TextIOWrapper]):
+    """A log that costs nothing but itself: where it cannot be written, one line on the screen says so."""
+
+    def __init__(self, path: Path):
+        super().__init__(io.TextIOWrapper(open_to_write(path, "ab"), encoding="utf-8"))
+        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        self._path, self._failed = path, False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):  # a mistake in a call of the log
+            super().handleError(record)
+        elif not self._failed:
+            self._failed = True
+            _say(f"warning: {error}; until then, the log is on the screen only")
+
+    def close(self) -> None:
+        super().close()
+        with contextlib.suppress(OSError):  # what it could not write before
+            self.stream.close()
+
+
+def _say(text: str) -> None:
+    from tqdm import tqdm
+
+    tqdm.write(text, file=sys.stderr)
 
 
 class _AboveTheBar(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        from tqdm import tqdm
-
-        tqdm.write(self.format(record), file=sys.stderr)
+        _say(self.format(record))

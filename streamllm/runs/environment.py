@@ -60,5 +60,5 @@ def _commit(project: Path) -> dict[str, Any]:
 
 
 def _git(project: Path, *arguments: str) -> str:
-    command = ["git", "-C", str(project), *arguments]
+    command = ["git", "--no-optional-locks", "-C", str(project), *arguments]  # a kill here would leave a lock behind
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()

@@ -97,8 +97,13 @@ class RunFolder(StoredRun):
     ) -> None:
         held, self._held = self._held, None
         self._timings = self._predictions = None
-        if held is not None:
-            held.close()
+        if held is None:
+            return
+        try:
+            held.close()  # all of it, the lock last, whatever fails
+        except OSError:  # such as a file that cannot write its rest either
+            if error is None:
+                raise
 
     def set_aside(self) -> Path | None:
         """Give the folder another name (`name_aside`), so that the run begins anew.

@@ -31,7 +31,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, special_tokens: dict[
     )
     tokenizer.train_from_iterator((" " + " ".join(text.split()) for text in texts), trainer)
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer.save(str(folder / "tokenizer.json"))
+    write_atomically(folder / "tokenizer.json", tokenizer.to_str(pretty=True))
     end = special_tokens["end"]
     config = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": end, "pad_token": end}
     config["clean_up_tokenization_spaces"] = False  # type: ignore[assignment]

@@ -14,7 +14,7 @@ from mlx.utils import tree_flatten, tree_unflatten
 
 from streamllm.checked import fit, parse
 from streamllm.contents import Contents, listed, refuse_changes
-from streamllm.files import replacing
+from streamllm.files import open_to_read, replacing
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,7 @@ def load(
     Raises:
         ValueError: the file is damaged, or of a training that this one cannot go on from.
     """
+    open_to_read(path).close()  # no FIFO
     try:
         loaded: Any = mx.load(str(path), return_metadata=True)
         arrays, metadata = loaded

@@ -10,6 +10,8 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from streamllm.files import open_to_read, open_to_write
+
 CHECK_AFTER = 1.0  # seconds of waiting, before it is asked whether the others live
 
 
@@ -34,8 +36,9 @@ class Barrier:
             return
         path = folder / "barrier.bin"
         if self.rank == 0:
-            path.write_bytes(bytes(8 * self.world))
-        self.alive = self._lock_file(self.rank).open("w")
+            with open_to_write(path, "wb", follow=False) as file:
+                file.write(bytes(8 * self.world))
+        self.alive = open_to_write(self._lock_file(self.rank), "wb", follow=False)
         fcntl.flock(self.alive, fcntl.LOCK_EX)
         self._exchange()
         self.flags = np.memmap(path, dtype=np.int64, mode="r+", shape=(self.world,))
@@ -76,7 +79,7 @@ class Barrier:
                 )
 
     def _ended(self, rank: int) -> bool:
-        with self._lock_file(rank).open() as file:
+        with open_to_read(self._lock_file(rank)) as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:

@@ -22,7 +22,7 @@ from mlx.utils import tree_flatten, tree_map, tree_unflatten
 from streamllm.check import number, whole_number
 from streamllm.contents import Contents
 from streamllm.engine.finite import NotFinite
-from streamllm.files import open_to_write, write_atomically
+from streamllm.files import open_to_write, read_bytes, write_atomically
 from streamllm.training import checkpoint
 from streamllm.training.checkpoint import Checkpoint
 from streamllm.training.data import Batch, TrainingData
@@ -354,7 +354,7 @@ class Trainer:
         self.window = _Window(**found.counters["window"] | {"tokens_since_start": 0})
         log.info("resuming %s at step %d, epoch %d", self.folder, self.step, self.epoch)
         if self.rank == 0 and lines.exists():  # forget what was logged after the checkpoint
-            write_atomically(lines, b"".join(lines.read_bytes().splitlines(keepends=True)[: self.lines]))
+            write_atomically(lines, b"".join(read_bytes(lines).splitlines(keepends=True)[: self.lines]))
 
     def _check_kept(self, names: Sequence[str]) -> None:
         """Raises: ValueError: weights of a validation are gone, of which the end needs the mean."""

@@ -18,7 +18,7 @@ import numpy as np
 
 from streamllm import contents
 from streamllm.checked import fit, parse
-from streamllm.files import new_folder, open_to_write, write_atomically
+from streamllm.files import check_lock_file, new_folder, open_to_write, read_bytes, write_atomically, writing
 from streamllm.records import Example
 
 log = logging.getLogger(__name__)
@@ -183,8 +183,11 @@ def token_files(
         return folder
     from filelock import FileLock
 
-    root.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_suffix(".lock")):  # others wait, and find what the first has made
+    lock = folder.with_suffix(".lock")
+    with writing(root):
+        root.mkdir(parents=True, exist_ok=True)
+    check_lock_file(lock)
+    with FileLock(lock):  # others wait, and find what the first has made
         if not folder.exists():
             with new_folder(folder) as part:
                 count = _write_tokens(part, text, pairs, tokenize)
@@ -224,7 +227,7 @@ def _check_whole(folder: Path) -> None:
     """Raises: ValueError: a file is not as it was written: half, say, after a copy or a crash."""
     path = folder / DIGESTS
     try:
-        written = fit(parse(path.read_bytes()), dict[str, str])
+        written = fit(parse(read_bytes(path)), dict[str, str])
     except (OSError, ValueError):
         written = {}
     found = _digests(folder)

@@ -25,7 +25,7 @@ from streamllm.engine.paradigms.group import Group
 from streamllm.engine.paradigms.interleaved import Interleaved
 from streamllm.engine.paradigms.memory import Paradigm
 from streamllm.engine.positions import PositionError
-from streamllm.files import new_folder, write_atomically
+from streamllm.files import new_folder, write_atomically, writing
 from streamllm.metrics.summary import summarise
 from streamllm.models.lengths import fitting
 from streamllm.models.loading import TOKENIZER_FILES, ModelConfig, base_weights, find_model
@@ -383,7 +383,8 @@ def _export(streaming: StreamingModel, start: Path, folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     for file in start.iterdir():
         if file.suffix in (".json", ".model", ".txt", ".jinja") and not file.name.endswith(".index.json"):
-            shutil.copyfile(file, folder / file.name)  # without its mode: it may be read-only
+            with writing(folder / file.name):
+                shutil.copyfile(file, folder / file.name)  # without its mode: it may be read-only
     config = json.loads((folder / "config.json").read_text())
     for key in ("quantization", "quantization_config"):  # the weights are whole now
         config.pop(key, None)

@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from reference import build
 
 from streamllm import policies
+from streamllm.batching import threads
 from streamllm.batching.coroutines import Clock, run_all
 from streamllm.batching.pool import Pool
 from streamllm.batching.scheduler import in_sessions, translate_many
@@ -489,6 +490,26 @@ def test_a_run_in_threads_can_be_closed_at_any_time(three_threads: None, tokeniz
     traces = many_endless(streaming(tokenizer, end=-1e9), lambda example: None)
     next(traces)
     traces.close()  # type: ignore[attr-defined]
+
+
+def test_a_thread_that_cannot_begin_ends_the_run_and_not_the_process(
+    three_threads: None, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither is waited for those that never began, nor are those that did left behind."""
+    monkeypatch.setattr("streamllm.batching.threads._workers", threads._Workers())
+    begin, begun = threading.Thread.start, []
+
+    def start(thread: threading.Thread) -> None:
+        if len(begun) == 2:
+            raise RuntimeError("can't start new thread")
+        begun.append(thread)
+        begin(thread)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", start)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            list(many_endless(streaming(tokenizer, end=-1e9), lambda example: None))
+    assert len(list(run(streaming(tokenizer), examples_of(["the dog"] * 9), WaitK(1), 9))) == 9
 
 
 def test_threads_are_used_again(three_threads: None, tokenizer: Any) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from full_disk import full_disk
 
 from streamllm.cli.init import EXAMPLE, write_example
 from streamllm.cli.main import COMMANDS
@@ -173,3 +174,10 @@ def test_the_example_is_a_file_of_each_kind() -> None:
         "metric",
         "policy",
     ]
+
+
+def test_an_example_that_cannot_be_written_leaves_an_empty_folder(tmp_path: Path) -> None:
+    """Half of one would be in the way of the next try."""
+    with full_disk(100), pytest.raises(OSError, match=r"cannot write .* the same command goes on"):
+        write_example(tmp_path / "study")
+    assert write_example(tmp_path / "study")

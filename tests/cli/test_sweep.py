@@ -1,6 +1,7 @@
 """One model for all points of a process, and the table at the end of a sweep."""
 
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -106,3 +107,46 @@ def test_run_py_keeps_its_model_loaded() -> None:
     model = Counting("c")
     assert loaded_once.LoadedOnce(model).load("x") is loaded_once.LoadedOnce(model).load("x")
     assert len(model.loads) == 1
+
+
+FULL_AT = """
+import runpy, sys
+sys.path.insert(0, {tests!r})
+from full_disk import full_disk
+sys.argv = sys.argv[1:]
+with full_disk({size}):
+    runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.mark.long
+def test_a_point_on_a_full_disk_gives_its_folder_back_and_the_rest_of_the_sweep_goes_on(tmp_path: Path) -> None:
+    """k=1 alone writes more words than its files may hold, and is finished by the same command where there is room."""
+    words = ["-m", "k=1,6", "dataset.limit=4", "tracker=none", f"output.root={tmp_path / 'out'}"]
+
+    def sweep(size: int) -> subprocess.CompletedProcess[str]:
+        code = FULL_AT.format(tests=str(ROOT / "tests"), size=size)
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        return subprocess.run(
+            [sys.executable, "-c", code, str(ROOT / "run.py"), *words],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+
+    whole = sweep(10**7)
+    assert whole.returncode == 0, whole.stderr
+    sizes = sorted(path.stat().st_size for path in tmp_path.glob("out/*/predictions.jsonl"))
+    assert sizes[0] + 100 < sizes[1]
+    kept = {path: path.read_bytes() for path in tmp_path.glob("out/*/predictions.jsonl")}
+    shutil.rmtree(tmp_path / "out")
+
+    full = sweep(sizes[0] + 50)
+    assert full.returncode == 1
+    assert "sweep: 1 point and 1 that failed" in full.stdout
+    assert "predictions.jsonl (File too large): let files be larger" in full.stdout
+    assert not [*tmp_path.glob("out/*/.lock")]
+    again = sweep(10**7)
+    assert again.returncode == 0, again.stderr
+    assert {path: path.read_bytes() for path in tmp_path.glob("out/*/predictions.jsonl")} == kept

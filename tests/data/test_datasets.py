@@ -3,11 +3,13 @@
 import csv
 import gzip
 import json
+import os
 import re
 import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +17,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from streamllm.data.documents import DocumentDataset
 from streamllm.data.hub import HubDataset
-from streamllm.data.lines import read_lines
+from streamllm.data.lines import MAX_BYTES, read_lines
 from streamllm.data.sacrebleu_set import SacrebleuTestSet
 from streamllm.data.sample import Sample
 from streamllm.data.table import Table
 from streamllm.data.text import ParallelText, read_parallel
 from streamllm.records import Example
+from streamllm.runs.naming import digest
 from streamllm.units import unit_of
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -303,6 +307,83 @@ def write_table(path: Path, rows: list[dict[str, Any]]) -> Path:
     data = text.encode()
     path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
     return path
+
+
+# --- compressed data ---
+
+REPEATED = [{"en": "the same words", "de": "dieselben Wörter"}] * 3000
+
+
+def packed(path: Path) -> Table | ParallelText:
+    """3000 equal pairs, which pack to less than a sixteenth."""
+    if ".parquet" in path.name or ".jsonl" in path.name or ".csv" in path.name:
+        if path.suffix == ".gz":
+            plain = write_table(path.with_suffix(""), REPEATED)
+            path.write_bytes(gzip.compress(plain.read_bytes()))
+        else:
+            write_table(path, REPEATED)
+        return Table(path=path, **GERMAN)
+    for language in ("en", "de"):
+        lines = "".join(f"{row[language]}\n" for row in REPEATED)
+        path.with_name(f"talk.{language}.gz").write_bytes(gzip.compress(lines.encode()))
+    return ParallelText(source=path.with_name("talk.en.gz"), target=path.with_name("talk.de.gz"))
+
+
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("name", ["talk.en.gz", "talk.jsonl.gz", "talk.csv.gz", "talk.parquet"])
+def test_compressed_data_is_read_up_to_a_bound(tmp_path: Path, cache: Path, name: str, whole: bool) -> None:
+    def count(dataset: Table | ParallelText) -> int:
+        return len(dataset.load()) if whole else sum(1 for _ in dataset.stream())
+
+    dataset = packed(tmp_path / name)
+    with pytest.raises(ValueError, match=r"talk.* holds more than [\d,]+ bytes once it is unpacked.*dataset.max_bytes"):
+        count(replace(dataset, max_bytes=1000))
+    assert count(replace(dataset, max_bytes=10**6)) == count(replace(dataset, max_bytes=None)) == len(REPEATED)
+
+
+@pytest.mark.parametrize("beside", [None, "documents", "segments"])
+def test_compressed_documents_are_read_up_to_a_bound(tmp_path: Path, beside: str | None) -> None:
+    lines = {"en": "the same words\n", "de": "dieselben Wörter\n", "documents": "one\n", "segments": "- {wav: a}\n"}
+    for name, line in lines.items():
+        (tmp_path / f"talk.{name}.gz").write_bytes(gzip.compress((line * 3000).encode()))
+    extra: dict[str, Any] = {} if beside is None else {beside: tmp_path / f"talk.{beside}.gz"}
+    dataset = DocumentDataset(source=tmp_path / "talk.en.gz", target=tmp_path / "talk.de.gz", **extra)
+    with pytest.raises(ValueError, match=r"talk.* holds more than [\d,]+ bytes once it is unpacked"):
+        replace(dataset, max_bytes=1000).load()
+    assert len(replace(dataset, max_bytes=10**6).load()[0].segments) == 3000
+
+
+def test_text_that_packs_as_text_does_is_not_bounded(tmp_path: Path) -> None:
+    lines = Path(__file__).read_text(encoding="utf-8")
+    (tmp_path / "a.gz").write_bytes(gzip.compress(lines.encode()))
+    assert read_lines(tmp_path / "a.gz", max_bytes=1)
+
+
+def test_a_bound_that_is_none_is_refused() -> None:
+    for bound in (0, -1, True, 1.5, "many"):
+        with pytest.raises(ValueError, match=r"dataset\.max_bytes is .* whole number of bytes"):
+            Sample(max_bytes=bound)  # type: ignore[arg-type]
+
+
+def test_the_bound_keeps_the_names_of_runs() -> None:
+    for key in ("dataset", "validation"):
+        before = {key: {"_target_": "streamllm.data.text.ParallelText"}}
+        assert digest({key: before[key] | {"max_bytes": MAX_BYTES}}) == digest(before)
+
+
+@pytest.mark.parametrize("name", ["talk.en", "talk.jsonl"])
+def test_data_that_is_a_fifo_is_not_waited_for(tmp_path: Path, cache: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(OSError, match=rf"{name} is a FIFO .* write it to a file first"):
+        (Table(path=tmp_path / name, **GERMAN) if "json" in name else beside_a_fifo(tmp_path / name)).load()
+
+
+def beside_a_fifo(path: Path) -> ParallelText:
+    path.with_name("talk.de").write_text("eins\n")
+    return ParallelText(source=path, target=path.with_name("talk.de"))
+
+
+# --- kinds of tables ---
 
 
 @pytest.mark.parametrize("ending", ["json", "jsonl", "jsonl.gz", "csv", "tsv", "tsv.gz", "parquet"])

@@ -1,6 +1,7 @@
 """The runner: what it makes of traces, and that a run killed anywhere ends with the same bytes."""
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -12,9 +13,11 @@ from typing import Any
 
 import pytest
 from conftest import ROOT
+from full_disk import full_disk
 from shouting import CONFIG, EXAMPLES, Recorder, Sentences, Shouting, ShoutingModel, never, run, shout
 
 from streamllm.engine.loop import translate
+from streamllm.evaluation.progress import logging_to
 from streamllm.evaluation.runner import Translate, run_experiment
 from streamllm.policies import Full, WaitK
 from streamllm.records import Emission, Example, Trace
@@ -367,6 +370,39 @@ def test_interrupt_inside_a_store_keeps_whole_lines_and_counts_them(tmp_path: Pa
         run(tmp_path / "run-1")
     assert [trace.id for trace in folder.traces()] == ["0"]
     assert "interrupted: 1 of 6 sentences are stored" in (tmp_path / "run-1" / "run.log").read_text()
+
+
+# --- what cannot be written
+
+
+def test_a_log_that_cannot_be_written_costs_one_line_and_no_result(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    """Such as by a quota of its own; where the disk is full for all, the first prediction ends the run."""
+    logger = logging.getLogger("streamllm")
+    before = [*logger.handlers], logger.level
+    with logging_to(tmp_path / "run.log"), full_disk(0):
+        for number in range(3):
+            logger.info("line %d", number)
+    said = capsys.readouterr().err
+    assert said.count(f"cannot write {tmp_path / 'run.log'} (File too large)") == 1
+    assert "line 2" in said or logging.getLogger().handlers
+    assert ([*logger.handlers], logger.level) == before
+
+
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
+@pytest.mark.parametrize("name", [PREDICTIONS, "timings.jsonl", "run.log"])
+def test_a_file_that_cannot_be_opened_gives_the_folder_back_and_finishes_the_tracker(
+    tmp_path: Path, name: str, make: Callable[[Path], None]
+):
+    (tmp_path / "run-1").mkdir()
+    make(tmp_path / "run-1" / name)
+    tracker = Recorder()
+    with pytest.raises(OSError, match=rf"{name} .*(FIFO|directory|folder)"):
+        run(tmp_path / "run-1", tracker=tracker)
+    assert tracker.told.get("exit_code", 1) == 1
+    (tmp_path / "run-1" / name).rmdir() if make is os.mkdir else (tmp_path / "run-1" / name).unlink()
+    assert run(tmp_path / "run-1")["sentences"] == len(EXAMPLES)
 
 
 # --- what is refused

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from streamllm.records import KINDS, Event, Trace
 from streamllm.runs.environment import _commit, environment
 from streamllm.runs.folder import METRICS, PREDICTIONS, TIMINGS, RunFolder, RunInUse
 from streamllm.runs.lines import PredictionLine, TimingLine, from_lines, to_instance, to_prediction, to_timing
-from streamllm.runs.load import flatten, load_runs, load_traces
+from streamllm.runs.load import flatten, load_runs, load_traces, read_config
 from streamllm.runs.naming import digest
 
 CONFIG = {"policy": {"k": 3}, "k": 3, "seed": 0, "tracker": {"mode": "offline"}, "output": {"root": "outputs"}}
@@ -257,13 +258,74 @@ def test_a_full_disk_names_the_file_and_what_was_stored_is_gone_on_from(tmp_path
             for number in range(len(folder.traces()), 40):
                 folder.append(trace(str(number)))
 
-    stopped = rf"^\[Errno {errno.EFBIG}\] .*: '{tmp_path}/run-1/(predictions|timings)\.jsonl'$"
+    stopped = rf"^cannot write {tmp_path}/run-1/(predictions|timings)\.jsonl .* the same command goes on$"
     with pytest.raises(OSError, match=stopped):
         write(4000)
     stored = len(RunFolder(tmp_path / "run-1").traces())
     assert 0 < stored < 40
     write(10**6)
     assert [one.id for one in RunFolder(tmp_path / "run-1").traces()] == [str(number) for number in range(40)]
+
+
+def full(*arguments: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_a_disk_that_is_full_only_when_a_file_is_synced_or_renamed_gives_the_lock_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+):
+    """A lock that stayed would end the rest of a sweep. Here the folder is taken again by this very process."""
+    folder = RunFolder(tmp_path / "run-1")
+    write_run(folder, ["1"])
+    with monkeypatch.context() as patched:
+        patched.setattr(os, call, full)
+        with pytest.raises(
+            OSError, match=rf"^cannot write {folder.path}/\S+ \(No space left on device\): make room, and"
+        ):
+            write_run(folder, ["2"], order=["1", "2"])
+    write_run(folder, [name for name in "12" if name not in [one.id for one in folder.traces()]], order=["1", "2"])
+    assert folder.finished
+
+
+def test_what_cannot_be_written_when_the_files_are_closed_hides_no_error_and_gives_the_lock_back(tmp_path: Path):
+    folder = RunFolder(tmp_path / "run-1")
+
+    def interrupted() -> None:
+        with full_disk(500), folder:
+            folder.begin(CONFIG, {})
+            folder._timings.write(bytes(1000))  # type: ignore[union-attr]  # held back, and then too much
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    write_run(folder, ["1"], order=["1"])
+    assert folder.finished
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+@pytest.mark.parametrize("name", [PREDICTIONS, TIMINGS, METRICS, "env.json", "contents.json", "run.yaml", ".lock"])
+def test_what_is_no_file_in_a_run_folder_is_refused_at_once_by_name(
+    tmp_path: Path, name: str, make: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+):
+    folder = RunFolder(tmp_path / "run-1")
+    folder.path.mkdir()
+    make(folder.path / name)
+    attempts = [
+        *(folder.metrics, folder.environment, folder.contents, folder.traces, lambda: read_config(folder.path)),
+        lambda: write_run(folder, ["1"], order=["1"]),
+    ]
+    said = []
+    for attempt in attempts:
+        try:
+            attempt()
+        except (OSError, RunError) as error:
+            said.append(str(error))
+    said += caplog.messages  # of a damaged env.json, which costs no run
+    assert any(name in text and ("FIFO" in text or "folder" in text or "directory" in text) for text in said)
+    if name != ".lock":
+        with folder:  # it was given back
+            pass
 
 
 @pytest.mark.parametrize("part", ["elapsed", "events"])
@@ -421,19 +483,29 @@ def test_flatten_joins_keys_with_dots_and_keeps_lists():
     assert flatten({"a": {"b": {"c": 1}}, "d": [1, {"e": 2}]}) == {"a.b.c": 1, "d": [1, {"e": 2}]}
 
 
-def test_new_files_make_a_checkout_dirty_unless_git_ignores_them(tmp_path: Path):
-    def git(*words: str) -> None:
-        subprocess.run(["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b", *words], check=True)
+def committed(folder: Path, name: str, content: str) -> None:
+    (folder / name).write_text(content)
+    for words in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "first"]):
+        git = ["git", "-C", str(folder), "-c", "user.name=a", "-c", "user.email=a@b"]
+        subprocess.run([*git, *words], check=True)
 
-    git("init", "-q")
-    (tmp_path / ".gitignore").write_text("outputs/\n")
-    git("add", ".")
-    git("commit", "-q", "-m", "first")
+
+def test_new_files_make_a_checkout_dirty_unless_git_ignores_them(tmp_path: Path):
+    committed(tmp_path, ".gitignore", "outputs/\n")
     (tmp_path / "outputs").mkdir()
     (tmp_path / "outputs" / "a").write_text("a")
     assert _commit(tmp_path)["dirty"] is False
     (tmp_path / "policy.py").write_text("a")
     assert _commit(tmp_path)["dirty"] is True
+
+
+def test_asking_for_the_commit_locks_no_checkout(tmp_path: Path):
+    """With a full disk, `git status` would leave its lock behind, and no commit could be made any more."""
+    committed(tmp_path, "file", "content")
+    os.utime(tmp_path / "file", (1, 1))  # so that git would note anew what the file is like
+    with full_disk(0):
+        assert _commit(tmp_path)["dirty"] is False
+    assert not (tmp_path / ".git" / "index.lock").exists()
 
 
 def test_environment_says_what_made_the_run():

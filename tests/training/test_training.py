@@ -319,6 +319,19 @@ def test_a_killed_training_goes_on_bit_for_bit(model: StreamingModel, tmp_path: 
 
 
 @pytest.mark.long
+def test_a_training_on_a_full_disk_keeps_its_last_checkpoint_and_goes_on_bit_for_bit(
+    model: StreamingModel, tmp_path: Path
+) -> None:
+    assert train_in_process(tmp_path / "straight") == 0
+    size = (tmp_path / "straight" / "epoch-001.safetensors").stat().st_size + 1000
+    setup = f"from full_disk import full_disk\nfull = full_disk({size})\nfull.__enter__()\n{PLAIN}"
+    assert train_in_process(tmp_path / "full", setup=setup) == 1  # the weights fit, a checkpoint does not
+    assert not [*(tmp_path / "full").glob("*.part")]
+    assert train_in_process(tmp_path / "full") == 0
+    assert loss_curve(tmp_path / "full") == loss_curve(tmp_path / "straight")
+
+
+@pytest.mark.long
 def test_a_killed_training_of_an_adapter_on_a_stream_goes_on_bit_for_bit(model: StreamingModel, tmp_path: Path) -> None:
     """With accumulated and recomputed gradients, and dropout everywhere."""
     assert train_in_process(tmp_path / "straight", setup=EVERYTHING) == 0
