@@ -70,7 +70,7 @@ def of_training(outputs: Path) -> Parts:
         for path in files:
             name = f"{run.name}/{path.relative_to(run).as_posix()}"
             if path.name == "last.safetensors":
-                found[name] = _tensors(path)
+                found[name] = _checkpoint(path)
             elif path.name not in ("env.json", "run.log", "train.jsonl"):
                 found[name] = path.read_bytes()
     return found
@@ -84,19 +84,15 @@ def is_time(key: str) -> bool:
     return key.endswith(("seconds", "_ca", "per_second")) or key == "seconds_per_sentence"
 
 
-def _tensors(path: Path) -> dict[str, Any]:
-    """The tensors of a checkpoint, in whatever order they lie there, and its counters, but for the tokens that this
-    very process has seen."""
+def _checkpoint(path: Path) -> tuple[dict[str, Any], bytes]:
+    """Header and arrays of a checkpoint, but for the tokens that this very process has seen."""
     content = path.read_bytes()
     start = 8 + int.from_bytes(content[:8], "little")
     header = json.loads(content[8:start])
-    counters = json.loads(header.pop("__metadata__")["counters"])
+    counters = json.loads(header["__metadata__"]["counters"])
     counters["window"].pop("tokens_since_start")
-    found: dict[str, Any] = {"counters": counters}
-    for name, about in header.items():
-        first, end = about["data_offsets"]
-        found[name] = about["dtype"], about["shape"], content[start + first : start + end]
-    return found
+    header["__metadata__"]["counters"] = counters
+    return header, content[start:]
 
 
 def stored_lines(outputs: Path) -> Iterator[tuple[str, bytes]]:

@@ -34,9 +34,10 @@ class Checkpoint:
 
 
 def write(path: Path, arrays: dict[str, mx.array], metadata: dict[str, str] | None = None) -> None:
-    """Replace a file of safetensors."""
+    """Replace a file of safetensors. The same arrays give the same bytes, in whatever order they come: MLX writes them
+    as its map was filled, which is otherwise after a resume."""
     with replacing(path) as file:
-        mx.save_safetensors(file, arrays, metadata or {})
+        mx.save_safetensors(file, dict(sorted(arrays.items())), metadata or {})
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:

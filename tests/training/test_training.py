@@ -25,6 +25,7 @@ from streamllm.models.model import StreamingModel
 from streamllm.records import Example
 from streamllm.training import checkpoint
 from streamllm.training.bpe import BPEDropout
+from streamllm.training.checkpoint import write
 from streamllm.training.data import FULL, DataConfig, TrainingData, pad
 from streamllm.training.dropout import add_dropout
 from streamllm.training.fresh import FreshModel
@@ -302,6 +303,13 @@ def train_in_process(folder: Path, kill_at: int | None = None, setup: str = PLAI
 def loss_curve(folder: Path) -> list[dict]:
     lines = [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()]
     return [{k: v for k, v in line.items() if k not in ("tokens_per_second", "peak_memory_gb")} for line in lines]
+
+
+def test_a_file_of_weights_does_not_depend_on_the_order_of_its_arrays(tmp_path: Path) -> None:
+    arrays = {f"layers.{number}.weight": mx.array([number]) for number in range(50)}
+    write(tmp_path / "a", arrays)
+    write(tmp_path / "b", dict(reversed(arrays.items())))
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
 @pytest.mark.long
