@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from streamllm.cli.reader import for_whoever_reads
-from streamllm.cli.user_errors import USER_ERRORS, user_error
+from streamllm.cli.user_errors import USER_ERRORS, printable, user_error
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -29,7 +29,7 @@ def one_line_errors() -> Iterator[None]:
         with for_whoever_reads():
             yield
     except USER_ERRORS as error:
-        sys.exit(f"error: {' '.join(str(error).split())}")
+        sys.exit(f"error: {printable(str(error))}")
     except KeyboardInterrupt:
         sys.exit(130)
 

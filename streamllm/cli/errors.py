@@ -34,7 +34,7 @@ from streamllm.cli.conf import CONF, PACKAGE
 from streamllm.cli.plugins import prepare, searched
 from streamllm.cli.reader import for_whoever_reads
 from streamllm.cli.targets import not_importable, taker_of
-from streamllm.cli.user_errors import USER_ERRORS, user_error
+from streamllm.cli.user_errors import USER_ERRORS, printable, user_error
 from streamllm.extras import install
 from streamllm.files import WHAT_TO_DO
 
@@ -93,7 +93,7 @@ def launch(main: Callable[[], Any], config: str = "run") -> None:
         if whole:
             raise
         words = [word for word in sys.argv[1:] if word.startswith("~") or ("=" in word and not word.startswith("-"))]
-        sys.exit(f"error: {refusal(error, config, words)} {DEBUG}")
+        sys.exit(f"error: {printable(refusal(error, config, words))} {DEBUG}")
     except Exception as error:  # a mistake of Hydra or its grammar: what our programs raise is in words by now
         if whole:
             raise
@@ -161,6 +161,10 @@ FULL_KEY = re.compile(r"\n *full_key: (\S+)")
 
 def one_line(error: BaseException) -> str:
     """What is wrong and what to do, without a line break; a mistake in code is told with its place."""
+    return printable(_told(error))
+
+
+def _told(error: BaseException) -> str:
     if isinstance(error, MissingMandatoryValue) and error.full_key:
         return _missing_value(error.full_key)
     if (
@@ -240,7 +244,6 @@ def refusal(error: BaseException, config: str, words: list[str]) -> str:
 
 def _not_readable(word: str, what: str, config: str) -> str:
     """Hydra's grammar of values gives a meaning to signs such as = # , { and quotes."""
-    word = word if word.isprintable() else repr(word)
     if "=" not in word:
         if meant := _choices_named(word):
             return f"cannot read {word}: did you mean {' or '.join(meant)}?"

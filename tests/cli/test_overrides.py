@@ -70,6 +70,7 @@ def overrides(config: str) -> st.SearchStrategy[list[str]]:
         pytest.param("train", 200, marks=pytest.mark.long),
     ],
 )
+@pytest.mark.timeout(1800)
 def test_any_overrides_work_or_are_one_line(config: str, examples: int) -> None:
     @settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck))
     @given(overrides(config))
