@@ -16,6 +16,12 @@ from streamllm.engine.sampling import Sampling
 Sampler = Callable[[mx.array], mx.array]
 """Log-probabilities (1, V) -> token (1,)."""
 
+MOST_GUESSED = 64
+"""Tokens that are checked in one forward."""
+
+Guess = Callable[[list[int]], Sequence[int]]
+"""Tokens written so far -> tokens that may come next."""
+
 
 @dataclass(frozen=True)
 class Place:
@@ -54,13 +60,17 @@ class Ahead:
         # same before `_taken`.
         self._last: list[int] = []
         self._before: list[int] = []
+        self._guess: Guess | None = None
+        self._guess_from = 0  # of `_taken`
         self._watches = False  # whether attention is read out at each prediction
         self.attention: Attention | None = None  # of the last prediction
         self.begun = False  # whether a unit was written, or tried to be; set by whoever writes
 
     def predict(self) -> int:
         """The token that comes next, from all source read so far. It is not written yet."""
-        if not self._known:
+        if not self._known and (guessed := self._guessed()):
+            self._check(guessed)
+        elif not self._known:
             if self._watches:
                 logits, self.attention = self._memory.attend(self._open)
             else:
@@ -73,12 +83,40 @@ class Ahead:
             self._known, self._logits = [self._picked[len(self._taken)]], [logits]
         return self._known[0]
 
+    def guess(self, guess: Guess | None) -> None:
+        """From here on ask ``guess`` what comes next, after the tokens written from here; None ends it. That changes
+        nothing but the cost: `predict` checks it in one forward, and keeps what it would have predicted."""
+        self._guess, self._guess_from = guess, len(self._taken)
+
+    def _guessed(self) -> list[int]:
+        if self._guess is None or self._watches:
+            return []
+        return list(self._guess([token for token, _ in self._taken[self._guess_from :]]))[:MOST_GUESSED]
+
+    def _check(self, guessed: list[int]) -> None:
+        """Predict what comes next, as far as it is as guessed, and the token after that."""
+        start = len(self._taken)
+        logits, likeliest = self._memory.check([*self._open, *guessed], len(guessed) + 1)
+        self._last, self._open, self.attention = self._open, [], None
+        self._before = self._before if self._taken else self._last
+        for i in range(len(guessed) + 1):
+            if len(self._picked) == start + i:
+                self._picked.append(self._choose(logits[i], likeliest[i], i))
+            self._known.append(self._picked[start + i])
+            self._logits.append(logits[i])
+            if self._known[i] not in guessed[i : i + 1]:
+                break
+        self._memory.trim(len(guessed) + 1 - len(self._known))
+
     def _pick(self, logits: mx.array) -> int:
-        likeliest = self._memory.likeliest(logits)  # refuses logits that are not finite
+        return self._choose(logits, self._memory.likeliest(logits))  # which refuses logits that are not finite
+
+    def _choose(self, logits: mx.array, likeliest: int, ahead: int = 0) -> int:
+        """A token by ``logits``, which so many tokens that are known come before."""
         if self._sampler is None:
             return likeliest
         if isinstance(self._sampler, Sampling):
-            return self._sampler.draw(logits, self._reads, self._written)
+            return self._sampler.draw(logits, self._reads, self._written + ahead)
         row = logits[None].astype(mx.float32)
         return int(self._sampler(row - mx.logsumexp(row, axis=-1, keepdims=True)).item())  # type: ignore[arg-type]
 
@@ -137,6 +175,7 @@ class Ahead:
             self.take()
         else:
             self.force([end])
+        self.begun = True
         self._taken, self._picked, self._marked = [], [], False
 
     @property

@@ -233,7 +233,7 @@ def test_limits_that_make_no_sense_are_refused(settings: dict[str, Any]) -> None
 
 def test_an_action_that_is_none_is_refused() -> None:
     """A policy that forgets to return, or returns the class, would otherwise read or write for ever."""
-    with pytest.raises(TypeError, match=r"records\.READ or records\.WRITE"):
+    with pytest.raises(TypeError, match=r"records\.READ and records\.WRITE"):
         translate(FakeSession(writes(1)), sentence(1), Decided(lambda state: None))  # type: ignore[arg-type, return-value]
 
 
