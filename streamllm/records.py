@@ -155,7 +155,8 @@ class Event:
 
     ``kind`` is "read" (a source unit), "end" (a READ that found the source at its end), "write" (a target
     unit), "extend" (more of the last target unit, no space between), "draft" (a hypothesis of what follows the units
-    written so far, which the policy asked for), "forced_read" (one more unit was read
+    written so far, which the policy asked for), "shown" (an output that may be revised: it stands after the units
+    written so far, in the place of what was shown there before), "forced_read" (one more unit was read
     because the end token came while source remained, or at the length limit), "limit" (before a forced read: it is the
     limit of tokens that forces it; ``text`` is "max_tokens"), "sentence" (of a document: a target sentence has ended,
     and ``text`` is the number of source units that are translated by now) or "stop" (why the sentence ended:
@@ -178,7 +179,8 @@ class Trace:
     """Everything that happened in one example.
 
     ``delays[t]`` is the number of source units read when target unit t was written to its end, ``elapsed[t]``
-    the seconds since the sentence began; both have one entry for each unit of ``units``.
+    the seconds since the sentence began; both have one entry for each unit of ``units``. Of an output that is revised,
+    it is when the unit was shown for the last time in its final form (`units.settled`).
     """
 
     id: str

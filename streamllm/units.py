@@ -8,7 +8,7 @@ after it (`pieces`).
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Literal, TypeVar
 
 Unit = Literal["word", "character"]
 UNITS: tuple[Unit, ...] = ("word", "character")
@@ -55,6 +55,33 @@ def join(units: Sequence[str], unit: Unit = "word") -> str:
     """The text of some units."""
     check_unit(unit)
     return (" " if unit == "word" else "").join(units)
+
+
+T = TypeVar("T")
+
+
+def settled(outputs: Sequence[Sequence[str]], when: Sequence[T]) -> list[T]:
+    """When each unit of the last of successive outputs was final: when the first output was shown from which on the
+    unit and all before it stay as they are.
+
+    It is the delay of re-translation: g(j) = min i such that o_i'j' = o_Ij' for all i' >= i and j' <= j, o_I being the
+    last output (Arivazhagan et al. 2020, arXiv 2004.03643).
+
+    Args:
+        when: each output was shown.
+    """
+    last = outputs[-1]
+    found: list[T] = []
+    same = len(last)
+    for output, shown in zip(reversed(outputs), reversed(when), strict=True):
+        same = min(same, common_prefix(output, last))
+        found[:same] = [shown] * same
+    return found
+
+
+def common_prefix(a: Sequence[str], b: Sequence[str]) -> int:
+    """How many units two outputs begin with alike."""
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
 _ENDING = re.compile(r"""[.!?…。！？｡؟।።]["'”’»)\]」』]*$""")

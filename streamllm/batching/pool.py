@@ -178,7 +178,7 @@ class Pool:
         short = 0 if unread > AVERAGE_READ * len(rows) else LONG_READ
         self._read_long([row for row in rows if len(row.unread) > short])
         tokens: list[_Token] = []
-        asked: list[int] = []  # whose logits are wanted: one a row, or one for each hypothesis of its beam
+        asked: list[int] = []  # whose logits are wanted: of a row one, those checked, or those of its beam's hypotheses
         ends: list[int] = []  # of each row in them
         paths: dict[int, Columns] = {}
         for row in rows:
@@ -186,7 +186,7 @@ class Pool:
             tokens += self._place_target(row)
             paths |= {len(tokens) + i: path for i, path in enumerate(row.paths)}
             tokens += self._place_paths(row)
-            asked += range(len(tokens) - max(1, len(row.paths)), len(tokens))
+            asked += range(len(tokens) - (len(row.paths) or row.checked), len(tokens))
             ends.append(len(asked))
         attends = any(row.attends for row in rows)
         at = (mx.array(asked), 0)
@@ -194,7 +194,8 @@ class Pool:
         likeliest = Likeliest.of(logits)
         # Cut here, not in each row: policies that look at logits would evaluate each cut on its own.
         parts: Sequence[mx.array] = mx.split(logits, ends[:-1])  # type: ignore[assignment]
-        cut = [part if row.paths else part.reshape(-1) for row, part in zip(rows, parts, strict=True)]
+        several = [bool(row.paths) or row.checked > 1 for row in rows]
+        cut = [part if some else part.reshape(-1) for some, part in zip(several, parts, strict=True)]
         mx.eval(likeliest.arrays, cut, [buffer for layer in self._layers for buffer in layer.buffers])
         answers, highest = likeliest.found()
         for row, start, end, own_logits in zip(rows, [0, *ends], ends, cut, strict=False):
@@ -204,7 +205,7 @@ class Pool:
                 one, there = slice(one_row, one_row + 1), slice(place, place + 1)
                 own = [(queries[one, :, there], keys[one], scale) for queries, keys, scale in calls]
                 attention = Attention(own, np.flatnonzero(self._source[row.slot] != UNUSED).tolist())
-            row.answer = Answer(own_logits, int(answers[end - 1]), highest[start:end], attention)
+            row.answer = Answer(own_logits, answers[start:end], highest[start:end], attention)
 
     def _read_long(self, rows: Sequence["Row"]) -> None:
         """Feed all source tokens of these rows. Their logits are never computed."""
@@ -331,11 +332,12 @@ def _padded(index: np.ndarray[Any, Any], rows: int, columns: int) -> np.ndarray[
 
 @dataclass(frozen=True)
 class Answer:
-    """What a step gave a row: the ``logits`` (V,) after its last token, the likeliest one, the ``highest`` logit (1,),
-    and where it looked. To a beam it gave logits (hypotheses, V) and the highest (hypotheses,) of each."""
+    """What a step gave a row: the ``logits`` (V,) after its last token, the likeliest one (1,), the ``highest`` logit
+    (1,), and where it looked. To a beam it gave these of each hypothesis, logits (hypotheses, V); to a check, of each
+    token checked."""
 
     logits: mx.array
-    likeliest: int
+    likeliest: np.ndarray[Any, Any]
     highest: np.ndarray[Any, Any]
     attention: Attention | None
 
@@ -355,6 +357,7 @@ class Row:
         self.unwritten: list[int] = []  # target tokens to be fed after them
         self.hidden = 0  # source tokens, from the last one back, that the latter do not see
         self.attends = False  # whether attention is read out
+        self.checked = 1  # of how many of the last tokens logits are wanted
         self.branching: list[int] = []  # the next token of each hypothesis of a beam, to be fed
         self.paths: list[Columns] = []  # of these hypotheses, with that token
         self.branches_end = 0  # columns up to which hypotheses may lie that go on later
@@ -399,6 +402,14 @@ class Row:
         assert answer.attention is not None
         return answer.logits, answer.attention
 
+    def check(self, tokens: list[int], last: int) -> tuple[mx.array, list[int]]:
+        self.checked = last
+        try:
+            answer = self._ask(tokens, 0)
+        finally:
+            self.checked = 1
+        return answer.logits.reshape(last, -1), answer.likeliest.tolist()
+
     def _ask(self, tokens: list[int], hidden: int) -> Answer:
         if self._after_source and not self.target_offset and not self._keeps_start:
             self.target_start = self.source_held - hidden
@@ -418,7 +429,7 @@ class Row:
 
     def likeliest(self, logits: mx.array) -> int:
         assert self.answer is not None
-        return self.answer.likeliest
+        return int(self.answer.likeliest[-1])
 
     def trim(self, n: int) -> None:
         """Raises: RuntimeError: source has been read since these tokens were fed."""

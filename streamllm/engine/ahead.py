@@ -73,12 +73,33 @@ class Ahead:
             self._known, self._logits = [self._picked[len(self._taken)]], [logits]
         return self._known[0]
 
+    def check(self, guess: Sequence[int]) -> None:
+        """Predict the tokens that come next as far as they are those of ``guess``, and the one after these, in one
+        forward. Where something is known to come, or nothing is guessed, nothing is done."""
+        if self._known or not guess:
+            return
+        start = len(self._taken)
+        logits, likeliest = self._memory.check([*self._open, *guess], len(guess) + 1)
+        self._last, self._open, self.attention = self._open, [], None
+        self._before = self._before if self._taken else self._last
+        for i, guessed in enumerate([*guess, None]):
+            if len(self._picked) == start + i:
+                self._picked.append(self._choose(logits[i], likeliest[i], i))
+            self._known.append(self._picked[start + i])
+            self._logits.append(logits[i])
+            if self._known[i] != guessed:
+                break
+        self._memory.trim(len(guess) + 1 - len(self._known))
+
     def _pick(self, logits: mx.array) -> int:
-        likeliest = self._memory.likeliest(logits)  # refuses logits that are not finite
+        return self._choose(logits, self._memory.likeliest(logits))  # which refuses logits that are not finite
+
+    def _choose(self, logits: mx.array, likeliest: int, ahead: int = 0) -> int:
+        """A token by ``logits``, which so many tokens that are known come before."""
         if self._sampler is None:
             return likeliest
         if isinstance(self._sampler, Sampling):
-            return self._sampler.draw(logits, self._reads, self._written)
+            return self._sampler.draw(logits, self._reads, self._written + ahead)
         row = logits[None].astype(mx.float32)
         return int(self._sampler(row - mx.logsumexp(row, axis=-1, keepdims=True)).item())  # type: ignore[arg-type]
 

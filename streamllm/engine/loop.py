@@ -5,91 +5,29 @@ each such step is recorded under a kind of its own.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Protocol
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 
 from streamllm.engine.finite import SentenceError
 from streamllm.engine.limits import Limits
 from streamllm.engine.living_on import LivingOn
+from streamllm.engine.revised import stream_revised
+from streamllm.engine.stream import SessionLike, Stream
 from streamllm.records import (
     Action,
     Decide,
-    Emission,
     Event,
     Example,
-    Hypothesis,
     Policy,
-    Prediction,
     Read,
     State,
     Trace,
     Write,
 )
-from streamllm.units import Unit, ends_sentence, join, pieces
+from streamllm.units import Unit, ends_sentence, join, pieces, settled, split
 
 NEAR = 2
 """Units between where a model looks at the end of a sentence and punctuation that ends one, at most."""
-
-
-class SessionLike(Protocol):
-    """What the loop needs of a `streamllm.engine.session.Session`."""
-
-    @property
-    def forward_passes(self) -> int: ...
-
-    @property
-    def source_tokens(self) -> int: ...
-
-    @property
-    def fed_tokens(self) -> int: ...
-
-    target_tokens: int
-
-    def read(self, unit: str) -> None: ...
-
-    def end_source(self) -> None: ...
-
-    def write(self, tokens: tuple[int, ...] = ()) -> Emission: ...
-
-    def prediction(self, hidden: int = 0) -> Prediction: ...
-
-    def draft(self, max_units: int, max_tokens: float) -> Hypothesis: ...
-
-    def beam(self, size: int, max_units: int) -> Sequence[Hypothesis]: ...
-
-    def attended(self, heads: Sequence[Sequence[int]] | None = None) -> int: ...
-
-    # Of documents
-
-    def close_sentence(self) -> None: ...
-
-    def nothing_left(self) -> bool: ...
-
-    def leave_sentence(self, units: int, context: int | None) -> None: ...
-
-
-class _Answers:
-    """What a policy may ask in one state (`records.Lookahead`); notes the hypotheses that it was shown."""
-
-    def __init__(self, session: SessionLike, max_units: int, max_tokens: float, before: int):
-        self._session, self._max_units, self._max_tokens, self._before = session, max_units, max_tokens, before
-        self.shown: list[Hypothesis] = []
-
-    def prediction(self, hidden: int = 0) -> Prediction:
-        return self._session.prediction(hidden)
-
-    def attended(self, heads: Sequence[Sequence[int]] | None = None) -> int:
-        return self._session.attended(heads) - self._before
-
-    def draft(self) -> Hypothesis:
-        self.shown.append(self._session.draft(self._max_units, self._max_tokens))
-        return self.shown[-1]
-
-    def beam(self, size: int) -> Sequence[Hypothesis]:
-        hypotheses = self._session.beam(size, self._max_units)
-        self.shown += hypotheses[:1]
-        return hypotheses
 
 
 def stream(
@@ -106,67 +44,6 @@ def stream(
     word or a character; kinds of events are listed at `records.Event`.
     """
     yield from _sentence(Stream(session, source, limits, target_unit, clock), decide)
-
-
-class Stream:
-    """One source on its way through a session, step by step; each step is an event with the state after it."""
-
-    def __init__(
-        self,
-        session: SessionLike,
-        source: Iterable[str],
-        limits: Limits,
-        target_unit: Unit,
-        clock: Callable[[], float],
-    ):
-        self.session, self.limits = session, limits
-        self._source, self._target_unit, self._clock = iter(source), target_unit, clock
-        self.seen: list[str] = []  # one list for all states; of a document, since the sentence began
-        self.read = self.written = 0
-        self.source_done = False
-        self._started = clock()
-
-    def event(self, kind: str, text: str = "") -> tuple[Event, State]:
-        return Event(kind, text, self._clock() - self._started), self.state
-
-    @property
-    def state(self) -> State:
-        return State(self.read, self.written, self.source_done, source=self.seen)
-
-    def take(self, kind: str, footer: bool = True) -> tuple[Event, State]:
-        """Read one more unit, or learn that there is none; then the ``footer`` is fed, if there is something to say."""
-        unit = next(self._source, None)
-        if unit is None:
-            if footer:
-                self.session.end_source()
-            self.source_done = True
-            return self.event("end")
-        self.session.read(unit)
-        self.seen.append(unit)
-        self.read += 1
-        return self.event(kind, unit)
-
-    def decide(
-        self, decide: Decide, state: State, tokens: int, before: int = 0
-    ) -> tuple[Action, list[tuple[Event, State]]]:
-        """What a policy decides in ``state``, and as events the hypotheses that it was shown.
-
-        Args:
-            tokens: target tokens that count for the limits.
-            before: source units that ``state`` does not count.
-        """
-        left = self.limits.left(state), self.limits.tokens_left(state, tokens)
-        answers = _Answers(self.session, *left, before)
-        action = _checked(decide(replace(state, model=answers)))
-        return action, [self.event("draft", _text(shown, self._target_unit)) for shown in answers.shown]
-
-    def write(self, action: Write) -> tuple[Event, State] | None:
-        """Write a unit; None where the end token came instead."""
-        emission = self.session.write(action.tokens) if action.tokens else self.session.write()
-        if emission.unit is None:
-            return None
-        self.written += not emission.extends
-        return self.event("extend" if emission.extends else "write", emission.text)
 
 
 def _sentence(stream: Stream, decide: Decide) -> Iterator[tuple[Event, State]]:
@@ -216,6 +93,9 @@ def stream_document(
     ``counts_from_start``. Limits count so, too. Event and state count from the start of the stream.
     """
     stream = Stream(session, source, limits, target_unit, clock)
+    if living_on.revision is not None:
+        yield from stream_revised(stream, policy, example, living_on, living_on.revision)
+        return
     absolute = bool(getattr(policy, "counts_from_start", False))
     decide = policy.start(example)
     here = _Sentence()
@@ -305,20 +185,6 @@ class _Sentence:
         self.whole &= end < stream.read  # two sentences were read as one
 
 
-def _checked(action: Action) -> Action:
-    if not isinstance(action, Read | Write):
-        raise TypeError(
-            f"a policy decided {action!r}; accepted are the objects records.READ and records.WRITE, and "
-            "records.Write(tokens), which writes those tokens"
-        )
-    return action
-
-
-def _text(hypothesis: Hypothesis, unit: Unit) -> str:
-    """The units of a hypothesis; one that extends the unit before it is no unit of its own."""
-    return join([emission.text for emission in hypothesis if not emission.extends], unit)
-
-
 def _named(example: Example, events: Iterator[tuple[Event, State]]) -> Iterator[tuple[Event, State]]:
     try:
         yield from events
@@ -350,6 +216,9 @@ def translate(
     shown: list[str] = []  # units with the space before them
     delays: list[int] = []
     elapsed: list[float] = []
+    displayed: list[list[str]] = []  # outputs that may be revised, and when each was shown
+    shown_at: list[tuple[int, float]] = []
+    settled_at: list[tuple[int, float]] = []  # of the units that are to be written
     if living_on is None:
         happens = stream(session, source, policy.start(example), limits, target_unit, clock)
     else:
@@ -360,11 +229,17 @@ def translate(
             units[-1] += happened.text
             shown[-1] += happened.text
             delays[-1], elapsed[-1] = state.read, happened.seconds
+        elif happened.kind == "shown":
+            displayed.append(split(happened.text, target_unit))
+            shown_at.append((state.read, happened.seconds))
         elif happened.kind == "write":
             units.append(happened.text.lstrip())
             shown.append(happened.text)
-            delays.append(state.read)
-            elapsed.append(happened.seconds)
+            if displayed:  # it has been read since it was shown as it is now
+                settled_at, displayed, shown_at = settled(displayed, shown_at), [], []
+            read, seconds = settled_at.pop(0) if settled_at else (state.read, happened.seconds)
+            delays.append(read)
+            elapsed.append(seconds)
     return Trace(
         id=example.id,
         source=example.source,

@@ -313,13 +313,18 @@ class Session:
         seen = self._unit_ends[units - 1] if units else min(self._source_start, read)
         return NextToken(self._ahead.with_hidden(read - seen), self.prompt.end_tokens)
 
-    def draft(self, max_units: int = 200, max_tokens: float = math.inf) -> Hypothesis:
+    def draft(self, max_units: int = 200, max_tokens: float = math.inf, guess: Sequence[int] = ()) -> Hypothesis:
         """The units that greedy writing (or the sampler) would give from here, up to the end token; no unit begins
         after ``max_tokens``.
 
         They stay known: writing them costs nothing until the next read.
+
+        Args:
+            guess: tokens that they may begin with, such as those of an earlier draft. They are checked in one forward
+                and change nothing but the cost: only what is not as guessed costs a forward a token.
         """
         mark = self.mark()
+        self._ahead.check(guess)
         start = self.target_tokens
         max_tokens = min(max_tokens, self._max_ahead)
         hypothesis: list[Emission] = []

@@ -19,7 +19,8 @@ from urllib.parse import urlsplit
 from greenlet import GreenletExit, getcurrent, greenlet
 
 from streamllm.engine.limits import Limits
-from streamllm.engine.loop import SessionLike, stream
+from streamllm.engine.loop import stream
+from streamllm.engine.stream import SessionLike
 from streamllm.models.lengths import fitting_units
 from streamllm.models.model import StreamingModel
 from streamllm.records import Decide, Example, Policy, Trace
@@ -223,6 +224,11 @@ def agent_server(
 
     Raises: as `AgentServer`; ValueError: the policy needs to know the sentence (`policies.Oracle`).
     """
+    if model.living_on is not None and model.living_on.revision is not None:
+        raise ValueError(
+            "paradigm=revised takes back what it has shown, and a client of SimulEval's protocol cannot: choose "
+            "paradigm=group"
+        )
     numbers = itertools.count()
 
     def new_sentence() -> Sentence:

@@ -10,7 +10,7 @@ from itertools import pairwise
 from streamllm.metrics.behaviour import READS
 from streamllm.metrics.latency import Metric, average_lagging, latency, length_adaptive_average_lagging
 from streamllm.records import Event, Trace
-from streamllm.units import Unit, split
+from streamllm.units import Unit, common_prefix, settled, split
 
 KEYS = ("al_seconds", "laal_seconds", "al_ca", "laal_ca")
 _LAGGING: dict[str, Metric] = {"al": average_lagging, "laal": length_adaptive_average_lagging}
@@ -25,7 +25,8 @@ class ArrivalClock:
             where the unit of the source is a character.
         seconds_per_read, seconds_per_write: the cost model: the compute time of one READ (the one that finds the end
             of the source included) and of one target unit. A draft costs what its units cost, and writing them before
-            the next READ is then free. Give both, or neither: then the recorded times are taken.
+            the next READ is then free. An output that is revised costs what its units cost that were not shown before,
+            and at least one. Give both, or neither: then the recorded times are taken.
     """
 
     words_per_second: float
@@ -97,6 +98,8 @@ def computation_aware_delays(trace: Trace, clock: ArrivalClock, unit: Unit) -> l
     time, and a recorded one includes what was computed since the event before: to decide, or to meet an end token.
     ``unit`` is that of the target.
 
+    A unit of an output that is revised was whole when it was shown for the last time in its final form.
+
     Returns: one time for each target unit; None where the times are to be the recorded ones and none were.
     Raises: ValueError: the events are not those of the delays.
     """
@@ -105,13 +108,21 @@ def computation_aware_delays(trace: Trace, clock: ArrivalClock, unit: Unit) -> l
         return None
     now, read = 0.0, 0
     delays: list[float] = []
+    outputs: list[list[str]] = []  # that may be revised, and when each was shown
+    shown: list[float] = []
+    final: list[float] = []  # of the units that are to be written
     for event, taken in zip(trace.events, seconds, strict=True):
         if event.kind in READS:
             read += 1
             now = max(now, clock.arrival(read))
         now += taken
-        if event.kind == "write":
-            delays.append(now)
+        if event.kind == "shown":
+            outputs.append(split(event.text, unit))
+            shown.append(now)
+        elif event.kind == "write":
+            if outputs:
+                final, outputs, shown = settled(outputs, shown), [], []
+            delays.append(final.pop(0) if final else now)
         elif event.kind == "extend":  # the unit is whole only now
             delays[-1] = now
     if len(delays) != len(trace.delays):
@@ -139,6 +150,7 @@ def arrival_latency(trace: Trace, clock: ArrivalClock, unit: Unit) -> dict[str, 
 def _modelled(events: tuple[Event, ...], unit: Unit, read: float, write: float) -> list[float]:
     seconds: list[float] = []
     drafted: list[str] = []  # what the last draft has that is not written yet
+    shown: list[str] = []  # the last output that may be revised
     for event in events:
         cost = 0.0
         if event.kind in READS or event.kind == "end":
@@ -146,11 +158,15 @@ def _modelled(events: tuple[Event, ...], unit: Unit, read: float, write: float) 
         elif event.kind == "draft":
             drafted = split(event.text, unit)
             cost = write * len(drafted)
+        elif event.kind == "shown":
+            output = split(event.text, unit)
+            cost = write * max(1, len(output) - common_prefix(output, shown))
+            drafted = shown = output
         elif event.kind == "extend":  # the text of a draft leaves it out; the draft itself may hold it
             cost = 0.0 if drafted else write
         elif event.kind == "write":
             if drafted[:1] == [event.text]:
-                drafted = drafted[1:]
+                drafted, shown = drafted[1:], []
             else:
                 cost, drafted = write, []
         seconds.append(cost)

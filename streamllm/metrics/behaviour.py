@@ -4,11 +4,11 @@ READ is an event that took a source unit ("read", "forced_read"), WRITE one that
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 
 from streamllm.records import State, Trace
-from streamllm.units import Unit, ends_sentence, split
+from streamllm.units import Unit, common_prefix, ends_sentence, split
 
 READS = frozenset({"read", "forced_read"})
 WRITES = frozenset({"write", "extend"})
@@ -85,20 +85,37 @@ def cut_short_warning(traces: Sequence[Trace]) -> str | None:
     )
 
 
+DISPLAYED = frozenset({"shown", "draft"})
+"""Events that give an output which may be taken back: one that was shown, or one that only the policy saw."""
+
+
 def displayed(trace: Trace, unit: Unit) -> list[list[str]]:
-    """The target as a reader would have seen it who was shown every draft. After each "draft" event these are the units
-    written so far, then the drafted ones; at the end, the units of the trace.
+    """The target as a reader has seen it, or would have seen it who was shown every draft. After each "shown" or
+    "draft" event these are the units written so far, then those of the event; at the end, the units of the trace.
 
     Written units are in their last form: text that extends one (a comma) takes nothing back. The text of a draft
     leaves such text out.
     """
-    shown: list[list[str]] = []
+    return [[*trace.units[:written], *rest] for written, rest in _outputs(trace, unit)]
+
+
+def _outputs(trace: Trace, unit: Unit) -> Iterator[tuple[int, Sequence[str]]]:
+    """The outputs of `displayed`, each as the number of its written units, and those that follow them."""
     written = 0
     for event in trace.events:
         written += event.kind == "write"
-        if event.kind == "draft":
-            shown.append([*trace.units[:written], *split(event.text, unit)])
-    return [*shown, list(trace.units)]
+        if event.kind in DISPLAYED:
+            yield written, split(event.text, unit)
+    yield written, trace.units[written:]
+
+
+def _erased(trace: Trace, unit: Unit) -> int:
+    """`erasure` of `displayed`. Written units are in all outputs after, so of each the rest alone is compared: a long
+    document has as many outputs as units."""
+    erased = 0
+    for (before, rest), (after, following) in pairwise(_outputs(trace, unit)):
+        erased += len(rest) - common_prefix(rest, [*trace.units[before:after], *following])
+    return erased
 
 
 def erasure(outputs: Sequence[Sequence[str]]) -> int:
@@ -107,20 +124,16 @@ def erasure(outputs: Sequence[Sequence[str]]) -> int:
     E = sum_{i>1} (|o_{i-1}| - |LCP(o_i, o_{i-1})|) with LCP the longest common prefix: a unit that changes takes all
     that follow it with it.
     """
-    return sum(len(before) - _common_prefix(before, after) for before, after in pairwise(outputs))
+    return sum(len(before) - common_prefix(before, after) for before, after in pairwise(outputs))
 
 
 def normalised_erasure(traces: Iterable[Trace], unit: Unit) -> float:
     """Normalised erasure, NE: units erased over units of the final translations, both summed over the run.
 
-    Returns: NE; nan when no trace has a draft (nothing was shown that could be taken back) or all are empty.
+    Returns: NE; nan when no trace has an output that could be taken back, shown or drafted, or all are empty.
     """
     traces = list(traces)
     final = sum(len(trace.units) for trace in traces)
-    if not final or not any(event.kind == "draft" for trace in traces for event in trace.events):
+    if not final or not any(event.kind in DISPLAYED for trace in traces for event in trace.events):
         return math.nan
-    return sum(erasure(displayed(trace, unit)) for trace in traces) / final
-
-
-def _common_prefix(a: Sequence[str], b: Sequence[str]) -> int:
-    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+    return sum(_erased(trace, unit) for trace in traces) / final

@@ -56,6 +56,8 @@ def load_delays(run: str | os.PathLike[str]) -> dict[str, list[int]]:
 
 
 def _delays(trace: Trace) -> list[int]:
+    if any(event.kind == "shown" for event in trace.events):  # units are written later than they are delayed
+        return list(trace.delays)
     written = 0
     for event in trace.events:
         if event.kind == "end":

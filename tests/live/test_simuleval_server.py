@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from tiny_fixtures import FakeSession, sentence
 
 from streamllm.engine.limits import Limits
-from streamllm.engine.loop import SessionLike, translate
+from streamllm.engine.loop import translate
+from streamllm.engine.stream import SessionLike
 from streamllm.live.simuleval import AgentServer, ProtocolError, Segment, Sentence, agent_server, as_sent
 from streamllm.models.loading import ModelConfig
 from streamllm.policies import Full, Oracle, WaitK

@@ -79,6 +79,14 @@ class Memory(Protocol):
         """
         ...
 
+    def check(self, tokens: list[int], last: int) -> tuple[mx.array, list[int]]:
+        """As `write`; the logits (last, V) after each of the last of ``tokens``, and the likeliest token by each.
+
+        Raises:
+            NotFinite: some are not finite.
+        """
+        ...
+
     def trim(self, n: int) -> None:
         """Forget the last ``n`` target tokens; no source has been read since they were fed."""
         ...
@@ -138,6 +146,7 @@ class CachedMemory:
         self._columns: list[int] = []  # of the source tokens, in the keys that a target token sees
         self.forward_passes = self.source_tokens = self.fed_tokens = 0
         self._attends = False
+        self._last = 0  # of how many of the last tokens logits are wanted, if not of one
         self._calls: list[Call] = []
         self.positions = table(model)
         self._half_fed = False  # some layers hold the tokens of a forward that failed, others do not
@@ -169,7 +178,9 @@ class CachedMemory:
         self.forward_passes += 1
         self.fed_tokens += len(tokens)
         self._half_fed = True
-        last = None if len(tokens) == 1 else (slice(None), -1)
+        last: tuple[Any, Any] | None = None if len(tokens) == 1 else (slice(None), -1)
+        if self._last:
+            last = (0, slice(-self._last, None))
         try:
             logits, calls = forward(self.model, mx.array([tokens]), views, last, MANY_EXPONENTIALS, self._attends)
         except UnreadableAttention:  # all was fed
@@ -178,6 +189,8 @@ class CachedMemory:
         self._half_fed = False
         if self._attends:
             self._calls = calls
+        if self._last:
+            return logits
         return logits[0, -1] if last is None else logits[0]
 
     def _evaluate(self) -> None:
@@ -216,6 +229,18 @@ class CachedMemory:
         token, highest = likeliest.found()
         check_logits(highest, self.source_tokens, self.target_offset)
         return int(token)
+
+    def check(self, tokens: list[int], last: int) -> tuple[mx.array, list[int]]:
+        self._last = last
+        try:
+            logits = self.write(tokens)
+        finally:
+            self._last = 0
+        likeliest = Likeliest.of(logits)
+        mx.eval(likeliest.arrays)
+        found, highest = likeliest.found()
+        check_logits(highest, self.source_tokens, self.target_offset)
+        return logits, found.tolist()
 
     def attend(self, tokens: list[int]) -> tuple[mx.array, Attention]:
         self._attends = True

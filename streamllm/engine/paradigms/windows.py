@@ -14,6 +14,7 @@ from streamllm.engine.paradigms.documents import Continuous, Sentences
 from streamllm.engine.paradigms.forgetting import Forgetting, Window, forgetting_of
 from streamllm.engine.paradigms.group import Group, GroupMemory
 from streamllm.engine.paradigms.memory import Paradigm, TargetStart
+from streamllm.engine.paradigms.revised import Revised
 
 
 @dataclass(frozen=True)
@@ -44,10 +45,10 @@ def memories(
         ValueError: the paradigm does not take a ``retention``, the model's keys cannot be moved or not be quantised, or
             a window has no room beside what is never forgotten.
     """
-    if not isinstance(paradigm, Group | Sentences | Continuous):
+    if not isinstance(paradigm, Group | Sentences | Continuous | Revised):
         raise ValueError(
-            "model.max_source, model.max_target and model.kv_bits are for paradigm=group, sentences and continuous, "
-            f"and the paradigm is {type(paradigm).__name__}: leave them at null, or choose one of these"
+            "model.max_source, model.max_target and model.kv_bits are for paradigm=group, sentences, continuous "
+            f"and revised, and the paradigm is {type(paradigm).__name__}: leave them at null, or choose one of these"
         )
     make: Callable[[], list[DualStreamingCache]] = partial(make_caches, model)
     if retention.kv_bits is not None:
@@ -58,7 +59,7 @@ def memories(
         sizes = sizes[0] or paradigm.max_source, sizes[1] or paradigm.max_target
     if not isinstance(paradigm, Group):
         sinks = paradigm.sinks if isinstance(paradigm, Continuous) else 0  # the header alone
-    if sizes == (None, None) and not isinstance(paradigm, Sentences):
+    if sizes == (None, None) and not isinstance(paradigm, Sentences | Revised):
         return Memories(model, make, None)
     source = Window("source", sizes[0], max(sinks, source_header))
     target = Window("target", sizes[1], max(sinks, target_header))

@@ -1,0 +1,162 @@
+"""One source on its way through a session, step by step: what the loops of `streamllm.engine.loop` and
+`streamllm.engine.revised` have in common.
+
+Invariant: each step is an event, with the state after it.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+from streamllm.engine.limits import Limits
+from streamllm.records import (
+    Action,
+    Decide,
+    Emission,
+    Event,
+    Hypothesis,
+    Prediction,
+    Read,
+    State,
+    Write,
+)
+from streamllm.units import Unit, join
+
+
+class SessionLike(Protocol):
+    """What the loop needs of a `streamllm.engine.session.Session`."""
+
+    @property
+    def forward_passes(self) -> int: ...
+
+    @property
+    def source_tokens(self) -> int: ...
+
+    @property
+    def fed_tokens(self) -> int: ...
+
+    target_tokens: int
+
+    def read(self, unit: str) -> None: ...
+
+    def end_source(self) -> None: ...
+
+    def write(self, tokens: tuple[int, ...] = ()) -> Emission: ...
+
+    def prediction(self, hidden: int = 0) -> Prediction: ...
+
+    def draft(self, max_units: int, max_tokens: float, guess: Sequence[int] = ()) -> Hypothesis: ...
+
+    def beam(self, size: int, max_units: int) -> Sequence[Hypothesis]: ...
+
+    def attended(self, heads: Sequence[Sequence[int]] | None = None) -> int: ...
+
+    # Of documents
+
+    def close_sentence(self) -> None: ...
+
+    def nothing_left(self) -> bool: ...
+
+    def leave_sentence(self, units: int, context: int | None) -> None: ...
+
+
+class _Answers:
+    """What a policy may ask in one state (`records.Lookahead`); notes the hypotheses that it was shown."""
+
+    def __init__(self, session: SessionLike, max_units: int, max_tokens: float, before: int):
+        self._session, self._max_units, self._max_tokens, self._before = session, max_units, max_tokens, before
+        self.shown: list[Hypothesis] = []
+
+    def prediction(self, hidden: int = 0) -> Prediction:
+        return self._session.prediction(hidden)
+
+    def attended(self, heads: Sequence[Sequence[int]] | None = None) -> int:
+        return self._session.attended(heads) - self._before
+
+    def draft(self) -> Hypothesis:
+        self.shown.append(self._session.draft(self._max_units, self._max_tokens))
+        return self.shown[-1]
+
+    def beam(self, size: int) -> Sequence[Hypothesis]:
+        hypotheses = self._session.beam(size, self._max_units)
+        self.shown += hypotheses[:1]
+        return hypotheses
+
+
+class Stream:
+    """One source on its way through a session, step by step; each step is an event with the state after it."""
+
+    def __init__(
+        self,
+        session: SessionLike,
+        source: Iterable[str],
+        limits: Limits,
+        target_unit: Unit,
+        clock: Callable[[], float],
+    ):
+        self.session, self.limits = session, limits
+        self._source, self._target_unit, self._clock = iter(source), target_unit, clock
+        self.seen: list[str] = []  # one list for all states; of a document, since the sentence began
+        self.read = self.written = 0
+        self.source_done = False
+        self._started = clock()
+
+    def event(self, kind: str, text: str = "") -> tuple[Event, State]:
+        return Event(kind, text, self._clock() - self._started), self.state
+
+    @property
+    def state(self) -> State:
+        return State(self.read, self.written, self.source_done, source=self.seen)
+
+    def take(self, kind: str, footer: bool = True) -> tuple[Event, State]:
+        """Read one more unit, or learn that there is none; then the ``footer`` is fed, if there is something to say."""
+        unit = next(self._source, None)
+        if unit is None:
+            if footer:
+                self.session.end_source()
+            self.source_done = True
+            return self.event("end")
+        self.session.read(unit)
+        self.seen.append(unit)
+        self.read += 1
+        return self.event(kind, unit)
+
+    def decide(
+        self, decide: Decide, state: State, tokens: int, before: int = 0
+    ) -> tuple[Action, list[tuple[Event, State]]]:
+        """What a policy decides in ``state``, and as events the hypotheses that it was shown.
+
+        Args:
+            tokens: target tokens that count for the limits.
+            before: source units that ``state`` does not count.
+        """
+        left = self.limits.left(state), self.limits.tokens_left(state, tokens)
+        answers = _Answers(self.session, *left, before)
+        action = checked(decide(replace(state, model=answers)))
+        return action, [self.event("draft", text_of(shown, self._target_unit)) for shown in answers.shown]
+
+    def show(self, output: Hypothesis) -> tuple[Event, State]:
+        """Show an output in the place of the one before."""
+        return self.event("shown", text_of(output, self._target_unit))
+
+    def write(self, action: Write) -> tuple[Event, State] | None:
+        """Write a unit; None where the end token came instead."""
+        emission = self.session.write(action.tokens) if action.tokens else self.session.write()
+        if emission.unit is None:
+            return None
+        self.written += not emission.extends
+        return self.event("extend" if emission.extends else "write", emission.text)
+
+
+def checked(action: Action) -> Action:
+    if not isinstance(action, Read | Write):
+        raise TypeError(
+            f"a policy decided {action!r}; accepted are the objects records.READ and records.WRITE, and "
+            "records.Write(tokens), which writes those tokens"
+        )
+    return action
+
+
+def text_of(hypothesis: Hypothesis, unit: Unit) -> str:
+    """The units of a hypothesis; one that extends the unit before it is no unit of its own."""
+    return join([emission.text for emission in hypothesis if not emission.extends], unit)
