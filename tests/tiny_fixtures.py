@@ -117,7 +117,7 @@ class FakeSession:
         assert self._predictions, "the policy asked for a prediction, and this session has none"
         return self._predictions(*self._asked("prediction", hidden))
 
-    def draft(self, max_units: int = 200, max_tokens: float = math.inf, guess: Sequence[int] = ()) -> Hypothesis:
+    def draft(self, max_units: int = 200, max_tokens: float = math.inf, guess: Any = None) -> Hypothesis:
         self._asked("draft")
         self._draft = self._greedy()
         return tuple(self._draft)

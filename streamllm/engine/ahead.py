@@ -16,6 +16,9 @@ from streamllm.engine.sampling import Sampling
 Sampler = Callable[[mx.array], mx.array]
 """Log-probabilities (1, V) -> token (1,)."""
 
+Guess = Callable[[list[int]], Sequence[int]]
+"""Tokens written so far -> tokens that may come next."""
+
 
 @dataclass(frozen=True)
 class Place:
@@ -54,13 +57,17 @@ class Ahead:
         # same before `_taken`.
         self._last: list[int] = []
         self._before: list[int] = []
+        self._guess: Guess | None = None
+        self._guess_from = 0  # of `_taken`
         self._watches = False  # whether attention is read out at each prediction
         self.attention: Attention | None = None  # of the last prediction
         self.begun = False  # whether a unit was written, or tried to be; set by whoever writes
 
     def predict(self) -> int:
         """The token that comes next, from all source read so far. It is not written yet."""
-        if not self._known:
+        if not self._known and (guessed := self._guessed()):
+            self._check(guessed)
+        elif not self._known:
             if self._watches:
                 logits, self.attention = self._memory.attend(self._open)
             else:
@@ -73,23 +80,30 @@ class Ahead:
             self._known, self._logits = [self._picked[len(self._taken)]], [logits]
         return self._known[0]
 
-    def check(self, guess: Sequence[int]) -> None:
-        """Predict the tokens that come next as far as they are those of ``guess``, and the one after these, in one
-        forward. Where something is known to come, or nothing is guessed, nothing is done."""
-        if self._known or not guess:
-            return
+    def guess(self, guess: Guess | None) -> None:
+        """From here on ask ``guess`` what comes next, after the tokens written from here; None ends it. That changes
+        nothing but the cost: `predict` checks it in one forward, and keeps what it would have predicted."""
+        self._guess, self._guess_from = guess, len(self._taken)
+
+    def _guessed(self) -> list[int]:
+        if self._guess is None or self._watches:
+            return []
+        return list(self._guess([token for token, _ in self._taken[self._guess_from :]]))
+
+    def _check(self, guessed: list[int]) -> None:
+        """Predict what comes next, as far as it is as guessed, and the token after that."""
         start = len(self._taken)
-        logits, likeliest = self._memory.check([*self._open, *guess], len(guess) + 1)
+        logits, likeliest = self._memory.check([*self._open, *guessed], len(guessed) + 1)
         self._last, self._open, self.attention = self._open, [], None
         self._before = self._before if self._taken else self._last
-        for i, guessed in enumerate([*guess, None]):
+        for i in range(len(guessed) + 1):
             if len(self._picked) == start + i:
                 self._picked.append(self._choose(logits[i], likeliest[i], i))
             self._known.append(self._picked[start + i])
             self._logits.append(logits[i])
-            if self._known[i] != guessed:
+            if self._known[i] not in guessed[i : i + 1]:
                 break
-        self._memory.trim(len(guess) + 1 - len(self._known))
+        self._memory.trim(len(guessed) + 1 - len(self._known))
 
     def _pick(self, logits: mx.array) -> int:
         return self._choose(logits, self._memory.likeliest(logits))  # which refuses logits that are not finite

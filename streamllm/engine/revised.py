@@ -6,10 +6,11 @@ before; what has been written as units is never taken back.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from streamllm.engine.living_on import LivingOn, Revision
+from streamllm.engine.recall import Recall
 from streamllm.engine.stream import Stream, checked
 from streamllm.records import WRITE, Event, Example, Hypothesis, Policy, Read, State
 from streamllm.units import ends_sentence
@@ -68,7 +69,8 @@ def stream_revised(
 @dataclass
 class _Sentence:
     """The sentence under way: where it began and was translated last, in units read; whether its source has ended with
-    punctuation; units of its source that are written already; and the last output, which is the draft of the next."""
+    punctuation; units of its source that are written already; the last output; and what all outputs of the stream were,
+    from which the next is drafted."""
 
     revision: Revision
     read: int = 0
@@ -76,16 +78,17 @@ class _Sentence:
     ended: bool = False
     written: int = 0
     output: Hypothesis = ()
+    recall: Recall = field(default_factory=Recall)
 
     def take(self, stream: Stream) -> Happened:
         yield stream.take("read", footer=stream.read > self.read)
         self.ended = not stream.source_done and ends_sentence(stream.seen[-1])
 
     def translate(self, stream: Stream, done: bool) -> tuple[Event, State]:
-        """From scratch. The last output is only checked, which gives the same."""
-        tokens = [token for emission in self.output for token in emission.tokens]
+        """From scratch. What is as in earlier outputs is only checked, which gives the same."""
         units, most = self._left(stream)
-        self.output = stream.session.draft(units, most, tokens if self.revision.drafts else ())
+        self.output = stream.session.draft(units, most, self.recall if self.revision.drafts else None)
+        self.recall.add([token for emission in self.output for token in emission.tokens])
         self.looked = stream.read
         return stream.show(self.output if done else self.output[: max(0, len(self.output) - self.revision.mask)])
 
@@ -105,6 +108,7 @@ class _Sentence:
         """The next sentence; with ``more``, of the same source."""
         self.written = self.written + len(self.output) if more else 0
         self.ended, self.output = more, ()
+        self.recall.forget_last()
         if not more:
             self.read = stream.read
 

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import mlx.core as mx
 import numpy as np
 
-from streamllm.engine.ahead import Ahead, Place, Sampler
+from streamllm.engine.ahead import Ahead, Guess, Place, Sampler
 from streamllm.engine.limits import LONGEST_UNIT
 from streamllm.engine.lookahead import NextToken, beam_search, write_on
 from streamllm.engine.paradigms.memory import Fork, Memory
@@ -313,18 +313,18 @@ class Session:
         seen = self._unit_ends[units - 1] if units else min(self._source_start, read)
         return NextToken(self._ahead.with_hidden(read - seen), self.prompt.end_tokens)
 
-    def draft(self, max_units: int = 200, max_tokens: float = math.inf, guess: Sequence[int] = ()) -> Hypothesis:
+    def draft(self, max_units: int = 200, max_tokens: float = math.inf, guess: Guess | None = None) -> Hypothesis:
         """The units that greedy writing (or the sampler) would give from here, up to the end token; no unit begins
         after ``max_tokens``.
 
         They stay known: writing them costs nothing until the next read.
 
         Args:
-            guess: tokens that they may begin with, such as those of an earlier draft. They are checked in one forward
-                and change nothing but the cost: only what is not as guessed costs a forward a token.
+            guess: says what may come next, from the tokens of this draft so far, as `streamllm.engine.recall.Recall`
+                does. What it says is checked in one forward. It changes nothing but the cost.
         """
         mark = self.mark()
-        self._ahead.check(guess)
+        self._ahead.guess(guess)
         start = self.target_tokens
         max_tokens = min(max_tokens, self._max_ahead)
         hypothesis: list[Emission] = []
@@ -332,6 +332,7 @@ class Session:
             if (emission := self.write()).unit is None:
                 break
             hypothesis.append(emission)
+        self._ahead.guess(None)
         self.rewind(mark)
         return tuple(hypothesis)
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
+from streamllm.engine.ahead import Guess
 from streamllm.engine.limits import Limits
 from streamllm.records import (
     Action,
@@ -45,7 +46,7 @@ class SessionLike(Protocol):
 
     def prediction(self, hidden: int = 0) -> Prediction: ...
 
-    def draft(self, max_units: int, max_tokens: float, guess: Sequence[int] = ()) -> Hypothesis: ...
+    def draft(self, max_units: int, max_tokens: float, guess: Guess | None = None) -> Hypothesis: ...
 
     def beam(self, size: int, max_units: int) -> Sequence[Hypothesis]: ...
 
