@@ -16,6 +16,9 @@ from streamllm.engine.sampling import Sampling
 Sampler = Callable[[mx.array], mx.array]
 """Log-probabilities (1, V) -> token (1,)."""
 
+MOST_GUESSED = 64
+"""Tokens that are checked in one forward."""
+
 Guess = Callable[[list[int]], Sequence[int]]
 """Tokens written so far -> tokens that may come next."""
 
@@ -88,7 +91,7 @@ class Ahead:
     def _guessed(self) -> list[int]:
         if self._guess is None or self._watches:
             return []
-        return list(self._guess([token for token, _ in self._taken[self._guess_from :]]))
+        return list(self._guess([token for token, _ in self._taken[self._guess_from :]]))[:MOST_GUESSED]
 
     def _check(self, guessed: list[int]) -> None:
         """Predict what comes next, as far as it is as guessed, and the token after that."""

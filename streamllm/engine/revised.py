@@ -44,10 +44,12 @@ def stream_revised(
             return
         done = stream.source_done or here.ended or stream.read - here.read >= revision.longest
         if not done:
-            state = State(stream.read - here.read, 0, False, _Unasked(), stream.seen[here.read :])
+            state = State(stream.read - here.read, 0, False, _Unasked(), stream.seen)
             if stream.read - here.looked < revision.chunk or isinstance(checked(decide(state)), Read):
                 yield from here.take(stream)
                 continue
+        if done and not (stream.source_done or here.footed):
+            yield here.foot(stream)
         yield here.translate(stream, done)
         if not done:
             continue
@@ -58,7 +60,7 @@ def stream_revised(
             yield stream.event("limit", cut)
         stream.session.close_sentence()
         # Two sentences may have come that nothing tells apart.
-        more = living_on.asks and here.ended and not cut and bool(here.output) and not stream.session.nothing_left()
+        more = living_on.asks and not cut and bool(here.output) and not stream.session.nothing_left()
         if not more:
             stream.session.leave_sentence(stream.read, living_on.context)
         here.begin(stream, more)
@@ -69,13 +71,14 @@ def stream_revised(
 @dataclass
 class _Sentence:
     """The sentence under way: where it began and was translated last, in units read; whether its source has ended with
-    punctuation; units of its source that are written already; the last output; and what all outputs of the stream were,
-    from which the next is drafted."""
+    punctuation, and whether its footer is fed; units of its source that are written already; the last output; and the
+    outputs so far, which also other sentences had, as a draft of the next."""
 
     revision: Revision
     read: int = 0
     looked: int = 0
     ended: bool = False
+    footed: bool = False
     written: int = 0
     output: Hypothesis = ()
     recall: Recall = field(default_factory=Recall)
@@ -83,6 +86,12 @@ class _Sentence:
     def take(self, stream: Stream) -> Happened:
         yield stream.take("read", footer=stream.read > self.read)
         self.ended = not stream.source_done and ends_sentence(stream.seen[-1])
+
+    def foot(self, stream: Stream) -> tuple[Event, State]:
+        """The source of the sentence has ended, and that of the stream has not, as far as is known."""
+        stream.session.end_source()
+        self.footed = True
+        return stream.event("end")
 
     def translate(self, stream: Stream, done: bool) -> tuple[Event, State]:
         """From scratch. What is as in earlier outputs is only checked, which gives the same."""
@@ -107,9 +116,11 @@ class _Sentence:
     def begin(self, stream: Stream, more: bool) -> None:
         """The next sentence; with ``more``, of the same source."""
         self.written = self.written + len(self.output) if more else 0
-        self.ended, self.output = more, ()
+        self.ended = self.footed = more
+        self.output = ()
         self.recall.forget_last()
         if not more:
+            del stream.seen[: stream.read - self.read]
             self.read = stream.read
 
 

@@ -115,6 +115,8 @@ def _show(events: Iterator[tuple[Event, State]], out: TextIO, show_source: bool,
             first = True
         elif show_source and event.kind in ("read", "forced_read"):
             out.write(f"{event.text:>20} |\n")
+        elif show_source and event.kind == "shown":
+            out.write(f"{'':>20} ~ {event.text}\n")
         elif show_source and event.kind == "write":
             out.write(f"{'':>20} | {event.text}\n")
         elif show_source and event.kind == "extend":

@@ -19,6 +19,7 @@ from streamllm.engine.paradigms.documents import Continuous, Sentences
 from streamllm.engine.paradigms.forgetting import Forgetting
 from streamllm.engine.paradigms.group import Group
 from streamllm.engine.paradigms.memory import Memory, Paradigm, TargetStart, check_target_start
+from streamllm.engine.paradigms.revised import Revised
 from streamllm.engine.positions import Positions
 from streamllm.engine.sampling import Sampling, check_sampling
 from streamllm.engine.session import Session
@@ -67,7 +68,7 @@ class StreamingModel:
         self._open: Callable[[TargetStart], Memory] = partial(paradigm.open, model)
         self.documents = documents
         self.living_on: LivingOn | None = None
-        if isinstance(paradigm, Sentences | Continuous):
+        if isinstance(paradigm, Sentences | Continuous | Revised):
             self.living_on = paradigm.living_on(documents)
         self.forgetting: Forgetting | None = None
         if not retention.keeps_all or self.living_on is not None:

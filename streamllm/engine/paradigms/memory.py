@@ -166,6 +166,9 @@ class CachedMemory:
         cache = self.caches[0]
         held = cache.source_offset if views is self._sources else cache.offset
         *first, last = portions(len(tokens), held)
+        if last < self._last:  # what is checked goes in one forward
+            before = len(tokens) - self._last
+            first, last = portions(before, held) if before else [], self._last
         for size in first:
             with seeing(size):
                 self._forward(tokens[:size], views)

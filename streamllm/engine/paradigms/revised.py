@@ -23,8 +23,10 @@ class Revised:
         longest: after so many source units without an end, a sentence is ended.
         drafts: whether the last output is the draft of the next. Then an output costs one forward, and one for each
             token that is new; else one for each of its tokens. The output is the same.
-        context: how many sentence pairs that have ended are held.
-        asks: whether the model is asked, after each sentence, if anything is left, see `LivingOn`.
+        context: how many sentence pairs that have ended are held; None is 1 for models that were trained with
+            ``data.documents``, and 0 for others.
+        asks: whether the model is asked, after each sentence, if anything is left, see `LivingOn`; None asks models
+            that were trained with ``data.documents``, which know.
 
     Raises:
         ValueError: a value is none of these.
@@ -34,8 +36,8 @@ class Revised:
     chunk: int = 1
     longest: int = 100
     drafts: bool = True
-    context: int = 1
-    asks: bool = True
+    context: int | None = None
+    asks: bool | None = None
 
     trained_as = "group"
 
@@ -43,15 +45,17 @@ class Revised:
         whole_number("paradigm.mask", self.mask, 0)
         whole_number("paradigm.chunk", self.chunk, of="source units")
         whole_number("paradigm.longest", self.longest, of="source units")
-        whole_number("paradigm.context", self.context, 0, of="sentence pairs")
-        for name in ("drafts", "asks"):
-            if not isinstance(getattr(self, name), bool):
-                raise ValueError(f"paradigm.{name} is {getattr(self, name)!r}; accepted are true and false")
+        whole_number("paradigm.context", self.context, 0, of="sentence pairs", null="for what suits the model")
+        if not isinstance(self.drafts, bool):
+            raise ValueError(f"paradigm.drafts is {self.drafts!r}; accepted are true and false")
+        if not isinstance(self.asks, bool | None):
+            raise ValueError(f"paradigm.asks is {self.asks!r}; accepted are true, false, and null for what suits")
 
-    @property
-    def living_on(self) -> LivingOn:
+    def living_on(self, documents: bool) -> LivingOn:
+        """For a model that was trained with ``data.documents``, or was not."""
+        context = int(documents) if self.context is None else self.context
         revision = Revision(self.mask, self.chunk, self.longest, self.drafts)
-        return LivingOn(True, self.context, asks=self.asks, revision=revision)
+        return LivingOn(True, context, asks=documents if self.asks is None else self.asks, revision=revision)
 
     def open(self, model: Any, target_start: TargetStart = 0) -> GroupMemory:
         """A memory for streams without headers; `windows.memories` also keeps those."""
