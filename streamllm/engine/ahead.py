@@ -175,6 +175,7 @@ class Ahead:
             self.take()
         else:
             self.force([end])
+        self.begun = True
         self._taken, self._picked, self._marked = [], [], False
 
     @property

@@ -18,6 +18,7 @@ from streamllm.batching.pool import Pool
 from streamllm.engine.limits import Limits
 from streamllm.engine.living_on import LivingOn, Revision
 from streamllm.engine.loop import translate
+from streamllm.engine.paradigms.documents import Sentences
 from streamllm.engine.paradigms.group import Group
 from streamllm.engine.paradigms.revised import Revised
 from streamllm.engine.recall import RECALLED, Recall
@@ -159,6 +160,7 @@ def test_wrong_values_are_named(value: dict[str, Any], message: str) -> None:
 outputs_of_a_sentence = st.lists(st.lists(st.sampled_from("ab"), max_size=5), min_size=1, max_size=7)
 
 
+@settings(max_examples=50)
 @given(outputs_of_a_sentence)
 def test_settled_is_what_the_formula_says(outputs: list[list[str]]) -> None:
     last = outputs[-1]
@@ -169,6 +171,7 @@ def test_settled_is_what_the_formula_says(outputs: list[list[str]]) -> None:
     assert settled(outputs, list(range(len(outputs)))) == expected
 
 
+@settings(max_examples=30)
 @given(st.lists(outputs_of_a_sentence, min_size=1, max_size=4))
 def test_what_is_erased_of_a_document_is_what_is_erased_of_its_sentences(sentences: list[list[list[str]]]) -> None:
     ends = [sum(map(len, sentences[: i + 1])) for i in range(len(sentences))]
@@ -235,7 +238,7 @@ texts = st.lists(
 ).map(" ".join)
 
 
-@settings(max_examples=10)
+@settings(max_examples=6)
 @given(texts, st.integers(0, 5), st.integers(1, 3), st.integers(0, 2))
 def test_drafts_change_nothing_and_save_forwards(tokenizer: Any, text: str, seed: int, k: int, context: int) -> None:
     plain, drafted = (
@@ -248,7 +251,7 @@ def test_drafts_change_nothing_and_save_forwards(tokenizer: Any, text: str, seed
     assert drafted.stats["source_tokens"] == plain.stats["source_tokens"]
 
 
-@settings(max_examples=10)
+@settings(max_examples=5)
 @given(st.lists(st.sampled_from(sessions.WORDS), min_size=1, max_size=8), st.integers(0, 5))
 def test_each_output_is_that_of_a_session_that_reads_and_writes_once(
     tokenizer: Any, words: Sequence[str], seed: int
@@ -305,6 +308,25 @@ def in_a_batch_as_alone(tokenizer: Any, texts: list[str], seed: int, paradigm: R
 def test_documents_in_a_batch_are_those_alone(tokenizer: Any) -> None:
     texts = ["a dog. the cat, runs dog. Größe: dog. a the a dog.", "dog. cat, the a dog.", "a runs the Größe: dog."]
     in_a_batch_as_alone(tokenizer, texts, 3, Revised(context=1, asks=True, mask=1))
+
+
+@settings(max_examples=6)
+@given(texts, st.integers(0, 5), st.integers(0, 2))
+def test_translated_once_each_sentence_is_what_a_memory_of_sentences_gives(
+    tokenizer: Any, text: str, seed: int, context: int
+) -> None:
+    traces = []
+    for paradigm in (Revised(context=context), Sentences(context=context)):
+        model = streaming(tokenizer, seed, paradigm)
+        on, example = model.living_on, Example("d", text, "")
+        traces.append(translate(model.session(), example, Full(), LIMITS, living_on=on, clock=lambda: 0.0))
+    assert traces[0].units == traces[1].units
+
+
+def test_a_sentence_without_output_leaves_the_header_where_it_is(tokenizer: Any) -> None:
+    """Its end is all that is written of it, and nothing was written before."""
+    text = "dog. a a a a a a dog. dog. dog."
+    in_a_batch_as_alone(tokenizer, [text], 5, Revised(context=1, chunk=2))
 
 
 @pytest.mark.long
