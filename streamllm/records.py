@@ -146,7 +146,7 @@ class Policy(Protocol):
     def start(self, example: Example) -> Decide: ...
 
 
-KINDS = ("read", "end", "write", "extend", "draft", "forced_read", "limit", "sentence", "stop")
+KINDS = ("read", "end", "write", "extend", "draft", "shown", "forced_read", "limit", "sentence", "stop")
 
 
 @dataclass(frozen=True)

@@ -165,8 +165,9 @@ def _modelled(events: tuple[Event, ...], unit: Unit, read: float, write: float) 
         elif event.kind == "extend":  # the text of a draft leaves it out; the draft itself may hold it
             cost = 0.0 if drafted else write
         elif event.kind == "write":
+            shown = []
             if drafted[:1] == [event.text]:
-                drafted, shown = drafted[1:], []
+                drafted = drafted[1:]
             else:
                 cost, drafted = write, []
         seconds.append(cost)

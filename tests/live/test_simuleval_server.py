@@ -20,6 +20,7 @@ from tiny_fixtures import FakeSession, sentence
 
 from streamllm.engine.limits import Limits
 from streamllm.engine.loop import translate
+from streamllm.engine.paradigms.revised import Revised
 from streamllm.engine.stream import SessionLike
 from streamllm.live.simuleval import AgentServer, ProtocolError, Segment, Sentence, agent_server, as_sent
 from streamllm.models.loading import ModelConfig
@@ -516,6 +517,12 @@ def test_a_port_that_is_taken_is_named() -> None:
 def test_a_policy_that_needs_the_sentence_is_refused_at_once() -> None:
     with pytest.raises(ValueError, match="there are no delays for example 'served-0'"):
         agent_server(ModelConfig("bundled:tiny-en-de").load(), Oracle({"1": [1, 2]}), port=0)
+
+
+def test_what_takes_back_what_it_has_shown_is_not_served() -> None:
+    model = ModelConfig("bundled:tiny-en-de").load(paradigm=Revised())
+    with pytest.raises(ValueError, match="SimulEval's protocol cannot: choose paradigm=group"):
+        agent_server(model, WaitK(2), port=0)
 
 
 def test_the_program_serves_what_the_runner_runs() -> None:

@@ -81,6 +81,24 @@ def test_an_extension_belongs_to_the_draft_it_comes_with() -> None:
     assert aware(of("read", "write", "read", "extend", delays=(2,)), ArrivalClock(1, 0, 0.1)) == [2.1]
 
 
+REVISED = of(
+    *("read", Event("shown", "a b"), "read", Event("shown", "a c d"), "end", Event("shown", "a c d e")),
+    *(Event("write", unit) for unit in "acde"),
+    delays=(1, 2, 2, 2),
+)
+
+
+def test_a_unit_that_is_revised_was_there_when_it_was_shown_for_the_last_time_in_its_final_form() -> None:
+    """At 1.0 and 2.0 a unit is read; two new units cost 0.2, two more 0.2, and one 0.1; to write them is free."""
+    assert aware(REVISED, ArrivalClock(1, 0, 0.1)) == [1.2, 2.2, 2.2, 2.3]
+
+
+def test_an_output_that_shows_nothing_new_costs_a_unit() -> None:
+    shown = (Event("shown", "a"), Event("shown", "a"), Event("write", "a"))
+    trace = of("read", *shown, Event("shown", "a"), Event("write", "a"), delays=(1, 1))
+    assert aware(trace, ArrivalClock(1, 0, 0.1)) == [1.1, 1.3]
+
+
 def test_recorded_times_are_taken_without_a_cost_model() -> None:
     """0.2 s for the first read, 0.1 for the second, 0.4 and 0.2 for the writes."""
     steps = [("read", 0.2), ("read", 0.3), ("write", 0.7), ("write", 0.9)]

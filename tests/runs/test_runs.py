@@ -1,5 +1,6 @@
 """Run folders: what they hold, how they are named, and that no kill changes what they end with."""
 
+import dataclasses
 import errno
 import json
 import os
@@ -21,7 +22,7 @@ from streamllm.records import KINDS, Event, Trace
 from streamllm.runs.environment import _commit, environment
 from streamllm.runs.folder import METRICS, PREDICTIONS, TIMINGS, RunFolder, RunInUse
 from streamllm.runs.lines import PredictionLine, TimingLine, from_lines, to_instance, to_prediction, to_timing
-from streamllm.runs.load import flatten, load_runs, load_traces, read_config
+from streamllm.runs.load import flatten, load_delays, load_runs, load_traces, read_config
 from streamllm.runs.naming import digest
 
 CONFIG = {"policy": {"k": 3}, "k": 3, "seed": 0, "tracker": {"mode": "offline"}, "output": {"root": "outputs"}}
@@ -240,6 +241,16 @@ def test_trace_whose_time_was_lost_still_loads(tmp_path: Path):
     first, second = folder.traces()
     assert first == trace("1")
     assert (second.prediction, second.elapsed) == ("a dog", (0.0, 0.0))
+
+
+def test_output_that_was_revised_is_replayed_as_it_was_final(tmp_path: Path):
+    """Not as it was written, which is when its sentence has ended."""
+    shown = ("read", "shown", "read", "shown", "end", "shown", "write", "write", "stop")
+    folder = RunFolder(tmp_path / "run-1")
+    with folder:
+        folder.begin(CONFIG, {"device": "cpu"})
+        folder.append(dataclasses.replace(trace("1"), events=tuple(Event(kind) for kind in shown)))
+    assert load_delays(folder.path) == {"1": [1, 2]}
 
 
 def test_time_whose_trace_was_lost_is_gone_when_the_run_has_ended(tmp_path: Path):
