@@ -28,7 +28,12 @@ from hydra.errors import (
 )
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import InterpolationKeyError, MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import (
+    InterpolationKeyError,
+    InterpolationResolutionError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+)
 
 from streamllm.cli.conf import CONF, PACKAGE
 from streamllm.cli.plugins import prepare, searched
@@ -156,6 +161,7 @@ def _warn_of_a_sweep_without_m() -> None:
         print(f"warning: experiment={name} sweeps over {', '.join(swept)}; add -m to do so", file=sys.stderr)
 
 
+RESOLVING = re.compile(r"\w+ raised while resolving interpolation: (.*)")
 FULL_KEY = re.compile(r"\n *full_key: (\S+)")
 
 
@@ -178,6 +184,8 @@ def _told(error: BaseException) -> str:
         )
     if isinstance(error, InterpolationKeyError) and (found := re.match(r"Interpolation key '(.+?)' not", str(error))):
         return f"{error.full_key or 'a key'} takes its value from {found[1]}, which is not there: give {found[1]} again"
+    if isinstance(error, InterpolationResolutionError) and (found := RESOLVING.match(str(error))):
+        return f"{error.full_key or 'a key'} cannot be read: {found[1]}"
     if (what := not_importable(error)) is not None:
         return what
     if isinstance(error, InstantiationException) and error.__cause__ and (key := FULL_KEY.search(str(error))):

@@ -1,12 +1,10 @@
 """Sampling a token from its logits. Invariant: what is drawn depends on the seed, on the place in the sentence and on
 the logits, and a change of the logits in the last digits draws another token only at a near-tie."""
 
-import math
-from numbers import Real
-from typing import TypeGuard
-
 import mlx.core as mx
 import numpy as np
+
+from streamllm.check import number
 
 LEAST = 2.0**-33
 """Below the smallest random number that is not 0: noise stays finite."""
@@ -14,14 +12,8 @@ LEAST = 2.0**-33
 
 def check_sampling(temperature: object, top_p: object) -> None:
     """Raises: ValueError: there is no sampling with such a temperature or ``top_p``. Temperature 0 is greedy."""
-    if not _is_number(temperature) or not 0 <= temperature < math.inf:
-        raise ValueError(f"temperature is {temperature!r:.80}; accepted is a number of at least 0 (0 is greedy)")
-    if not _is_number(top_p) or not 0 < top_p <= 1:
-        raise ValueError(f"top_p is {top_p!r:.80}; accepted is a number above 0 and at most 1")
-
-
-def _is_number(value: object) -> TypeGuard[float]:
-    return isinstance(value, Real) and not isinstance(value, bool)
+    number("temperature", temperature, least=0, hint="0 is greedy")
+    number("top_p", top_p, above=0, most=1)
 
 
 class Sampling:

@@ -64,6 +64,7 @@ def said_of_value(word: str) -> str | None:
         ("max_lag=0", "max_lag is 0; it is a whole number of units, at least 1, or null for no bound"),
         ("paradigm._target_=builtins.list", "paradigm is a list, without open: paradigm._target_ names a class for"),
         ("name=${name}", "Recursive interpolation detected"),
+        ("seed=${oc.env:NO_SUCH}", "seed cannot be read: \"Environment variable 'NO_SUCH' not found\""),
         ("batch_size=4.0", "batch_size is 4.0; it is a whole number or null (written without a point or exponent"),
         ("dataset.limit=abc", "dataset.limit is 'abc'; it is a whole number or null"),
     ],
