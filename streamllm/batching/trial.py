@@ -28,7 +28,7 @@ def batching(model: StreamingModel) -> tuple[str | None, bool]:
     return _why_not(model.model, False, model.forgetting), False
 
 
-def _why_not(model: Any, packs: bool, forgetting: Forgetting | None) -> str | None:
+def _why_not(model: Any, packs: bool, forgetting: Forgetting | None = None) -> str | None:
     try:
         difference, tolerance = _difference(model, packs, forgetting)
     except NotFinite as error:
