@@ -132,7 +132,7 @@ def stream_document(
             yield from here.take(stream, living_on, "forced_read")
             continue
         session.close_sentence()
-        more = living_on.asks and living_on.held and not cut and stream.written > here.written
+        more = living_on.asks and living_on.held and not cut and stream.written > here.ended
         if more and not session.nothing_left():  # two sentences, and nothing that tells them apart
             end = here.read
         else:
@@ -150,6 +150,7 @@ class _Sentence:
     read: int = 0
     written: int = 0
     tokens: int = 0
+    ended: int = 0  # units written when a target sentence ended last
     ends: list[int] = field(default_factory=list)
     whole: bool = False
 
@@ -180,7 +181,9 @@ class _Sentence:
     def begin(self, end: int, stream: Stream) -> None:
         """The next sentence begins behind ``end`` source units."""
         del stream.seen[: end - self.read]
-        self.read, self.written, self.tokens = end, stream.written, stream.session.target_tokens
+        self.ended = stream.written
+        if end > self.read:  # else limits go on counting: the source is the same
+            self.read, self.written, self.tokens = end, stream.written, stream.session.target_tokens
         self.ends = [other for other in self.ends if other > end]
         self.whole &= end < stream.read  # two sentences were read as one
 

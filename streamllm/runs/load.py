@@ -56,7 +56,8 @@ def load_delays(run: str | os.PathLike[str]) -> dict[str, list[int]]:
 
 
 def _delays(trace: Trace) -> list[int]:
-    if any(event.kind == "shown" for event in trace.events):  # units are written later than they are delayed
+    kinds = {event.kind for event in trace.events}
+    if "shown" in kinds or "sentence" in kinds:  # written later than delayed; ends of sentences are none of the stream
         return list(trace.delays)
     written = 0
     for event in trace.events:

@@ -114,6 +114,17 @@ def test_two_sentences_that_nothing_tells_apart_are_both_translated() -> None:
     assert len(lost.units) == 4  # the model is not asked: what it would have written comes one sentence late
 
 
+def test_a_model_that_always_wants_more_is_ended_by_the_limit() -> None:
+    class Insatiable(Translator):
+        def nothing_left(self) -> bool:
+            return False
+
+    limits = Limits(length_ratio=2, length_extra=2)
+    session = Insatiable([3], [2, 2, 2, 2, 2, 2])
+    trace = translate(session, document([3]), WaitK(2), limits, living_on=HELD)
+    assert len(trace.units) == 8  # of one source sentence, however many target sentences
+
+
 def test_where_nothing_is_punctuated_a_sentence_ends_where_the_model_looked() -> None:
     units = [(4, 4), (5, 4), (3, 3)]
     trace, session = run(units, WaitK(2), LivingOn(False, None, "attention"), stops=[False, False, False])
