@@ -484,7 +484,7 @@ def test_a_window_needs_room_beside_what_is_never_forgotten() -> None:
 
 def test_other_paradigms_are_refused(model: Any) -> None:
     with pytest.raises(
-        ValueError, match=r"are for paradigm=group, sentences and continuous, and the paradigm is Interleaved"
+        ValueError, match=r"are for paradigm=group, sentences, continuous and revised, and the paradigm is Interleaved"
     ):
         memories(Retention(max_source=20), model, Interleaved())
 

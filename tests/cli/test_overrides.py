@@ -65,7 +65,7 @@ def overrides(config: str) -> st.SearchStrategy[list[str]]:
 @pytest.mark.parametrize(
     ("config", "examples"),
     [
-        ("run", 15),
+        ("run", 8),
         pytest.param("run", 200, marks=pytest.mark.long),
         pytest.param("train", 200, marks=pytest.mark.long),
     ],
