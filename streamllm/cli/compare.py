@@ -78,8 +78,8 @@ def command() -> None:
     parser = Parser(
         prog="streamllm compare",
         description="Two finished runs over the same sentences: scores, differences, and how sure these are. Intervals "
-        f"are by paired bootstrap over sentences (over documents where there are 8 or more), p by {NAME}. A score without "
-        "an interval is no sum over sentences.",
+        f"are by paired bootstrap over sentences (over documents where there are 8 or more), p by {NAME}. A score "
+        "without an interval is no sum over sentences.",
     )
     parser.add_argument("a", type=Path, metavar="A", help="a run folder, the baseline")
     parser.add_argument("b", type=Path, metavar="B", help="another run folder")
