@@ -1,6 +1,7 @@
 """Figures of documents: the path of one with its lag over time, and scores by position in the document."""
 
 import io
+import math
 import os
 from collections.abc import Mapping, Sequence
 from itertools import accumulate, cycle
@@ -41,6 +42,7 @@ DOCUMENT_SIZE = (8.4, 6.6)  # inches
 DRIFT_SIZE = (7.6, 5.4)
 HEIGHTS = (2.6, 1)  # of path and lag
 MOST_LINES, MOST_NUMBERS = 60, 24  # boundaries, and numbers of sentences, that a figure shows
+LEAST_GAP = 0.035  # of the width, between two numbers
 MANY = 600  # units: beyond, the lag has a line for its mean over neighbours
 
 
@@ -140,7 +142,8 @@ def _draw_way(ax: Axes, trace: Trace, name: str, color: str) -> None:
         (right[every - 1 :: every], "ends", {"markersize": 6.5, "mec": "white", "markeredgewidth": 0.8, "zorder": 4}),
         (wrong, "elsewhere", {"markersize": 5, "mfc": "white", "markeredgewidth": 1.4, "zorder": 5}),
     ):
-        ax.plot(*np.array(at, float).reshape(-1, 2).T, label=f"_{kind} {name}", **dots, **own)
+        if at:  # an empty line that is not clipped lies at the corner of the figure, for layouts
+            ax.plot(*np.array(at, float).T, label=f"_{kind} {name}", **dots, **own)
 
 
 def _draw_lag(room: Axes, trace: Trace, name: str, color: str) -> None:
@@ -168,11 +171,14 @@ def _number_sentences(ax: Axes, room: Axes, trace: Trace) -> None:
     room.vlines(starts, low, high, color=FAINT, linewidth=0.7, zorder=0)
     room.set_ylim(low, high)
     every = _step(len(segments), MOST_NUMBERS)
-    shown = [place for place in range(len(segments)) if (place + 1) % every == 0 or (place == 0 and every > 2)]
+    shown: dict[float, str] = {}
+    for place in range(len(segments)):
+        at = segments[place].start + segments[place].units / 2
+        chosen = (place + 1) % every == 0 or (place == 0 and every > 2)
+        if chosen and at - max(shown, default=-math.inf) > LEAST_GAP * ax.get_xlim()[1]:
+            shown[at] = str(place + 1)
     top = ax.secondary_xaxis("top")
-    top.set_xticks(
-        [segments[place].start + segments[place].units / 2 for place in shown], [str(place + 1) for place in shown]
-    )
+    top.set_xticks(list(shown), list(shown.values()))
     top.tick_params(length=0, labelsize=SMALL, labelcolor=GREY, pad=1)
     top.spines[:].set_visible(False)
     top.set_xlabel("sentence", fontsize=SMALL, color=GREY)
@@ -191,7 +197,7 @@ def _explain(ax: Axes, named: Mapping[str, Trace], colors: Mapping[str, str]) ->
     if not keys:
         keys.append(Line2D([], [], color=color, linewidth=1.6, label="read and written"))
     keys.append(Line2D([], [], color=color, linewidth=1.2, linestyle=(0, (1, 2)), label="translated"))
-    labels = {str(line.get_label()) for line in ax.lines if len(np.asarray(line.get_xdata()))}
+    labels = {str(line.get_label()) for line in ax.lines}
     dot: dict[str, Any] = {"linestyle": "", "marker": "o", "color": color, "markersize": 6}
     if any(label.startswith("_ends") for label in labels):
         every = _step(len(next(iter(named.values())).segments), MOST_LINES)

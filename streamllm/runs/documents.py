@@ -72,13 +72,28 @@ def drift_table(
 
     _check(groups, latency, samples)
     scored = _scored(runs, latency)
-    longest = max(of.length for one in scored.values() for of in one.places)
-    if groups is None:
-        groups = "sentence" if longest <= SHORT else 10 if longest >= LONG else 4
+    chosen = groups or _groups(max(one.longest for one in scored.values()))
     rows: list[dict[str, Any]] = []
     for name, one in scored.items():
-        rows += [{"run": name, **row} for row in one.rows(groups, latency, samples, seed)]
+        rows += [{"run": name, **row} for row in one.rows(chosen, latency, samples, seed)]
     return pandas.DataFrame(rows)
+
+
+def drift_rows(
+    name: str,
+    sentences: Sequence[Sequence[Sentence]],
+    target_language: str,
+    unit: Unit,
+    tokenizer: str | None = None,
+    samples: int = 1000,
+) -> list[dict[str, Any]]:
+    """The rows of `drift_table` of one run, which is called ``name``, from what `cut` gives."""
+    scored = _of(sentences, target_language, unit, tokenizer, "long_laal")
+    return [{"run": name, **row} for row in scored.rows(_groups(scored.longest), "long_laal", samples, SEED)]
+
+
+def _groups(longest: int) -> Groups:
+    return "sentence" if longest <= SHORT else 10 if longest >= LONG else 4
 
 
 def _check(groups: Groups | None, latency: str, samples: int) -> None:
@@ -108,6 +123,11 @@ class _Scored:
     tokenizer: str | None
     bleu: Array
     lags: Array
+
+    @property
+    def longest(self) -> int:
+        """Sentences of the longest document."""
+        return max(place.length for place in self.places)
 
     def rows(self, groups: Groups, latency: str, samples: int, seed: int) -> list[dict[str, Any]]:
         of = np.array([place.index if groups == "sentence" else place.index * groups // place.length
@@ -179,7 +199,9 @@ def _scored(runs: Mapping[str, RunPath], latency: str) -> dict[str, _Scored]:
     return {name: _of(sentences[name], *loaded[name][1], latency) for name in runs}
 
 
-def _of(sentences: list[list[Sentence]], language: str, unit: Unit, tokenizer: str | None, latency: str) -> _Scored:
+def _of(
+    sentences: Sequence[Sequence[Sentence]], language: str, unit: Unit, tokenizer: str | None, latency: str
+) -> _Scored:
     every = [sentence for one in sentences for sentence in one]
     return _Scored(
         [_Place(number, index, len(one)) for number, one in enumerate(sentences) for index in range(len(one))],
