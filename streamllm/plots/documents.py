@@ -93,10 +93,10 @@ def document_path(traces: Trace | Mapping[str, Trace], ax: Axes | None = None) -
 def document_lags(trace: Trace) -> list[float]:
     """How far behind the source each target unit of a document was written: source units between what had been read
     and what had been translated (`streamllm.metrics.behaviour.lags_of_document`)."""
-    return lags_of_document(trace, _ends(trace)[0])
+    return lags_of_document(trace, ends_of_document(trace)[0])
 
 
-def _ends(trace: Trace) -> tuple[list[tuple[int, int]], bool]:
+def ends_of_document(trace: Trace) -> tuple[list[tuple[int, int]], bool]:
     """Where sentences end, in source and target units, and whether the system itself says so."""
     if found := sentence_ends(trace):
         return found, True
@@ -124,7 +124,7 @@ def _shrunk(ax: Axes) -> Axes:
 
 
 def _draw_way(ax: Axes, trace: Trace, name: str, color: str) -> None:
-    ends, told = _ends(trace)
+    ends, told = ends_of_document(trace)
     delays, rows = np.array(trace.delays, float), np.arange(len(trace.delays))
     read = max([sum(event.kind in READS for event in trace.events), *trace.delays[-1:]])
     xs = np.concatenate([[0], np.repeat(delays, 2), [read]])
@@ -335,5 +335,7 @@ def _mark_positions(axes: Sequence[Axes], table: "pandas.DataFrame") -> None:
     documents, drawn = int(table["documents"].max()), " or ".join(dict.fromkeys(table["drawn"]))
     least, most = int(table["sentences"].min()), int(table["sentences"].max())
     count = f"{most} sentences" if least == most else f"{least} to {most} sentences"
-    text = f"{count} of {documents} document{'s' * (documents != 1)} at each point; 95 % intervals, drawn of {drawn}"
+    text = f"{count} of {documents} document{'s' * (documents != 1)} at each point"
+    if table["bleu_low"].notna().any():
+        text += f"; 95 % intervals, drawn of {drawn}"
     axes[0].set_title(text, fontsize=SMALL, color=GREY, loc="left")

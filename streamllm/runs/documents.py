@@ -61,6 +61,7 @@ def drift_table(
             so on; None chooses by the longest document: places up to 8 sentences, quarters, and tenths from 100 on.
         latency: of `streamllm.metrics.longform.LATENCIES`.
         samples, seed: of the percentile bootstrap, which draws documents; where a run has fewer than 8, sentences.
+            0 samples leave intervals undefined.
 
     Returns: a row for each run and group: ``run``, ``group`` (from 1), ``position`` in words, ``documents``,
         ``sentences``, ``bleu`` (corpus BLEU of the group), ``bleu_low``, ``bleu_high``, and three columns of the
@@ -101,8 +102,8 @@ def _check(groups: Groups | None, latency: str, samples: int) -> None:
         raise ValueError(f'groups is {groups!r}; accepted are a number of parts from 1 on, "sentence" and None')
     if latency not in LATENCIES:
         raise ValueError(f"latency is {latency!r}; accepted are {', '.join(LATENCIES)}")
-    if type(samples) is not int or samples < 1:
-        raise ValueError(f"samples is {samples!r}; at least 1 is needed, and 1000 is usual")
+    if type(samples) is not int or samples < 0:
+        raise ValueError(f"samples is {samples!r}; give a number of samples, such as 1000, or 0 for no intervals")
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,9 @@ class _Scored:
         bleu, lag = self.bleu[chosen], np.stack([np.where(defined, lags, 0.0), defined.astype(float)], 1)
         if documents is not None:
             bleu, lag = (summed(values, documents[chosen], int(documents.max()) + 1) for values in (bleu, lag))
-        counts = np.concatenate([np.ones((1, len(bleu))), resample(len(bleu), samples, seed)])
+        counts = np.ones((1, len(bleu)))
+        if samples:
+            counts = np.concatenate([counts, resample(len(bleu), samples, seed)])
         qualities = bleu_of_sums(counts @ bleu, bleu_scorer(self.language, self.tokenizer))
         with np.errstate(invalid="ignore"):  # 0 / 0: no sentence of the sample has the latency
             latencies = np.divide(*(counts @ lag).T)
