@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from streamllm.report.gather import Report
+from streamllm.report.gather import Report, Run
 
 if TYPE_CHECKING:
     import pandas
@@ -32,6 +32,7 @@ class Figure:
     points: dict[int, tuple[float, float]]
 
 
+LONGEST_NAME = 26  # characters
 MOST_LINES = 6
 """So many runs a figure of positions has; of more, some from early to late."""
 
@@ -107,7 +108,8 @@ def drifts(report: Report) -> list[Figure]:
             if not run.is_over_documents and wanted <= set().union(*(texts[n] for n in run.results))
         ]
         shown = [*_some(members, MOST_LINES - bool(alone)), *_some(alone, 1)]
-        folders = {report.runs[place].title: report.table["folder"][place] for place in shown}
+        names = _names([report.runs[place] for place in shown])
+        folders = dict(zip(names, report.table["folder"][shown], strict=True))
         table = drift_table(folders, samples=report.samples)
         with plt.rc_context({"svg.hashsalt": "streamllm", "svg.fonttype": "path"}):
             figure, axes = plt.subplots(2, 1, figsize=DRIFT_SIZE, sharex=True, layout="constrained")
@@ -123,6 +125,14 @@ def drifts(report: Report) -> list[Figure]:
         described = f"BLEU and LongLAAL by position in {title}"
         figures.append(Figure(title, _embeddable(f"d{number}", described, svg), (width, height), {}))
     return figures
+
+
+def _names(runs: Sequence[Run]) -> list[str]:
+    """Names that are short enough for a figure; the digest tells apart those that would be the same."""
+    names = [f"{run.policy} {run.setting}{'' if run.is_over_documents else ', by sentence'}" for run in runs]
+    names = [name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…" for name in names]
+    digests = [run.folder.rpartition("-")[2][:6] for run in runs]
+    return [f"{n} {d}" if names.count(n) > 1 else n for n, d in zip(names, digests, strict=True)]
 
 
 def _some(places: Sequence[int], most: int) -> list[int]:

@@ -227,7 +227,7 @@ def _varied(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
         values = [_text(config.get(key)) for config in configs]
         if len(set(values)) > 1:
             chosen.setdefault((key.rpartition(".")[2], *values), key)
-    return [{key: _cut(_text(config.get(key))) for key in sorted(chosen.values())} for config in configs]
+    return [{key: _cut(_short(key, config.get(key))) for key in sorted(chosen.values())} for config in configs]
 
 
 def _titles(
@@ -246,6 +246,11 @@ def _titles(
         f"{title} · {digest}" if titles.count(title) > 1 else title
         for title, digest in zip(titles, digests, strict=True)
     ]
+
+
+def _short(key: str, value: Any) -> str:
+    """As `_text`; of a class, its name alone."""
+    return _text(value).rpartition(".")[2] if key.endswith("_target_") else _text(value)
 
 
 def _text(value: Any) -> str:

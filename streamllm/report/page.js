@@ -372,7 +372,7 @@ function lagsOf(delays, ends) {
 function documentPath(sentence, run) {
   const index = runs[run].at[sentence];
   const [segments, delays, ends, told] = [segmentsOf(sentence), ...["delays", "ends", "told"].map((key) => runs[run][key][index])];
-  const [WIDTH, HEIGHT, GAP, LOW] = [560, 300, 16, 90];
+  const [WIDTH, HEIGHT, GAP, LOW] = [430, 280, 16, 80];
   const source = segments.reduce((sum, [, units]) => sum + units, 0);
   const all = [...ends, [source, delays.length]];
   const lags = lagsOf(delays, all);
@@ -398,11 +398,11 @@ function documentPath(sentence, run) {
     sum += lag - (t >= window ? lags[t - window] : 0);
     if (t >= window - 1) mean.push([x(delays[t - ((window - 1) >> 1)]), z(sum / window)]);
   });
-  const numbered = stepFor(segments.length, 20);
+  const numbered = stepFor(segments.length, segments.length > 99 ? 12 : 20);
   let before = -Infinity;
   const numbers = segments.flatMap(([start, units], i) => {
     const at = x(start + units / 2);
-    if ((i + 1) % numbered || at - before < 20) return [];
+    if ((i + 1) % numbered || at - before < 4 + 7 * String(i + 1).length) return [];
     before = at;
     return [svg("text", { class: "tick", x: at, y: -5, "text-anchor": "middle" }, String(i + 1))];
   });

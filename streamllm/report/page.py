@@ -93,7 +93,7 @@ def _drift(report: Report) -> str:
         return ""
     figures = "\n".join(
         f'<figure class="curve"><figcaption>{_escaped(figure.title)}</figcaption>'
-        f'<div class="layers">{figure.svg}</div></figure>'
+        f'<div class="drawn">{figure.svg}</div></figure>'
         for figure in drawn
     )
     return (
