@@ -59,7 +59,9 @@ def figures(table: "pandas.DataFrame") -> list[Figure]:
 
 def _size(row: "pandas.Series[Any]") -> str:
     sentences = f"{row.get('sentences', 0):g} sentences"
-    return f"{row['documents']:g} documents of {sentences}" if row.get("documents", math.nan) > 0 else sentences
+    if not row.get("documents", math.nan) > 0:
+        return sentences
+    return f"{row['documents']:g} document{'s' * (row['documents'] != 1)} of {sentences}"
 
 
 def _figure(number: int, title: str, rows: "pandas.DataFrame") -> Figure:
