@@ -10,11 +10,12 @@ from typing import Any
 
 from streamllm.cli.arguments import Parser, one_line_errors
 from streamllm.metrics.scores import REPORT, Score, scores
-from streamllm.runs.compare import SEED, Difference, paired_test
+from streamllm.runs.compare import Difference, paired_test
 from streamllm.runs.folder import CONFIG, RunFolder
 from streamllm.runs.load import runs_in
 from streamllm.runs.randomisation import NAME, TRIALS
 from streamllm.runs.scores import own_of_runs
+from streamllm.runs.sums import SEED
 
 
 def comparison(a: Path, b: Path, samples: int = 1000, seed: int = SEED, trials: int = TRIALS) -> str:

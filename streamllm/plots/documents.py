@@ -3,7 +3,7 @@
 import io
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate, cycle
 from typing import TYPE_CHECKING, Any
 
@@ -111,9 +111,9 @@ def _shrunk(ax: Axes) -> Axes:
     """Axes for the lag in the lower part of the place of ``ax``, which keeps the upper one."""
     figure: Any = ax.figure
     if place := ax.get_subplotspec():
-        upper, lower = place.subgridspec(2, 1, height_ratios=HEIGHTS)
-        ax.set_subplotspec(upper)
-        room: Axes = figure.add_subplot(lower, sharex=ax)
+        parts = place.subgridspec(2, 1, height_ratios=HEIGHTS)
+        ax.set_subplotspec(parts[0])
+        room: Axes = figure.add_subplot(parts[1], sharex=ax)
     else:
         left, low, width, height = ax.get_position().bounds
         share = HEIGHTS[1] / sum(HEIGHTS)
@@ -138,10 +138,11 @@ def _draw_way(ax: Axes, trace: Trace, name: str, color: str) -> None:
     dots: dict[str, Any] = {"linestyle": "", "marker": "o", "color": color, "clip_on": False}
     right, wrong = ([end for end in ends if (end[0] in starts) == agrees] for agrees in (True, False))
     every = _step(len(right), MOST_LINES)
-    for at, kind, own in (
+    kinds: tuple[tuple[Any, str, dict[str, Any]], ...] = (
         (right[every - 1 :: every], "ends", {"markersize": 6.5, "mec": "white", "markeredgewidth": 0.8, "zorder": 4}),
         (wrong, "elsewhere", {"markersize": 5, "mfc": "white", "markeredgewidth": 1.4, "zorder": 5}),
-    ):
+    )
+    for at, kind, own in kinds:
         if at:  # an empty line that is not clipped lies at the corner of the figure, for layouts
             ax.plot(*np.array(at, float).T, label=f"_{kind} {name}", **dots, **own)
 
@@ -186,7 +187,7 @@ def _number_sentences(ax: Axes, room: Axes, trace: Trace) -> None:
 
 def _step(count: int, most: int) -> int:
     """Every how many are shown, so that they are at most ``most``: 1, 2, 5, 10, 20 and so on."""
-    steps = (base * 10**power for power in range(9) for base in (1, 2, 5))
+    steps: Iterator[int] = (base * 10**power for power in range(9) for base in (1, 2, 5))
     return next(step for step in steps if count <= most * step)
 
 
@@ -240,7 +241,8 @@ def drift(
         axes = list(drawn)
     if len(axes) != 2:
         raise ValueError(f"{len(axes)} axes; give two, for quality and latency")
-    lag = next(column.removesuffix("_low") for column in table if column.endswith("_low") and column != "bleu_low")
+    columns = [str(column) for column in table]
+    lag = next(name.removesuffix("_low") for name in columns if name.endswith("_low") and name != "bleu_low")
     names = list(dict.fromkeys(table["run"]))
     look_of = looks(names)
     for ax, column in zip(axes, ("bleu", lag), strict=True):

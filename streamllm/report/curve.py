@@ -57,11 +57,11 @@ def figures(table: "pandas.DataFrame") -> list[Figure]:
     return [_figure(number, title, rows.loc[group]) for number, (title, group) in named]
 
 
-def _size(row: "pandas.Series[Any]") -> str:
+def _size(row: Any) -> str:
     sentences = f"{row.get('sentences', 0):g} sentences"
     if not row.get("documents", math.nan) > 0:
         return sentences
-    return f"{row['documents']:g} document{'s' * (row['documents'] != 1)} of {sentences}"
+    return f"{row['documents']:g} document{'s' if row['documents'] != 1 else ''} of {sentences}"
 
 
 def _figure(number: int, title: str, rows: "pandas.DataFrame") -> Figure:
@@ -121,7 +121,7 @@ def drifts(report: Report) -> list[Figure]:
                 width, height = (float(inches) * 72 for inches in figure.get_size_inches())
             finally:
                 plt.close(figure)
-        title = _size(report.table.loc[members[0]])
+        title = _size(report.table.iloc[members[0]])
         if len(shown) < len(members) + len(alone):
             title += f", {len(shown)} of {len(members) + len(alone)} runs"
         described = f"BLEU and LongLAAL by position in {title}"

@@ -247,7 +247,7 @@ def _run_data(run: Run) -> dict[str, Any]:
         name: [None if (value := result.scores[name]) is None else round(value, 3) for result in results]
         for name in [score.key for score in shown_on(SENTENCES)]
     }
-    documents = {}
+    documents: dict[str, list[Any]] = {}
     if run.is_over_documents:
         documents["ends"] = [[list(end) for end in result.ends] for result in results]
         documents["told"] = [result.told for result in results]

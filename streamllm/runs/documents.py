@@ -160,7 +160,7 @@ class _Scored:
         qualities = bleu_of_sums(counts @ bleu, bleu_scorer(self.language, self.tokenizer))
         with np.errstate(invalid="ignore"):  # 0 / 0: no sentence of the sample has the latency
             latencies = np.divide(*(counts @ lag).T)
-        found = {}
+        found: dict[str, float] = {}
         for name, (value, *values) in (("bleu", qualities.tolist()), (latency, latencies.tolist())):
             low, high = percentiles(np.array(values))
             found |= {name: value, f"{name}_low": low, f"{name}_high": high}
