@@ -10,11 +10,12 @@ from typing import Any
 
 from streamllm.cli.arguments import Parser, one_line_errors
 from streamllm.metrics.scores import REPORT, Score, scores
-from streamllm.runs.compare import SEED, Difference, paired_test
+from streamllm.runs.compare import Difference, paired_test
 from streamllm.runs.folder import CONFIG, RunFolder
 from streamllm.runs.load import runs_in
 from streamllm.runs.randomisation import NAME, TRIALS
 from streamllm.runs.scores import own_of_runs
+from streamllm.runs.sums import SEED
 
 
 def comparison(a: Path, b: Path, samples: int = 1000, seed: int = SEED, trials: int = TRIALS) -> str:
@@ -28,13 +29,14 @@ def comparison(a: Path, b: Path, samples: int = 1000, seed: int = SEED, trials: 
     differences = paired_test(a, b, samples, seed, trials=trials)
     found = RunFolder(a).metrics(), RunFolder(b).metrics()
     rows = []
-    for score in scores(own_of_runs([a, b])).values():
+    for score in scores(own_of_runs([a, b]), documents=True).values():
         if score.key in differences:
             rows.append(_drawn(score, differences[score.key]))
         elif REPORT in score.shown:
             rows.append(_plain(score, found))
     lines = _aligned([row for row in rows if row])
-    head = [f"A  {a}", f"B  {b}", f"{found[0].get('sentences', '?')} sentences; B - A [95 % interval], p by {NAME}"]
+    test = next(iter(differences.values())).test
+    head = [f"A  {a}", f"B  {b}", f"{found[0].get('sentences', '?')} sentences; B - A [95 % interval], p by {test}"]
     return "\n".join([*head, *lines])
 
 
@@ -77,7 +79,8 @@ def command() -> None:
     parser = Parser(
         prog="streamllm compare",
         description="Two finished runs over the same sentences: scores, differences, and how sure these are. Intervals "
-        f"are by paired bootstrap over sentences, p by {NAME}. A score without an interval is no sum over sentences.",
+        f"are by paired bootstrap over sentences (over documents where there are 8 or more), p by {NAME}. A score "
+        "without an interval is no sum over sentences.",
     )
     parser.add_argument("a", type=Path, metavar="A", help="a run folder, the baseline")
     parser.add_argument("b", type=Path, metavar="B", help="another run folder")

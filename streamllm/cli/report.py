@@ -20,8 +20,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "streamllm report")
         report = write_report(given.paths, given.output, given.samples)
     for folder in report.unfinished:
         print(f"left out: {folder} has not finished", file=sys.stderr)
-    runs, sentences = len(report.runs), len(report.sentences)
-    print(f"{given.output}: {runs} run{'s' * (runs != 1)}, {sentences} sentence{'s' * (sentences != 1)}")
+    print(f"{given.output}: {report.size}")
 
 
 def command() -> None:

@@ -4,10 +4,12 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from streamllm.metrics.latency import METRICS, latency
-from streamllm.metrics.quality import sentence_bleu
+from streamllm.metrics.latency import METRICS, corpus_latency, latency
+from streamllm.metrics.longform import Sentence, sentence_latency
+from streamllm.metrics.quality import quality, sentence_bleu
 from streamllm.metrics.scores import SCREEN, SENTENCES, Score, shown_on
 from streamllm.records import Trace
+from streamllm.runs.documents import cut, drift_rows
 from streamllm.runs.environment import code
 from streamllm.runs.folder import RunFolder
 from streamllm.runs.scores import own_of
@@ -16,6 +18,11 @@ from streamllm.units import Unit
 
 LETTERS = {"read": "R", "forced_read": "F", "write": "W"}
 """How the actions of a sentence are written for trackers: RRWRWW."""
+
+DRIFT_SAMPLES = 200  # of the bootstrap: a run should not wait for its figure
+
+LONG_LAGS = ("long_yaal", "long_laal")
+"""The latencies of documents that trackers are told for each document and sentence."""
 
 
 def summary_text(folder: RunFolder, metrics: Mapping[str, Any]) -> str:
@@ -60,9 +67,18 @@ def conclude(
     target_unit: Unit,
     tokenizer: str | None = None,
 ) -> None:
-    """Tell a tracker what came out: every sentence, the metrics, and where and by what it was made."""
+    """Tell a tracker what came out: every sentence, the metrics, and where and by what it was made. Of documents, each
+    of them too, and the scores by position."""
+    if tracker.hears_nothing:
+        return
     undefined = [key for key, value in metrics.items() if value is None]  # W&B drops what is None
     tracker.summary({**metrics, "undefined": undefined, "folder": str(folder.path), "env": folder.environment()})
+    if any(trace.segments for trace in traces):
+        sentences = cut(traces, target_language, target_unit)
+        tracker.table("document_table", *_document_table(traces, sentences, target_language, target_unit, tokenizer))
+        tracker.table("sentence_table", *_cut_table(sentences, target_language, target_unit, tokenizer))
+        tracker.table("drift_table", *_drift_table(folder, sentences, target_language, target_unit, tokenizer))
+        return
     tracker.table("sentence_table", *_sentence_table(traces, target_language, target_unit, tokenizer))
 
 
@@ -82,6 +98,57 @@ def _sentence_table(
         texts = (trace.id, trace.source, trace.reference, trace.prediction, delays, actions)
         rows.append([*texts, path, bleu, *(latencies[key] for key in lags)])
     return columns, rows
+
+
+def _document_table(
+    traces: Sequence[Trace],
+    sentences: Sequence[Sequence[Sentence]],
+    language: str,
+    unit: Unit,
+    tokenizer: str | None,
+) -> tuple[list[str], list[list[Any]]]:
+    """One row a document, with its picture."""
+    rows: list[list[Any]] = []
+    for trace, own in zip(traces, sentences, strict=True):
+        texts = [one.prediction for one in own], [one.reference for one in own]
+        lags = corpus_latency(sentence_latency(one, unit) for one in own).means
+        path = Picture(partial(_draw, trace))
+        scores = quality(*texts, language, tokenizer)["bleu"], *(lags[key] for key in LONG_LAGS)
+        rows.append([trace.id, len(own), trace.source, trace.prediction, path, *scores])
+    return ["id", "sentences", "source", "prediction", "path", "bleu", *LONG_LAGS], rows
+
+
+def _cut_table(
+    sentences: Sequence[Sequence[Sentence]], language: str, unit: Unit, tokenizer: str | None
+) -> tuple[list[str], list[list[Any]]]:
+    """One row a sentence of a document; delays are counted from its beginning."""
+    columns = ["document", "sentence", "source", "reference", "prediction", "delays", "bleu", *LONG_LAGS]
+    rows: list[list[Any]] = []
+    for one in (one for own in sentences for one in own):
+        bleu = sentence_bleu(one.prediction, one.reference, language, tokenizer)
+        lags = sentence_latency(one, unit)
+        texts = one.segment.source, one.reference, one.prediction, " ".join(f"{delay:g}" for delay in one.delays)
+        rows.append([one.document, one.index + 1, *texts, bleu, *(lags[key] for key in LONG_LAGS)])
+    return columns, rows
+
+
+def _drift_table(
+    folder: RunFolder, sentences: Sequence[Sequence[Sentence]], language: str, unit: Unit, tokenizer: str | None
+) -> tuple[list[str], list[list[Any]]]:
+    """One row for each part of the documents; the figure of all stands in the first."""
+    found = drift_rows(folder.path.name, sentences, language, unit, tokenizer, DRIFT_SAMPLES)
+    columns = [column for column in found[0] if column != "run"]
+    figures = [Picture(partial(_draw_drift, found)), *[None] * (len(found) - 1)]
+    rows = [[*(row[column] for column in columns), figure] for row, figure in zip(found, figures, strict=True)]
+    return [*columns, "figure"], rows
+
+
+def _draw_drift(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    import pandas
+
+    from streamllm.plots.documents import drift_png
+
+    return drift_png(pandas.DataFrame(rows))
 
 
 def _draw(trace: Trace) -> bytes:

@@ -89,6 +89,31 @@ DISPLAYED = frozenset({"shown", "draft"})
 """Events that give an output which may be taken back: one that was shown, or one that only the policy saw."""
 
 
+def sentence_ends(trace: Trace) -> list[tuple[int, int]]:
+    """Where each target sentence of a document ended, by the system itself: source units that were translated by then,
+    and target units that were written. Empty where the system keeps no account of it."""
+    ends, written = [], 0
+    for event in trace.events:
+        written += event.kind == "write"
+        if event.kind == "sentence" and event.text.isdecimal():
+            ends.append((int(event.text), written))
+    return ends
+
+
+def lags_of_document(trace: Trace, ends: Sequence[tuple[int, int]]) -> list[float]:
+    """How many source units lay between what was read and what was translated when each target unit was written.
+
+    Between two ``ends`` (as `sentence_ends` gives them), source counts as translated evenly: of n target units for s
+    source units, each stands for s / n, as in LAAL. After the last, the rest of the target stands for that of the
+    source.
+    """
+    lags: list[float] = []
+    for (source, first), (end, last) in pairwise([(0, 0), *ends, (trace.source_units, len(trace.units))]):
+        for t, delay in enumerate(trace.delays[first:last]):
+            lags.append(delay - source - t * (end - source) / (last - first))
+    return lags
+
+
 def displayed(trace: Trace, unit: Unit) -> list[list[str]]:
     """The target as a reader has seen it, or would have seen it who was shown every draft. After each "shown" or
     "draft" event these are the units written so far, then those of the event; at the end, the units of the trace.

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from streamllm.plots.curves import (
         quality_latency_panels as quality_latency_panels,
     )
+    from streamllm.plots.documents import document_path as document_path
+    from streamllm.plots.documents import drift as drift
     from streamllm.plots.sentences import (
         delay_histogram as delay_histogram,
     )
@@ -37,6 +39,8 @@ __getattr__, __dir__, __all__ = face(
     __name__,
     {
         "delay_histogram": "streamllm.plots.sentences",
+        "document_path": "streamllm.plots.documents",
+        "drift": "streamllm.plots.documents",
         "operating_points": "streamllm.plots.curves",
         "pareto_front": "streamllm.plots.curves",
         "policy_name": "streamllm.runs.load",

@@ -10,6 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
+from streamllm.metrics.latency import METRICS
 from streamllm.plots.labels import Label, place_labels
 from streamllm.plots.look import (
     FAINT,
@@ -30,10 +31,10 @@ from streamllm.runs.load import LAG_BOUNDS
 if TYPE_CHECKING:
     import pandas
 
-SAME_ON_A_LINE = ("dataset.name", "dataset.split", "sentences", "model.path", "paradigm._target_")
+SAME_ON_A_LINE = ("dataset.name", "dataset.split", "sentences", "documents", "model.path", "paradigm._target_")
 """Columns that may not differ between the points of one line."""
 
-SAME_IN_A_FIGURE = ("dataset.name", "dataset.split", "sentences")
+SAME_IN_A_FIGURE = ("dataset.name", "dataset.split", "sentences", "documents")
 """Columns that say which sentences were translated: scores of others do not compare."""
 
 CROWD = 8  # more lines than this get a larger figure
@@ -187,6 +188,19 @@ def operating_points(runs: "pandas.DataFrame") -> "pandas.Series[str]":
     return pandas.Series(settings, runs.index)
 
 
+def run_titles(runs: "pandas.DataFrame") -> list[str]:
+    """A name for each run: its policy with what sets it apart, and the digest where that leaves two the same.
+
+    Raises: ValueError: ``runs`` has no column ``folder``.
+    """
+    if "folder" not in runs:
+        raise ValueError("runs has no column 'folder': take the DataFrame of streamllm.runs.load.load_runs")
+    titles = [f"{n} {p}".strip() for n, p in zip(line_names(runs, "policy"), operating_points(runs), strict=True)]
+    if len(set(titles)) < len(titles):  # the same policy on other data or with another model
+        titles = [f"{title} {digest}" for title, digest in zip(titles, runs["digest"], strict=True)]
+    return titles
+
+
 @dataclass(frozen=True)
 class _Point:
     """A run in a figure; without a band, ``low`` and ``high`` are the value itself."""
@@ -207,7 +221,10 @@ def _lines(
             raise ValueError(f"runs has no column {column!r}; of numbers it has {numbers or 'none'}")
     rows = runs.dropna(subset=[x, y])
     if rows.empty:
-        raise ValueError(f"none of the {len(runs)} runs has both {x!r} and {y!r}: run something first")
+        advice = "run something first"
+        if x in METRICS and "long_yaal" in runs and runs["long_yaal"].notna().any():
+            advice = f"runs over documents have x='long_yaal' and x='long_laal' in place of {x}"
+        raise ValueError(f"none of the {len(runs)} runs has both {x!r} and {y!r}: {advice}")
     names = line_names(rows, by)
     _check_comparable(rows, names, by)
     ends = [rows[y], rows[y]]

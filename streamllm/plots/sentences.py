@@ -13,7 +13,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from streamllm.metrics.latency import reference_length
-from streamllm.plots.curves import operating_points
+from streamllm.plots.curves import run_titles
+from streamllm.plots.documents import DOCUMENT_SIZE, document_lags, document_path
 from streamllm.plots.labels import OUTLINE
 from streamllm.plots.look import (
     BLUE,
@@ -27,7 +28,6 @@ from streamllm.plots.look import (
     VERMILLION,
     Look,
     finish,
-    line_names,
     make_axes,
     score_of,
     word_fonts,
@@ -44,7 +44,8 @@ FORCED: dict[str, Any] = {"linestyle": "", "marker": ">", "markersize": 8, "mfc"
 
 
 def read_write_path(traces: Trace | Mapping[str, Trace], ax: Axes | None = None) -> Axes:
-    """The way of one sentence through source (to the right) and target (downwards).
+    """The way of one sentence through source (to the right) and target (downwards). That of a document is
+    `streamllm.plots.documents.document_path`, which draws it.
 
     A step to the right is a READ; a mark in a word's row is its WRITE, in the column of the last unit read by then.
     With one trace, what each target unit could see is shaded, and the diagonal is dotted. With several, each has its
@@ -61,6 +62,8 @@ def read_write_path(traces: Trace | Mapping[str, Trace], ax: Axes | None = None)
         raise ValueError("0 traces; give a trace, or traces of one sentence by name")
     if len(sources := {trace.source for trace in named.values()}) > 1:
         raise ValueError(f"traces of {len(sources)} sources ({', '.join(map(repr, sources))}); give those of one")
+    if any(trace.segments for trace in named.values()):
+        return document_path(named, ax)
     source = _source_units(next(iter(named.values())))
     width, height = max(1, len(source)), max(1, *(len(trace.units) for trace in named.values()))
     alone = len(named) == 1
@@ -96,7 +99,7 @@ def _path_size(width: int, height: int, paths: int = 1) -> tuple[float, float]:
 
 def path_png(trace: Trace) -> bytes:
     """`read_write_path` as a PNG, for programs: no window and no figure of pyplot is opened."""
-    size = _path_size(len(_source_units(trace)), len(trace.units))
+    size = DOCUMENT_SIZE if trace.segments else _path_size(len(_source_units(trace)), len(trace.units))
     figure = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(figure)
     read_write_path(trace, figure.subplots())
@@ -162,7 +165,8 @@ def delay_histogram(
     """How far behind each target unit was written: a row of bars for each run, and its mean.
 
     The lag of target unit t (from 0) is d_t - t * |x| / max(|y|, |reference|), which is what LAAL takes the mean
-    of (Papi et al. 2022, arXiv 2206.05807); units after the one that has seen the whole source do not count.
+    of (Papi et al. 2022, arXiv 2206.05807); units after the one that has seen the whole source do not count. In
+    documents it is how far the translation was behind what had been read (`document_lags`).
 
     Args:
         runs: rows of `streamllm.runs.load.load_runs` (traces are read from ``folder``), traces by the name of their
@@ -218,17 +222,16 @@ def _named_traces(
         return dict(runs)
     if isinstance(runs, Sequence):
         return {"": runs}
-    if "folder" not in runs:
-        raise ValueError("runs has no column 'folder': take the DataFrame of streamllm.runs.load.load_runs")
-    titles = [f"{n} {p}".strip() for n, p in zip(line_names(runs, "policy"), operating_points(runs), strict=True)]
-    if len(set(titles)) < len(titles):  # the same policy on other data or with another model
-        titles = [f"{title} {digest}" for title, digest in zip(titles, runs["digest"], strict=True)]
+    titles = run_titles(runs)
     return {title: load_traces(folder) for title, folder in zip(titles, runs["folder"], strict=True)}
 
 
 def _lags(traces: Sequence[Trace]) -> Iterator[float]:
     unit = "word" if all(" ".join(trace.units) == trace.prediction for trace in traces) else "character"
     for trace in traces:
+        if trace.segments:
+            yield from document_lags(trace)
+            continue
         length = max(len(trace.delays), reference_length(trace.reference, unit))
         for t, delay in enumerate(trace.delays):
             yield delay - t * trace.source_units / length

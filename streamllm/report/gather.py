@@ -1,20 +1,25 @@
 """What a report says, taken from run folders: runs with their scores, and sentences matched across runs.
 
-Sentences are the same when id, source, reference and source units are; runs may cover different ones."""
+Sentences, and documents, are the same when id, source, reference and source units are; runs may cover different
+ones."""
 
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from streamllm.files import RunError
+from streamllm.metrics.latency import corpus_latency
+from streamllm.metrics.longform import sentence_latency
+from streamllm.metrics.quality import quality, sentence_bleu
 from streamllm.metrics.scores import SENTENCES, Score, shown_on
-from streamllm.records import Trace
+from streamllm.records import Segment, Trace
 from streamllm.runs.compare import intervals, sentence_table
+from streamllm.runs.documents import cut
 from streamllm.runs.folder import CONFIG, METRICS, RunFolder
-from streamllm.runs.load import LAG_BOUNDS, flatten, load_runs, load_traces, read_config, runs_in
+from streamllm.runs.load import LAG_BOUNDS, flatten, load_runs, load_traces, read_config, runs_in, target_of
 from streamllm.runs.naming import NOT_IN_DIGEST
 from streamllm.runs.scores import own_of
 from streamllm.units import split
@@ -27,12 +32,22 @@ LONGEST = 40  # characters of a setting; a long path would fill the page
 
 @dataclass(frozen=True)
 class Sentence:
-    """A sentence of a data set."""
+    """A sentence of a data set, or a document, which has ``segments``."""
 
     id: str
     source: str
     reference: str
     units: tuple[str, ...]
+    segments: tuple[Segment, ...] = ()
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What was written for one sentence of a document, BLEU, and LongLAAL (None without output)."""
+
+    prediction: str
+    bleu: float
+    long_laal: float | None
 
 
 @dataclass(frozen=True)
@@ -41,6 +56,9 @@ class Result:
 
     ``forced`` holds (units read, units written) before each forced READ, ``read`` all units read, and ``stop``
     why the sentence ended. A score is None where it is not defined.
+
+    Of a document, scores are those of its sentences, which ``cut`` holds; in ``ends`` are source and target units at
+    the end of each sentence, by the system itself if ``told``.
     """
 
     prediction: str
@@ -50,6 +68,9 @@ class Result:
     read: int
     stop: str
     scores: dict[str, float | None]
+    cut: tuple[Cut, ...] = ()
+    ends: tuple[tuple[int, int], ...] = ()
+    told: bool = False
 
 
 @dataclass(frozen=True)
@@ -70,6 +91,14 @@ class Run:
     own: list[Score]
     results: dict[int, Result]
 
+    @property
+    def is_over_documents(self) -> bool:
+        return self.metrics.get("documents") is not None
+
+
+def _counted(count: int, name: str) -> str:
+    return f"{count:,} {name}{'s' * (count != 1)}"
+
 
 @dataclass(frozen=True)
 class Report:
@@ -80,6 +109,19 @@ class Report:
     sentences: list[Sentence]
     table: "pandas.DataFrame"
     unfinished: list[Path]
+    samples: int = 1000
+
+    @property
+    def size(self) -> str:
+        """How many runs there are, and over what: "2 runs, 30 sentences"."""
+        documents = [one for one in self.sentences if one.segments]
+        inside = sum(len(one.segments) for one in documents)
+        texts = [_counted(len(self.runs), "run")]
+        if documents:
+            texts.append(f"{_counted(len(documents), 'document')} of {_counted(inside, 'sentence')}")
+        if alone := len(self.sentences) - len(documents):
+            texts.append(_counted(alone, "sentence"))
+        return ", ".join(texts)
 
 
 def gather(paths: Sequence[str | os.PathLike[str]], samples: int = 1000) -> Report:
@@ -116,7 +158,7 @@ def gather(paths: Sequence[str | os.PathLike[str]], samples: int = 1000) -> Repo
         )
         for place, (folder, interval) in enumerate(zip(folders, zip(lows, highs, strict=True), strict=True))
     ]
-    return Report(runs, list(numbers), table, unfinished)
+    return Report(runs, list(numbers), table, unfinished, samples)
 
 
 # --- finding runs
@@ -153,8 +195,11 @@ def _find(paths: Sequence[str | os.PathLike[str]]) -> tuple["pandas.DataFrame", 
         raise RunError(f"{folder}/{CONFIG} does not tell the policy (policy._target_): give runs of streamllm")
     if missing := sorted({"bleu", "laal"} - set(rows)):
         raise RunError(f"{rows['folder'][0]}/{METRICS} has no {missing[0]}: `streamllm score` computes it anew")
-    order = ["policy._target_", *(key for key in ("dataset.name", "model.path") if key in rows), "laal"]
-    return rows.sort_values(order, kind="stable", ignore_index=True), list(unfinished)
+    rows["lag"] = rows["laal"].astype(float)
+    if "long_yaal" in rows:
+        rows["lag"] = rows["lag"].fillna(rows["long_yaal"].astype(float))
+    order = ["policy._target_", *(key for key in ("dataset.name", "model.path") if key in rows), "lag"]
+    return rows.sort_values(order, kind="stable", ignore_index=True).drop(columns="lag"), list(unfinished)
 
 
 # --- naming runs
@@ -182,7 +227,7 @@ def _varied(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
         values = [_text(config.get(key)) for config in configs]
         if len(set(values)) > 1:
             chosen.setdefault((key.rpartition(".")[2], *values), key)
-    return [{key: _cut(_text(config.get(key))) for key in sorted(chosen.values())} for config in configs]
+    return [{key: _cut(_short(key, config.get(key))) for key in sorted(chosen.values())} for config in configs]
 
 
 def _titles(
@@ -203,6 +248,11 @@ def _titles(
     ]
 
 
+def _short(key: str, value: Any) -> str:
+    """As `_text`; of a class, its name alone."""
+    return _text(value).rpartition(".")[2] if key.endswith("_target_") else _text(value)
+
+
 def _text(value: Any) -> str:
     """A value of a configuration as people write it; nothing for None."""
     if isinstance(value, bool):
@@ -219,15 +269,48 @@ def _cut(text: str) -> str:
 
 def _results(folder: Path, numbers: dict[Sentence, int]) -> Iterable[tuple[int, Result]]:
     """The results of a run by the numbers of their sentences; new sentences are given the next ones."""
+    traces = load_traces(folder)
+    if any(trace.segments for trace in traces):
+        yield from _documents(folder, traces, numbers)
+        return
     # A run against itself: one table of the scores of its sentences, in its own order.
     names = [score.key for score in shown_on(SENTENCES)]
     table = sentence_table(folder, folder, [name for name in names if name != "bleu"])
     columns = [table[f"{name}_a"] for name in names]
-    for trace, *scores in zip(load_traces(folder), *columns, strict=True):
+    for trace, *scores in zip(traces, *columns, strict=True):
         units = _source_units(trace)
         number = numbers.setdefault(Sentence(trace.id, trace.source, trace.reference, units), len(numbers))
         defined = {name: float(s) if math.isfinite(s) else None for name, s in zip(names, scores, strict=True)}
         yield number, _result(trace, defined)
+
+
+def _documents(folder: Path, traces: Sequence[Trace], numbers: dict[Sentence, int]) -> Iterable[tuple[int, Result]]:
+    from streamllm.plots.documents import ends_of_document
+
+    language, unit, tokenizer = target_of(folder)
+    for trace, own in zip(traces, cut(traces, language, unit), strict=True):
+        found = Sentence(trace.id, trace.source, trace.reference, _source_units(trace), trace.segments)
+        lags = [sentence_latency(one, unit) for one in own]
+        means = corpus_latency(lags).means
+        texts = [one.prediction for one in own], [one.reference for one in own]
+        scores = dict.fromkeys([score.key for score in shown_on(SENTENCES)])
+        scores |= {key: _defined(means[f"long_{key}"]) for key in ("al", "laal")}
+        scores["bleu"] = float(quality(*texts, language, tokenizer)["bleu"])
+        pieces = tuple(
+            Cut(
+                one.prediction,
+                sentence_bleu(one.prediction, one.reference, language, tokenizer),
+                _defined(lag["long_laal"]),
+            )
+            for one, lag in zip(own, lags, strict=True)
+        )
+        ends, told = ends_of_document(trace)
+        result = replace(_result(trace, scores), cut=pieces, ends=tuple(ends), told=told)
+        yield numbers.setdefault(found, len(numbers)), result
+
+
+def _defined(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
 
 
 def _result(trace: Trace, scores: dict[str, float | None]) -> Result:

@@ -165,6 +165,7 @@ const difference = (name) => (sentence) => {
   const [a, b] = [score(state.a, name, sentence), score(state.b, name, sentence)];
   return a === null || b === null ? null : b - a;
 };
+const segmentsOf = (sentence) => sentences.segments?.[sentence] ?? []; // of a document: [start, units, source, reference]
 const unitsOf = (sentence) => sentences.units[sentence] || sentences.source[sentence].split(" ");
 
 /** What sentences are filtered by; `lag` stands for the latency that is shown. */
@@ -243,7 +244,8 @@ function list() {
   const from = state.page * state.size;
   const page = found.slice(from, from + state.size);
   const [some, total] = [found.length, all.length].map((size) => size.toLocaleString("en"));
-  $("sentence-count").textContent = `${some === total ? "" : `${some} of `}${total} sentence${all.length === 1 ? "" : "s"}`;
+  const noun = runs[state.a].cut ? "document" : "sentence";
+  $("sentence-count").textContent = `${some === total ? "" : `${some} of `}${total} ${noun}${all.length === 1 ? "" : "s"}`;
   $("page-number").textContent = found.length ? `${from + 1}–${from + page.length}, page ${state.page + 1} of ${pages}` : "nothing found";
   $("first").disabled = $("previous").disabled = state.page === 0;
   $("last").disabled = $("next").disabled = state.page === pages - 1;
@@ -262,20 +264,25 @@ function sentenceRow(sentence, shown, values) {
       row.append(html("td", { class: "number" }, value === null ? "–" : show(value)));
       continue;
     }
+    const count = segmentsOf(sentence).length;
     const button = html("button", { type: "button", class: "sentence", "aria-expanded": "false" },
-      words(sentences.source[sentence], runs[state.a], "source"));
+      count ? `${sentences.id[sentence]}, ${count} sentence${count === 1 ? "" : "s"}: ` : "",
+      words(beginning(sentences.source[sentence], count), runs[state.a], "source"));
     const cell = html("td", {}, button);
     for (const run of [state.a, state.b]) {
       const written = score(run, "prediction", sentence);
       if (written !== null)
         cell.append(html("div", { class: "written" },
           html("span", { class: `letter ${letterOf(run).toLowerCase()}` }, letterOf(run)),
-          words(written || "(nothing)", runs[run], "target")));
+          words(beginning(written, count) || "(nothing)", runs[run], "target")));
     }
     row.append(cell);
   }
   return row;
 }
+
+/** A text of a document, cut where a row would be too long. */
+const beginning = (text, count) => (count && text.length > 160 ? `${text.slice(0, 160)}…` : text);
 
 /** Shows the staircases of a sentence below its row, if it is on this page, and closes those of any other. */
 function open(sentence) {
@@ -289,10 +296,11 @@ function open(sentence) {
 }
 
 function details(sentence) {
+  if (segmentsOf(sentence).length) return documentDetails(sentence);
   const label = (text) => html("span", { class: "label" }, `${text} `);
   const reference = html("p", {}, label("Reference"), words(sentences.reference[sentence], runs[state.a], "target"),
     " ", label(`· ${sentences.id[sentence]}`));
-  const shown = [...new Set([state.a, state.b, ...state.chosen])].filter((run) => run !== null && runs[run].at[sentence] >= 0);
+  const shown = shownFor(sentence);
   const key = "A step to the right is a READ; ■ a WRITE, in the column of the last unit read; shaded, what it could see."
     + (shown.some((run) => score(run, "forced", sentence).length)
       ? " ▷ a forced READ: the end token came while source remained." : "");
@@ -300,13 +308,135 @@ function details(sentence) {
     html("p", { class: "hint" }, key)];
 }
 
+const shownFor = (sentence) =>
+  [...new Set([state.a, state.b, ...state.chosen])].filter((run) => run !== null && runs[run].at[sentence] >= 0);
+
 function staircaseFigure(sentence, run) {
   const index = runs[run].at[sentence];
+  const long = runs[run].cut ? "Long" : "";
   const notes = [`BLEU ${number(runs[run].bleu[index], 1)}`,
-    ...latencies.map(([key, label]) => `${label} ${number(runs[run][key][index], 2)}`),
+    ...latencies.filter(([key]) => !long || runs[run][key][index] !== null)
+      .map(([key, label]) => `${long}${label} ${number(runs[run][key][index], 2)}`),
     runs[run].stop[index]].filter(Boolean).join(" · ");
   return html("figure", { style: `--mark: ${colorOf(run)}`, "data-run": run },
-    html("figcaption", {}, html("b", {}, `${letterOf(run)} ${runs[run].title}`.trim()), ` ${notes}`), staircase(sentence, run));
+    html("figcaption", {}, html("b", {}, `${letterOf(run)} ${runs[run].title}`.trim()), ` ${notes}`),
+    long ? documentPath(sentence, run) : staircase(sentence, run));
+}
+
+// --- documents
+
+function documentDetails(sentence) {
+  const shown = shownFor(sentence);
+  const dots = shown.some((run) => runs[run].told[runs[run].at[sentence]])
+    ? " A dot is the end of a sentence by the system's account, ○ one where the reference has none." : "";
+  const key = "The line is what was read and written, the dotted one what was translated by then; the lag below is how far the first"
+    + ` lies right of the second, in source units. Upright lines begin sentences of the reference.${dots}`;
+  const runsOfTable = [state.a, state.b].filter((run) => shown.includes(run));
+  const heads = ["#", "Source", "Reference"].map((name) => html("th", { scope: "col" }, name));
+  for (const run of runsOfTable)
+    heads.push(html("th", { scope: "col" }, html("span", { class: `letter ${letterOf(run).toLowerCase()}` }, letterOf(run))),
+      html("th", { scope: "col", class: "number" }, "BLEU"), html("th", { scope: "col", class: "number" }, "LongLAAL"));
+  const rows = segmentsOf(sentence).map(([, , source, reference], place) => html("tr", {},
+    html("td", { class: "number" }, String(place + 1)),
+    html("td", {}, words(source, runs[state.a], "source")),
+    html("td", {}, words(reference, runs[state.a], "target")),
+    ...runsOfTable.flatMap((run) => {
+      const [written, bleu, lag] = runs[run].cut[runs[run].at[sentence]][place];
+      return [html("td", {}, words(written || "(nothing)", runs[run], "target")),
+        html("td", { class: "number" }, number(bleu, 1)), html("td", { class: "number" }, number(lag, 2))];
+    })));
+  return [html("div", { class: "stairs" }, ...shown.map((run) => staircaseFigure(sentence, run))),
+    html("p", { class: "hint" }, key),
+    html("div", { class: "scroll pieces", tabindex: 0, role: "region", "aria-label": "Sentences of the document" },
+      html("table", { class: "plain" }, html("thead", {}, html("tr", {}, ...heads)), html("tbody", {}, ...rows)))];
+}
+
+/** 1, 2, 5, 10, 20 …: every how many of `count` are shown, so that they are at most `most`. */
+function stepFor(count, most) {
+  for (let power = 1; ; power *= 10)
+    for (const base of [1, 2, 5]) if (count <= most * base * power) return base * power;
+}
+
+/** Source units between what was read and what was translated at each target unit. */
+function lagsOf(delays, ends) {
+  const lags = [];
+  let [source, written] = [0, 0];
+  for (const [end, last] of ends) {
+    for (let t = written; t < last; t += 1) lags.push(delays[t] - source - ((t - written) * (end - source)) / (last - written));
+    [source, written] = [end, last];
+  }
+  return lags;
+}
+
+/** The path of a document through source (to the right) and target (downwards), and the lag below it. */
+function documentPath(sentence, run) {
+  const index = runs[run].at[sentence];
+  const [segments, delays, ends, told] = [segmentsOf(sentence), ...["delays", "ends", "told"].map((key) => runs[run][key][index])];
+  const [WIDTH, HEIGHT, GAP, LOW] = [430, 280, 16, 80];
+  const source = segments.reduce((sum, [, units]) => sum + units, 0);
+  const all = [...ends, [source, delays.length]];
+  const lags = lagsOf(delays, all);
+  const [least, most] = [Math.min(0, ...bounds(lags)), Math.max(1, ...bounds(lags))];
+  const x = (units) => (units * WIDTH) / Math.max(source, 1);
+  const y = (units) => (units * HEIGHT) / Math.max(delays.length, 1);
+  const z = (lag) => HEIGHT + GAP + ((most - lag) * LOW) / (most - least);
+  const line = (points) => points.map(([left, top], i) => `${i ? "L" : "M"}${left.toFixed(1)},${top.toFixed(1)}`).join("");
+  const steps = delays.map((delay, t) => `H${x(delay).toFixed(1)}V${y(t + 1).toFixed(1)}`).join("");
+  const starts = segments.map(([start]) => start);
+  const boundary = stepFor(segments.length, 60);
+  const upright = starts.filter((_, i) => i % boundary === 0)
+    .map((start) => `M${x(start).toFixed(1)},0V${HEIGHT}M${x(start).toFixed(1)},${HEIGHT + GAP}v${LOW}`).join("");
+  const known = new Set([...starts, source]);
+  const right = ends.filter(([end]) => known.has(end));
+  const every = stepFor(right.length, 60);
+  const dots = told ? [...right.filter((_, i) => (i + 1) % every === 0).map((end) => [end, "end"]),
+    ...ends.filter(([end]) => !known.has(end)).map((end) => [end, "elsewhere"])] : [];
+  const window = delays.length > 600 ? Math.floor(delays.length / 40) : 1;
+  let sum = 0;
+  const mean = [];
+  lags.forEach((lag, t) => {
+    sum += lag - (t >= window ? lags[t - window] : 0);
+    if (t >= window - 1) mean.push([x(delays[t - ((window - 1) >> 1)]), z(sum / window)]);
+  });
+  const numbered = stepFor(segments.length, segments.length > 99 ? 12 : 20);
+  let before = -Infinity;
+  const numbers = segments.flatMap(([start, units], i) => {
+    const at = x(start + units / 2);
+    if ((i + 1) % numbered || at - before < 4 + 7 * String(i + 1).length) return [];
+    before = at;
+    return [svg("text", { class: "tick", x: at, y: -5, "text-anchor": "middle" }, String(i + 1))];
+  });
+  const ticks = (until, from = 0, many = 5) => {
+    const step = stepFor(Math.max(until - from, 1), many);
+    return Array.from({ length: Math.floor(until / step) - Math.ceil(from / step) + 1 }, (_, i) => (Math.ceil(from / step) + i) * step);
+  };
+  const axis = (text, left, top, anchor, attributes = {}) => svg("text", { class: "tick", x: left, y: top, "text-anchor": anchor, ...attributes }, text);
+  const bottom = HEIGHT + GAP + LOW;
+  const [left, top] = [64, 34];
+  const box = [-left, -top, left + WIDTH + 14, top + bottom + 38];
+  const average = lags.length ? lags.reduce((total, lag) => total + lag, 0) / lags.length : 0;
+  const description = `${runs[run].title}: ${segments.length} sentences, ${delays.length} units, lag ${average.toFixed(2)} on average`;
+  return svg("svg", { class: "document", viewBox: box.join(" "), width: box[2], height: box[3], role: "img", "aria-label": description },
+    svg("path", { class: "grid", d: `${upright}M0,0V${HEIGHT}H${WIDTH}M0,${HEIGHT + GAP}V${bottom}H${WIDTH}M0,${z(0).toFixed(1)}H${WIDTH}` }),
+    svg("path", { class: "translated", d: line([[0, 0], ...all.map(([end, last]) => [x(end), y(last)])]) }),
+    svg("path", { class: "path", d: `M0,0${steps}H${x(runs[run].read[index]).toFixed(1)}` }),
+    ...dots.map(([[end, last], kind]) => svg("circle", { class: kind, cx: x(end), cy: y(last), r: 3.4 },
+      svg("title", {}, `${end} source units, ${last} target units`))),
+    svg("path", { class: window > 1 ? "lag faint" : "lag", d: line(lags.map((lag, t) => [x(delays[t]), z(lag)])) }),
+    ...(window > 1 ? [svg("path", { class: "lag mean", d: line(mean) })] : []),
+    ...numbers, axis("sentence", WIDTH / 2, -20, "middle"),
+    ...ticks(delays.length).map((units) => axis(String(units), -6, y(units) + 4, "end")),
+    ...ticks(most, least, 4).map((lag) => axis(String(lag).replace("-", "−"), -6, z(lag) + 4, "end")),
+    ...ticks(source, 0, 8).map((units) => axis(String(units), x(units), bottom + 15, "middle")),
+    axis("source units read", WIDTH / 2, bottom + 32, "middle"),
+    axis("target units", -50, HEIGHT / 2, "middle", { transform: `rotate(-90 -50 ${HEIGHT / 2})` }),
+    axis("lag", -50, HEIGHT + GAP + LOW / 2, "middle", { transform: `rotate(-90 -50 ${HEIGHT + GAP + LOW / 2})` }));
+}
+
+/** The least and the largest value, of as many as there are; nothing of none. */
+function bounds(values) {
+  if (!values.length) return [];
+  return values.reduce(([low, high], value) => [Math.min(low, value), Math.max(high, value)], [Infinity, -Infinity]);
 }
 
 // --- the staircase

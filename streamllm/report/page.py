@@ -12,7 +12,7 @@ from importlib.resources import files
 from typing import Any
 
 from streamllm.metrics.scores import REPORT, SENTENCES, Score, shown_on
-from streamllm.report.curve import Figure, figures
+from streamllm.report.curve import Figure, drifts, figures
 from streamllm.report.gather import Report, Result, Run
 
 
@@ -28,6 +28,8 @@ def render(report: Report) -> str:
         "facts": _facts(report),
         "curves": "\n".join(_curve(figure, len(drawn) > 1) for figure in drawn)
         or "<p>No run has both BLEU and LAAL.</p>",
+        "drift": _drift(report),
+        "sentences-heading": _heading(report),
         "latencies": "".join(f'<option value="{_escaped(s.key)}">{_escaped(s.label)}</option>' for s in _latencies()),
         "latency-codes": ", ".join(f"<code>{_escaped(score.key)}</code>" for score in _latencies()),
         "runs": _run_table(report),
@@ -63,8 +65,7 @@ def _title(report: Report) -> str:
 
 def _facts(report: Report) -> str:
     """What all runs have in common, of what a reader asks first."""
-    runs, sentences = len(report.runs), len(report.sentences)
-    facts = [f"{runs} run{'s' * (runs != 1)}", f"{sentences:,} sentence{'s' * (sentences != 1)}"]
+    facts = report.size.split(", ")
     for keys, between in ((["dataset.name"], ""), (LANGUAGES, " → "), (["model.path"], "")):
         values = {between.join(str(run.config.get(key) or "?") for key in keys) for run in report.runs}
         if len(values) == 1 and "?" not in (value := values.pop()):
@@ -84,6 +85,27 @@ def _curve(figure: Figure, several: bool) -> str:
     rings, hits = (f'<svg class="{name}" viewBox="{view}" aria-hidden="true"></svg>' for name in ("rings", "hits"))
     caption = f"<figcaption>{_escaped(figure.title)}</figcaption>" if several else ""
     return f'<figure class="curve">{caption}<div class="layers">{rings}{figure.svg}{hits}</div></figure>'
+
+
+def _drift(report: Report) -> str:
+    """The section about positions in documents; nothing without documents."""
+    if not (drawn := drifts(report)):
+        return ""
+    figures = "\n".join(
+        f'<figure class="curve"><figcaption>{_escaped(figure.title)}</figcaption>'
+        f'<div class="drawn">{figure.svg}</div></figure>'
+        for figure in drawn
+    )
+    return (
+        '<section aria-labelledby="drift-heading">\n<h2 id="drift-heading">By position in the document</h2>\n'
+        '<p class="hint">Texts differ from position to position: compare runs at a position rather than positions of a '
+        f'run.</p>\n<div class="curves">\n{figures}\n</div>\n</section>'
+    )
+
+
+def _heading(report: Report) -> str:
+    kinds = {bool(one.segments) for one in report.sentences}
+    return "Sentences and documents" if len(kinds) > 1 else "Documents" if True in kinds else "Sentences"
 
 
 # --- the table
@@ -115,7 +137,8 @@ def _name(key: str, keys: Sequence[str]) -> str:
 
 
 def _meaning(score: Score) -> str:
-    return f"{score.meaning}{'; below it the 95 % interval of a bootstrap over sentences' * (score.key == 'bleu')}"
+    interval = "; below it the 95 % interval of a bootstrap over sentences, or documents"
+    return f"{score.meaning}{interval * (score.key == 'bleu')}"
 
 
 def _head(key: str, name: str, meaning: str, number: bool = False, descending: bool = False) -> str:
@@ -184,6 +207,9 @@ def _provenance(report: Report) -> str:
 def _data(report: Report, drawn: Iterable[Figure]) -> dict[str, Any]:
     """What page.js reads, in columns. Units are left out (0) where single spaces divide the text into them."""
     sentences = report.sentences
+    documents = {}
+    if any(sentence.segments for sentence in sentences):
+        documents["segments"] = [[[s.start, s.units, s.source, s.reference] for s in one.segments] for one in sentences]
     return {
         "shown": _shown_at_first(report.runs),
         "latencies": {score.key: score.label for score in _latencies()},
@@ -195,6 +221,7 @@ def _data(report: Report, drawn: Iterable[Figure]) -> dict[str, Any]:
             "source": [sentence.source for sentence in sentences],
             "reference": [sentence.reference for sentence in sentences],
             "units": [_units(sentence.units, sentence.source) for sentence in sentences],
+            **documents,
         },
         "runs": [_run_data(run) for run in report.runs],
     }
@@ -204,7 +231,7 @@ def _shown_at_first(runs: Sequence[Run]) -> list[int]:
     """The earliest run, and of those with the same sentences the best; one if there is no other."""
 
     def lag(number: int) -> float:
-        return float(runs[number].metrics.get("laal") or 0.0)
+        return float(runs[number].metrics.get("laal") or runs[number].metrics.get("long_yaal") or 0.0)
 
     def bleu(number: int) -> float:
         return float(runs[number].metrics.get("bleu") or 0.0)
@@ -220,6 +247,13 @@ def _run_data(run: Run) -> dict[str, Any]:
         name: [None if (value := result.scores[name]) is None else round(value, 3) for result in results]
         for name in [score.key for score in shown_on(SENTENCES)]
     }
+    documents: dict[str, list[Any]] = {}
+    if run.is_over_documents:
+        documents["ends"] = [[list(end) for end in result.ends] for result in results]
+        documents["told"] = [result.told for result in results]
+        documents["cut"] = [
+            [[one.prediction, round(one.bleu, 1), _rounded(one.long_laal)] for one in result.cut] for result in results
+        ]
     return {
         "title": run.title,
         "languages": [run.config.get(key) or "" for key in LANGUAGES],
@@ -231,7 +265,12 @@ def _run_data(run: Run) -> dict[str, Any]:
         "read": [result.read for result in results],
         "stop": [_why(result) for result in results],
         **scores,
+        **documents,
     }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 2)
 
 
 def _units(units: Sequence[str], text: str) -> list[str] | int:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from streamllm.runs.compare import (
         sentence_table as sentence_table,
     )
+    from streamllm.runs.documents import drift_table as drift_table
     from streamllm.runs.folder import RunFolder as RunFolder
     from streamllm.runs.folder import RunInUse as RunInUse
     from streamllm.runs.load import (
@@ -49,6 +50,7 @@ __getattr__, __dir__, __all__ = face(
         "RunInUse": "streamllm.runs.folder",
         "bootstrap": "streamllm.runs.compare",
         "digest": "streamllm.runs.naming",
+        "drift_table": "streamllm.runs.documents",
         "intervals": "streamllm.runs.compare",
         "load_delays": "streamllm.runs.load",
         "load_runs": "streamllm.runs.load",

@@ -1,39 +1,38 @@
 """Statistics on runs: intervals of one, differences between two, and the table of their sentences side by side.
 
 One resampling of whole sentences serves all metrics, so quality and latency are judged on the same samples. Intervals
-are by bootstrap; whether two runs differ is tested by randomisation.
+are by bootstrap; whether two runs differ is tested by randomisation. Documents are cut at their reference sentences;
+what is drawn and exchanged are documents, and sentences where there are fewer than `documents.FEW`.
 """
 
 import os
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from streamllm.check import whole_number
 from streamllm.files import RunError
 from streamllm.metrics.latency import METRICS, corpus_latency, latency
-from streamllm.metrics.quality import sentence_bleu, tokenizer
+from streamllm.metrics.longform import LATENCIES, Sentence, sentence_latency
+from streamllm.metrics.quality import sentence_bleu
 from streamllm.records import Trace
+from streamllm.runs.documents import FEW, cut, summed
 from streamllm.runs.folder import RunFolder
 from streamllm.runs.load import load_traces, target_of
 from streamllm.runs.randomisation import NAME, TRIALS, randomisation_p
+from streamllm.runs.sums import SEED, Array, bleu_of_sums, bleu_scorer, bleu_statistics, percentiles, resample
 
 if TYPE_CHECKING:
     import pandas
-    from sacrebleu.metrics.bleu import BLEU
-
 
 RunPath = str | os.PathLike[str]
-Array = NDArray[np.float64]
 
 BLEU_NAME = "bleu"
 BOOTSTRAP = "paired bootstrap"
-SEED = 12345  # sacrebleu's, so that its paired test draws the very same samples
 SHOWN = 3  # ids that an error names
 
 
@@ -71,19 +70,19 @@ def bootstrap(
         run: the run folder.
         samples: how many times as many sentences are drawn, with replacement.
         seed: of the drawing.
-        metrics: "bleu" and names of `streamllm.metrics.latency.METRICS`; None: all of them.
+        metrics: "bleu" and names of `streamllm.metrics.latency.METRICS`, of documents those of
+            `streamllm.metrics.longform.LATENCIES`; None: all of them.
 
     Returns: an interval for each metric. ``value`` is what ``metrics.json`` holds; a metric that no sentence
         defines is nan.
     Raises: FileNotFoundError: there is no run. RunError: it has not finished. ValueError: an unknown metric,
         ``samples`` below 1, or a configuration that does not tell the target language.
     """
-    names = _check_arguments(samples, metrics)
-    scored = _Scored.of(run, names)
-    counts = _resample(len(scored.traces), samples, seed)
+    scored = _Scored.of(run, _check_arguments(samples, metrics))
+    counts = resample(scored.drawn, samples, seed)
     intervals = {}
-    for name in names:
-        low, high = _percentiles(scored.corpus(name, counts))
+    for name in scored.names:
+        low, high = percentiles(scored.corpus(name, counts))
         intervals[name] = Interval(name, scored.value(name), low, high)
     return intervals
 
@@ -139,7 +138,7 @@ def paired_test(
     def p_value(name: str, drawn: Array, difference: float) -> float:
         return randomisation_p(a.statistics(name), b.statistics(name), partial(a.score, name), trials, seed)
 
-    return _differences(a, b, names, samples, seed, NAME, p_value)
+    return _differences(a, b, samples, seed, NAME, p_value)
 
 
 def paired_bootstrap(
@@ -154,47 +153,48 @@ def paired_bootstrap(
     """
     names = _check_arguments(samples, metrics)
     a, b = _pair(_Scored.of(baseline, names), _Scored.of(system, names))
-    return _differences(
-        a, b, names, samples, seed, BOOTSTRAP, lambda _, drawn, difference: _p_of_bootstrap(drawn, difference)
-    )
+    return _differences(a, b, samples, seed, BOOTSTRAP, lambda _, drawn, difference: _p_of_bootstrap(drawn, difference))
 
 
 def _differences(
     a: "_Scored",
     b: "_Scored",
-    names: Sequence[str],
     samples: int,
     seed: int,
     test: str,
     p_value: Callable[[str, Array, float], float],
 ) -> dict[str, Difference]:
     """``p_value`` is asked with a metric, its differences in the samples, and the one found."""
-    counts = _resample(len(a.traces), samples, seed)
+    counts = resample(a.drawn, samples, seed)
     differences = {}
-    for name in names:
+    for name in a.names:
         drawn = b.corpus(name, counts) - a.corpus(name, counts)
-        low, high = _percentiles(drawn)
+        low, high = percentiles(drawn)
         old, new = a.value(name), b.value(name)
         p = p_value(name, drawn, new - old)
-        differences[name] = Difference(name, old, new, new - old, low, high, p, test)
+        differences[name] = Difference(name, old, new, new - old, low, high, p, test + a.drawn_of)
     return differences
 
 
-def sentence_table(run_a: RunPath, run_b: RunPath, metrics: Sequence[str] = ("al", "laal")) -> "pandas.DataFrame":
+def sentence_table(run_a: RunPath, run_b: RunPath, metrics: Sequence[str] | None = None) -> "pandas.DataFrame":
     """Two runs sentence by sentence, in the order of the first.
 
     Args:
-        metrics: names of `streamllm.metrics.latency.METRICS`.
+        metrics: names of `streamllm.metrics.latency.METRICS`, of documents those of
+            `streamllm.metrics.longform.LATENCIES`; None: AL and LAAL, of documents LongAL and LongLAAL.
 
     Returns: one row a sentence: ``id``, ``source``, ``reference``, ``prediction_a``, ``prediction_b``, sentence
         BLEU (0 to 100) ``bleu_a``, ``bleu_b`` and ``bleu_difference`` (b - a), and the same three columns for
-        each latency, in source units; nan where a sentence has no output.
+        each latency, in source units; nan where a sentence has no output. The sentences of documents are those after
+        re-segmentation, with the ids "DOCUMENT#1" and so on.
     Raises: as `paired_test`.
     """
     import pandas
 
-    names = [BLEU_NAME, *_check_arguments(1, metrics)]
-    a, b = _pair(_Scored.of(run_a, metrics), _Scored.of(run_b, metrics))
+    names = None if metrics is None else [BLEU_NAME, *(_check_arguments(1, metrics) or ())]
+    a, b = _pair(_Scored.of(run_a, names), _Scored.of(run_b, names))
+    if names is None:
+        names = [BLEU_NAME, *(("long_al", "long_laal") if a.of_document is not None else ("al", "laal"))]
     columns: dict[str, Any] = {
         "id": [trace.id for trace in a.traces],
         "source": [trace.source for trace in a.traces],
@@ -213,42 +213,68 @@ def sentence_table(run_a: RunPath, run_b: RunPath, metrics: Sequence[str] = ("al
 
 @dataclass(frozen=True)
 class _Scored:
-    """The traces of a run with what its corpus scores are sums of."""
+    """The traces of a run, of documents one for each sentence, with what its corpus scores are sums of."""
 
     folder: Path
     language: str
     tokenizer: str | None
+    names: list[str]
     traces: list[Trace]
-    bleu: NDArray[np.int64]  # (sentences, 2 + 2 * 4): lengths, matching n-grams, n-grams; empty if not asked for
+    of_document: Any  # (sentences,): the number of the document of each; None for a run over sentences
+    bleu: Any  # (sentences, 2 + 2 * 4): lengths, matching n-grams, n-grams; empty if not asked for
     latencies: dict[str, Array]  # each (sentences,), nan where undefined
 
     @classmethod
-    def of(cls, run: RunPath, names: Sequence[str]) -> "_Scored":
+    def of(cls, run: RunPath, asked: Sequence[str] | None) -> "_Scored":
         traces, folder = load_traces(run), RunFolder(run)
         folder.metrics()  # raises for a run that has not finished
         language, unit, chosen_tokenizer = target_of(folder.path)
-        chosen = {name: METRICS[name] for name in names if name != BLEU_NAME}
-        rows = [latency(t.delays, t.source_units, t.reference, unit, chosen) for t in traces]
+        of_document = None
+        if any(trace.segments for trace in traces):
+            found = cut(traces, language, unit)
+            of_document = np.array([number for number, one in enumerate(found) for _ in one])
+            every = [sentence for one in found for sentence in one]
+            traces, known = [_as_trace(sentence) for sentence in every], list(LATENCIES)
+            names = _named(asked, known, f"{folder.path}, a run over documents,")
+            rows = [sentence_latency(sentence, unit) for sentence in every]
+        else:
+            names = _named(asked, list(METRICS), str(folder.path))
+            chosen = {name: METRICS[name] for name in names if name != BLEU_NAME}
+            rows = [latency(t.delays, t.source_units, t.reference, unit, chosen) for t in traces]
         return cls(
             folder=folder.path,
             language=language,
             tokenizer=chosen_tokenizer,
+            names=names,
             traces=traces,
-            bleu=_bleu_statistics(traces, language, chosen_tokenizer)
-            if BLEU_NAME in names
-            else np.zeros((0, 0), np.int64),
-            latencies={name: np.array([row[name] for row in rows], np.float64) for name in chosen},
+            of_document=of_document,
+            bleu=bleu_statistics(traces, language, chosen_tokenizer) if BLEU_NAME in names else np.zeros((0, 0)),
+            latencies={name: np.array([row[name] for row in rows], np.float64) for name in names if name != BLEU_NAME},
         )
 
     def take(self, order: Sequence[int]) -> "_Scored":
-        return _Scored(
-            self.folder,
-            self.language,
-            self.tokenizer,
-            [self.traces[index] for index in order],
-            self.bleu[list(order)] if self.bleu.size else self.bleu,
-            {name: values[list(order)] for name, values in self.latencies.items()},
+        return replace(
+            self,
+            traces=[self.traces[index] for index in order],
+            of_document=None if self.of_document is None else self.of_document[list(order)],
+            bleu=self.bleu[list(order)] if self.bleu.size else self.bleu,
+            latencies={name: values[list(order)] for name, values in self.latencies.items()},
         )
+
+    @property
+    def by_document(self) -> bool:
+        """Whether samples are of whole documents."""
+        return self.of_document is not None and int(self.of_document.max()) + 1 >= FEW
+
+    @property
+    def drawn(self) -> int:
+        """How many things a sample draws from."""
+        return int(self.of_document.max()) + 1 if self.by_document else len(self.traces)
+
+    @property
+    def drawn_of(self) -> str:
+        """What a test of a run over documents exchanges, to be added to its name."""
+        return "" if self.of_document is None else " of documents" if self.by_document else " of their sentences"
 
     def sentences(self, name: str) -> Array:
         """The score of each sentence."""
@@ -258,77 +284,31 @@ class _Scored:
         return self.latencies[name]
 
     def statistics(self, name: str) -> Array:
-        """What its corpus score is computed from, (sentences, statistics), when it has been summed."""
+        """What its corpus score is computed from, (drawn, statistics), when it has been summed."""
         if name == BLEU_NAME:
-            return self.bleu.astype(np.float64)
-        values = self.latencies[name]
-        defined = ~np.isnan(values)
-        return np.stack([np.where(defined, values, 0.0), defined.astype(np.float64)], 1)
+            found = self.bleu.astype(np.float64)
+        else:
+            values = self.latencies[name]
+            defined = ~np.isnan(values)
+            found = np.stack([np.where(defined, values, 0.0), defined.astype(np.float64)], 1)
+        return summed(found, self.of_document, self.drawn) if self.by_document else np.asarray(found)
 
     def score(self, name: str, sums: Array) -> Array:
         """The corpus scores (samples,) of sums of `statistics`."""
         if name == BLEU_NAME:
-            return _bleu_of_sums(sums, _scorer(self.language, self.tokenizer))
+            return bleu_of_sums(sums, bleu_scorer(self.language, self.tokenizer))
         with np.errstate(invalid="ignore"):  # 0 / 0: no sentence of the sample has the metric
             return np.asarray(sums[:, 0] / sums[:, 1])
 
     def corpus(self, name: str, counts: Array) -> Array:
-        """The corpus score of each sample; ``counts`` (samples, sentences) is how often each sentence is in it."""
+        """The corpus score of each sample; ``counts`` (samples, drawn) is how often each of them is in it."""
         return self.score(name, counts @ self.statistics(name))
 
     def value(self, name: str) -> float:
         """The score of the run itself, to the last digit that of ``metrics.json``."""
         if name == BLEU_NAME:
-            return float(self.corpus(name, np.ones((1, len(self.traces))))[0])
+            return float(self.corpus(name, np.ones((1, self.drawn)))[0])
         return corpus_latency({name: value} for value in self.latencies[name].tolist()).means[name]
-
-
-def _scorer(language: str, chosen: str | None) -> "BLEU":
-    from sacrebleu.metrics.bleu import BLEU
-
-    # Effective order changes single sentences only (and hushes a warning about them), not what follows here.
-    return BLEU(tokenize=chosen or tokenizer(language), force=True, effective_order=True)
-
-
-def _bleu_statistics(traces: Iterable[Trace], language: str, chosen: str | None) -> NDArray[np.int64]:
-    scorer = _scorer(language, chosen)
-    scores = [scorer.sentence_score(trace.prediction, [trace.reference]) for trace in traces]
-    return np.array([[s.sys_len, s.ref_len, *s.counts, *s.totals] for s in scores], np.int64)
-
-
-def _bleu_of_sums(sums: Array, scorer: "BLEU") -> Array:
-    """Corpus BLEU (samples,) of summed statistics (samples, 2 + 2 * orders)."""
-    orders = scorer.max_ngram_order
-    return np.array(
-        [
-            scorer.compute_bleu(
-                correct=correct_and_total[:orders],
-                total=correct_and_total[orders:],
-                sys_len=system_length,
-                ref_len=reference_length,
-                smooth_method=scorer.smooth_method,
-                smooth_value=scorer.smooth_value,
-            ).score
-            for system_length, reference_length, *correct_and_total in np.rint(sums).astype(np.int64).tolist()
-        ]
-    )
-
-
-# --- sampling
-
-
-def _resample(sentences: int, samples: int, seed: int) -> Array:
-    """How often each sample holds each sentence: (samples, sentences). The draws are sacrebleu's."""
-    drawn = np.random.default_rng(seed).choice(sentences, size=(samples, sentences), replace=True)
-    return np.stack([np.bincount(row, minlength=sentences) for row in drawn]).astype(np.float64)
-
-
-def _percentiles(drawn: Array) -> tuple[float, float]:
-    defined = drawn[~np.isnan(drawn)]
-    if not defined.size:
-        return float("nan"), float("nan")
-    low, high = np.quantile(defined, [0.025, 0.975])
-    return float(low), float(high)
 
 
 def _p_of_bootstrap(drawn: Array, difference: float) -> float:
@@ -343,19 +323,48 @@ def _p_of_bootstrap(drawn: Array, difference: float) -> float:
 # --- checks
 
 
-def _check_arguments(samples: int, metrics: Sequence[str] | None) -> list[str]:
-    known = [BLEU_NAME, *METRICS]
+def _check_arguments(samples: int, metrics: Sequence[str] | None) -> list[str] | None:
+    if metrics is not None:
+        _named(metrics, [*METRICS, *LATENCIES], "")
+    if samples < 1:
+        raise ValueError(f"samples is {samples}; at least 1 is needed, and 1000 is usual")
+    return None if metrics is None else list(metrics)
+
+
+def _named(metrics: Sequence[str] | None, latencies: Sequence[str], run: str) -> list[str]:
+    """The scores that are asked for; None asks for all. ``run`` says whose ``latencies`` they are."""
+    known = [BLEU_NAME, *latencies]
     names = known if metrics is None else list(metrics)
     if isinstance(metrics, str) or not names or (unknown := [name for name in names if name not in known]):
         given = metrics if isinstance(metrics, str) or not names else unknown
-        raise ValueError(f"metrics: {given!r} is not accepted; give a list of some of {', '.join(known)}")
-    if samples < 1:
-        raise ValueError(f"samples is {samples}; at least 1 is needed, and 1000 is usual")
+        of = f"; {run} has" if run else " is not accepted; give a list of some of"
+        raise ValueError(f"metrics: {given!r}{of} {', '.join(known)}")
     return names
+
+
+def _as_trace(sentence: Sentence) -> Trace:
+    """A sentence of a document as if it stood alone, without times and events."""
+    return Trace(
+        id=f"{sentence.document}#{sentence.index + 1}",
+        source=sentence.segment.source,
+        reference=sentence.reference,
+        units=sentence.units,
+        delays=tuple(int(delay) for delay in sentence.delays),
+        elapsed=(0.0,) * len(sentence.units),
+        events=(),
+        source_units=sentence.segment.units,
+        prediction=sentence.prediction,
+    )
 
 
 def _pair(a: _Scored, b: _Scored) -> tuple[_Scored, _Scored]:
     """Both runs in the order of the first."""
+    if (a.of_document is None) != (b.of_document is None):
+        whole, single = (a, b) if b.of_document is None else (b, a)
+        raise RunError(
+            f"{whole.folder} is over documents and {single.folder} over single sentences: compare two runs of a kind, "
+            "or look at both by position (streamllm.runs.drift_table)"
+        )
     places = {trace.id: index for index, trace in enumerate(b.traces)}
     for one, other in ((a, b), (b, a)):
         ids = {trace.id for trace in other.traces}

@@ -85,6 +85,11 @@ class Guarded:
     def again(self) -> bool:
         return self._tracker.again
 
+    @property
+    def hears_nothing(self) -> bool:
+        """Whether nothing need be made for it."""
+        return self._failed or type(self._tracker) is NullTracker
+
     def start(self, run: RunInfo) -> None:
         self._try("start", run)
 

@@ -185,7 +185,9 @@ def test_a_group_size_that_fits_is_named(model: Any) -> None:
 
 
 def test_other_paradigms_are_refused(model: Any) -> None:
-    with pytest.raises(ValueError, match=r"are for paradigm=group, sentences, continuous and revised, and the paradigm is Batch"):
+    with pytest.raises(
+        ValueError, match=r"are for paradigm=group, sentences, continuous and revised, and the paradigm is Batch"
+    ):
         memories(Retention(kv_bits=8, kv_group_size=32), model, Batch())
 
 

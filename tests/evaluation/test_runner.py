@@ -13,16 +13,20 @@ from typing import Any
 
 import pytest
 from conftest import ROOT
+from document_traces import documents
 from full_disk import full_disk
 from shouting import CONFIG, EXAMPLES, Recorder, Sentences, Shouting, ShoutingModel, never, run, shout
+from test_compare import make_run
 
 from streamllm.engine.loop import translate
 from streamllm.evaluation.progress import logging_to
 from streamllm.evaluation.runner import Translate, run_experiment
+from streamllm.evaluation.tables import conclude
 from streamllm.policies import Full, WaitK
 from streamllm.records import Emission, Example, Trace
 from streamllm.runs.folder import ENVIRONMENT, METRICS, PREDICTIONS, RunFolder, RunInUse
 from streamllm.runs.load import load_traces
+from streamllm.tracking.tracker import Guarded
 
 # --- what a run makes
 
@@ -62,6 +66,20 @@ def test_path_of_a_sentence_is_drawn_when_a_tracker_asks_for_it(tmp_path: Path):
     tracker = Recorder()
     run(tmp_path / "run-1", tracker=tracker)
     assert tracker.told["sentence_table"][0]["path"].draw().startswith(b"\x89PNG")
+
+
+def test_tracker_is_told_of_documents_their_sentences_and_their_drift(tmp_path: Path):
+    folder, tracker = make_run(tmp_path / "run-1", documents(2)), Recorder()
+    metrics = RunFolder(folder).metrics()
+    conclude(Guarded(tracker), RunFolder(folder), load_traces(folder), metrics, "de", "word")
+    assert [(row["id"], row["sentences"]) for row in tracker.told["document_table"]] == [("d0", 4), ("d1", 4)]
+    assert tracker.told["document_table"][0]["path"].draw().startswith(b"\x89PNG")
+    pieces = tracker.told["sentence_table"]
+    assert [(row["document"], row["sentence"]) for row in pieces[3:5]] == [("d0", 4), ("d1", 1)]
+    assert sum(row["long_laal"] for row in pieces) / 8 == pytest.approx(metrics["long_laal"])
+    drifts = tracker.told["drift_table"]
+    assert [row["position"] for row in drifts] == ["1", "2", "3", "4"]
+    assert drifts[0]["figure"].draw().startswith(b"\x89PNG") and drifts[1]["figure"] is None
 
 
 def test_matplotlib_is_not_imported_unless_something_is_drawn(tmp_path: Path):

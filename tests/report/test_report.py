@@ -18,6 +18,7 @@ import pytest
 matplotlib.use("Agg")
 
 from conftest import ROOT
+from document_traces import alone, documents
 from test_compare import make_run, sentences, trace
 
 from streamllm.cli.report import main
@@ -27,6 +28,7 @@ from streamllm.metrics.quality import sentence_bleu
 from streamllm.metrics.scores import own_score
 from streamllm.records import Event, Trace
 from streamllm.report import render, write_report
+from streamllm.report.curve import drifts
 from streamllm.report.gather import gather
 from streamllm.runs.folder import METRICS, RunFolder
 from streamllm.runs.scores import rewrite
@@ -470,3 +472,65 @@ def test_latency_that_is_new_is_a_column_and_a_latency_of_sentences(outputs: Pat
     data = Reader(page(outputs)).data
     assert data["latencies"] == {"al": "AL", "laal": "LAAL", "first": "FIRST"}
     assert data["runs"][0]["first"][0] == data["runs"][0]["delays"][0][0]
+
+
+# --- documents
+
+
+@pytest.fixture
+def talks(tmp_path: Path) -> Path:
+    """wait-1 and wait-4 over the same two documents."""
+    root = tmp_path / "talks"
+    for k in (1, 4):
+        run(root, documents(2, k=k, noise=0.3), config(k=k))
+    return root
+
+
+def test_document_carries_its_sentences_with_what_was_written_for_each(talks: Path):
+    data = Reader(page(talks)).data
+    assert data["sentences"]["id"] == ["d0", "d1"]
+    assert [segment[:2] for segment in data["sentences"]["segments"][0]] == [[0, 5], [5, 6], [11, 7], [18, 8]]
+    one = data["runs"][0]
+    assert one["ends"][0] == [[5, 5], [11, 11], [18, 18], [26, 26]]
+    assert one["told"] == [True, True]
+    texts = " ".join(written for written, _, _ in one["cut"][0])
+    assert texts == one["prediction"][0]
+    assert one["laal"][0] == pytest.approx(sum(lag for _, _, lag in one["cut"][0]) / 4, abs=0.01)
+
+
+def test_runs_over_documents_have_their_latencies_a_curve_and_a_figure_of_positions(talks: Path):
+    text = page(talks)
+    assert [row["LongYAAL"] != "–" for row in rows(text)] == [True, True]
+    assert "LAAL" not in rows(text)[0]
+    assert "BLEU over LongYAAL on sample" in text
+    assert "BLEU and LongLAAL by position in 2 documents of 8 sentences" in text
+    assert len(Reader(text).data["curves"][0]) == 2
+
+
+def test_documents_and_sentences_stand_in_one_report(talks: Path, outputs: Path):
+    report = gather([talks, outputs], 0)
+    assert report.size == "5 runs, 2 documents of 8 sentences, 30 sentences"
+    data = Reader(render(report)).data
+    assert [bool(segments) for segments in data["sentences"]["segments"]] == [False] * 30 + [True] * 2
+    assert len(data["curves"]) == 2
+
+
+def test_sentences_alone_are_drawn_by_position_where_they_are_those_of_the_documents(talks: Path):
+    run(talks, alone(2, k=1), config(k=2))
+    run(talks, alone(1, k=1), config(k=3))
+    (figure,) = drifts(gather([talks], 0))
+    assert figure.title == "2 documents of 8 sentences"
+    assert "4 of" not in figure.title
+
+
+def test_of_many_runs_some_are_drawn_from_early_to_late(tmp_path: Path):
+    for k in range(1, 9):
+        run(tmp_path, documents(1, 2, k=k), config(k=k))
+    (figure,) = drifts(gather([tmp_path], 0))
+    assert figure.title == "1 document of 2 sentences, 6 of 8 runs"
+
+
+def test_class_is_called_by_its_name_alone(tmp_path: Path):
+    for kind in ("a.very.long.path.to.the.module.of.Sentences", "another.module.Group"):
+        run(tmp_path, sentences(5, 0.3, 2), config(paradigm={"_target_": kind}))
+    assert sorted(one.title for one in gather([tmp_path], 0).runs) == ["waitk k=3 · Group", "waitk k=3 · Sentences"]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from document_traces import documents
 from test_compare import sentences, trace
 from test_report import NASTY, config, run
 
@@ -374,3 +375,16 @@ def test_network_is_refused_by_the_page_itself(browser: Any, report: Path):
     assert page.evaluate("fetch('https://example.org/').then(() => 'yes', () => 'no')") == "no"
     page.close()
     assert set(failed) == {"csp"}
+
+
+def test_document_opens_with_its_path_its_lag_and_its_sentences(tmp_path: Path, open_page: Open):
+    for k in (1, 4):
+        run(tmp_path, documents(2, k=k, noise=0.3), config(k=k))
+    write_report([tmp_path], tmp_path / "page.html", samples=10)
+    page = open_page(tmp_path / "page.html")
+    page.locator("#sentences tr.row").nth(0).click()
+    assert page.locator("tr.detail svg.document").count() == 2
+    assert page.locator("tr.detail svg.document").nth(0).locator("circle.end").count() == 4
+    assert page.locator("tr.detail svg.document").nth(0).locator("path.lag").count() == 1
+    assert page.locator("tr.detail .pieces tbody tr").count() == 4
+    assert page.locator("#sentence-count").text_content() == "2 documents"

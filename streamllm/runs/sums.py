@@ -1,0 +1,75 @@
+"""Corpus scores from sums of what single sentences give, and samples of such sums.
+
+Invariant: a corpus score is a function of a sum, so a sample costs a product of matrices, not a scoring."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamllm.metrics.quality import tokenizer
+
+if TYPE_CHECKING:
+    from sacrebleu.metrics.bleu import BLEU
+
+Array = NDArray[np.float64]
+SEED = 12345  # sacrebleu's, so that its paired test draws the very same samples
+
+
+class Written(Protocol):
+    """A sentence that was translated: a trace, or one of a document."""
+
+    @property
+    def prediction(self) -> str: ...
+
+    @property
+    def reference(self) -> str: ...
+
+
+def bleu_scorer(language: str, chosen: str | None) -> "BLEU":
+    """``chosen`` is a tokenizer in place of the language's."""
+    from sacrebleu.metrics.bleu import BLEU
+
+    # Effective order changes single sentences only (and hushes a warning about them), not what follows here.
+    return BLEU(tokenize=chosen or tokenizer(language), force=True, effective_order=True)
+
+
+def bleu_statistics(sentences: Iterable[Written], language: str, chosen: str | None) -> NDArray[np.int64]:
+    """Lengths of output and reference, matching n-grams and n-grams of each sentence: (sentences, 2 + 2 * orders)."""
+    scorer = bleu_scorer(language, chosen)
+    scores = [scorer.sentence_score(one.prediction, [one.reference]) for one in sentences]
+    return np.array([[s.sys_len, s.ref_len, *s.counts, *s.totals] for s in scores], np.int64)
+
+
+def bleu_of_sums(sums: Array, scorer: "BLEU") -> Array:
+    """Corpus BLEU (samples,) of summed statistics (samples, 2 + 2 * orders)."""
+    orders = scorer.max_ngram_order
+    return np.array(
+        [
+            scorer.compute_bleu(
+                correct=correct_and_total[:orders],
+                total=correct_and_total[orders:],
+                sys_len=system_length,
+                ref_len=reference_length,
+                smooth_method=scorer.smooth_method,
+                smooth_value=scorer.smooth_value,
+            ).score
+            for system_length, reference_length, *correct_and_total in np.rint(sums).astype(np.int64).tolist()
+        ]
+    )
+
+
+def resample(sentences: int, samples: int, seed: int) -> Array:
+    """How often each sample holds each sentence: (samples, sentences). The draws are sacrebleu's."""
+    drawn = np.random.default_rng(seed).choice(sentences, size=(samples, sentences), replace=True)
+    return np.stack([np.bincount(row, minlength=sentences) for row in drawn]).astype(np.float64)
+
+
+def percentiles(drawn: Array) -> tuple[float, float]:
+    """The ends of the middle 95 % of what is defined; nan where nothing is."""
+    defined = drawn[~np.isnan(drawn)]
+    if not defined.size:
+        return float("nan"), float("nan")
+    low, high = np.quantile(defined, [0.025, 0.975])
+    return float(low), float(high)
