@@ -192,7 +192,7 @@ def _step(count: int, most: int) -> int:
 
 
 def _explain(ax: Axes, named: Mapping[str, Trace], colors: Mapping[str, str]) -> None:
-    """A key in the lower left, where no path comes by."""
+    """A key in the lower left, where no path comes by; in the upper right where one ends its target early."""
     keys = [Line2D([], [], color=colors[name], linewidth=2, label=name) for name in named if name]
     color = GREY if len(named) > 1 else next(iter(colors.values()))
     if not keys:
@@ -206,7 +206,10 @@ def _explain(ax: Axes, named: Mapping[str, Trace], colors: Mapping[str, str]) ->
         keys.append(Line2D([], [], **dot, label=f"end of a sentence{also}"))
     if any(label.startswith("_elsewhere") for label in labels):
         keys.append(Line2D([], [], **dot, mfc="white", label="the same, not in the reference"))
-    ax.legend(handles=keys, loc="lower left", frameon=False, fontsize=SMALL, labelcolor=INK)
+    early = any(
+        sum(delay < trace.source_units / 4 for delay in trace.delays) > ax.get_ylim()[0] / 2 for trace in named.values()
+    )
+    ax.legend(handles=keys, loc="upper right" if early else "lower left", frameon=False, fontsize=SMALL, labelcolor=INK)
 
 
 # --- position in the document

@@ -131,8 +131,9 @@ class _Scored:
         return max(place.length for place in self.places)
 
     def rows(self, groups: Groups, latency: str, samples: int, seed: int) -> list[dict[str, Any]]:
-        of = np.array([place.index if groups == "sentence" else place.index * groups // place.length
-                       for place in self.places])  # fmt: skip
+        of = np.array(
+            [place.index if groups == "sentence" else place.index * groups // place.length for place in self.places]
+        )
         documents = np.array([place.document for place in self.places])
         every = int(documents.max()) + 1
         drawn = "documents" if every >= FEW else "sentences"

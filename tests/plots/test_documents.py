@@ -114,6 +114,18 @@ def test_several_runs_have_their_colours_and_names():
     assert len({line.get_color() for line in ax.lines if str(line.get_label()).startswith("_path")}) == 2
 
 
+def test_key_stands_where_no_path_is():
+    early = dataclasses.replace(DOCUMENT, units=("a", "b"), delays=(1, 2), elapsed=(0.0, 0.0), events=())
+    for trace, right in ((DOCUMENT, False), (early, True)):
+        ax = document_path(trace)
+        figure: Any = ax.get_figure(root=True)
+        figure.draw_without_rendering()
+        legend = ax.get_legend()
+        assert legend is not None
+        box, frame = legend.get_window_extent(), ax.get_window_extent()
+        assert (box.x0 > frame.x0 + frame.width / 2) == right
+
+
 @pytest.mark.parametrize(
     ("traces", "message"),
     [
