@@ -256,6 +256,6 @@ def _rows(model: Any) -> int | None:
 def _read(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # absent, or an error of those who need it
+    except (OSError, ValueError, RecursionError):  # absent, or an error of those who need it
         return {}
     return content if isinstance(content, dict) else {}

@@ -14,7 +14,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from streamllm.files import RunError, write_atomically
+from streamllm.checked import parse, plain
+from streamllm.files import RunError, read_bytes, read_text, write_atomically
 from streamllm.metrics.longform import Document, one_line
 from streamllm.metrics.moses import moses_language
 from streamllm.metrics.quality import tokenizer
@@ -292,8 +293,12 @@ def _read_segments(folder: Path, scale: Scale) -> dict[str, list[Segment]]:
     import yaml
 
     path = folder / SEGMENTS
-    with _existing(path).open(encoding="utf-8") as file:
-        rows = yaml.load(file, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    try:
+        rows = yaml.load(read_text(_existing(path)), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        plain(rows)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        why = "it is nested too deep" if isinstance(error, RecursionError) else " ".join(str(error).split())
+        raise RunError(f"{path} is no list of segments ({why})") from error
     references = _lines(folder / REFERENCES)
     sources = _lines(folder / SOURCES) if (folder / SOURCES).exists() else [""] * len(references)
     if not isinstance(rows, list) or not len(rows) == len(references) == len(sources):
@@ -316,16 +321,16 @@ def _existing(path: Path) -> Path:
 
 
 def _lines(path: Path) -> list[str]:
-    lines = _existing(path).read_text(encoding="utf-8").split("\n")
+    lines = read_text(_existing(path)).split("\n")
     return [line.strip() for line in (lines if lines[-1] else lines[:-1])]
 
 
 def _json_lines(path: Path) -> Iterable[tuple[int, dict[str, Any]]]:
-    for number, line in enumerate(_existing(path).read_text(encoding="utf-8").split("\n"), start=1):
+    for number, line in enumerate(read_bytes(_existing(path)).split(b"\n"), start=1):
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = parse(line)
         except ValueError as error:
             raise RunError(f"{path}, line {number} is not JSON ({error})") from error
         if not isinstance(row, dict):

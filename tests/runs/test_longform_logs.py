@@ -152,3 +152,21 @@ def test_a_log_that_does_not_fit_its_segments_is_refused(tmp_path: Path) -> None
     (tmp_path / "references.txt").unlink()
     with pytest.raises(FileNotFoundError, match=r"references\.txt does not exist"):
         read_omnisteval(tmp_path, "word")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("omnisteval.jsonl", "[" * 10_000, r"line 1 is not JSON \(it is nested too deep\)"),
+        ("omnisteval.jsonl", '{"source": NaN}', r"line 1 is not JSON \(NaN"),
+        ("segments.yaml", "[" * 10_000, r"segments\.yaml is no list of segments"),
+        ("segments.yaml", "- {wav: [", r"segments\.yaml is no list of segments"),
+        ("segments.yaml", "a: &a [1, 2]\nb: [*a, *a]\n", "no segments, 1 references"),
+    ],
+)
+def test_a_damaged_log_is_one_line(tmp_path: Path, name: str, content: str, said: str) -> None:
+    write_omnisteval(tmp_path, [Document("a", ["x"], [1], [Segment(0, 1, "", "x")])], "word")
+    (tmp_path / name).write_text(content)
+    with pytest.raises(RunError, match=said) as raised:
+        read_omnisteval(tmp_path, "word")
+    assert "\n" not in str(raised.value)
