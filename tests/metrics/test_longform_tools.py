@@ -129,7 +129,7 @@ def test_simulstreams_command_reads_our_log(tools: Path, tmp_path: Path) -> None
     assert "Latency scores (in seconds): LatencyScores(ideal_latency=" in said
 
 
-@pytest.mark.parametrize("language", [*(set(WITH_ABBREVIATIONS) - {"sv", "ta"}), "ja", "xx"])
+@pytest.mark.parametrize("language", [*(one for one in WITH_ABBREVIATIONS if one not in ("sv", "ta")), "ja", "xx"])
 def test_tokens_equal_moses(language: str, tools: Path) -> None:
     draw = random.Random(language)
     pieces = [*"abcz019.,'`-..,,''-!?;:()\"«»äßé％…´½#@&<", "'s", "dr", "usw", "z.b", "中", "٣", "ⅷ"]
