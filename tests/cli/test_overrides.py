@@ -67,7 +67,7 @@ def overrides(config: str) -> st.SearchStrategy[list[str]]:
     [
         ("run", 8),
         pytest.param("run", 200, marks=pytest.mark.long),
-        pytest.param("train", 200, marks=pytest.mark.long),
+        pytest.param("train", 50, marks=pytest.mark.long),
     ],
 )
 @pytest.mark.timeout(1800)
