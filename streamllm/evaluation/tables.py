@@ -9,7 +9,6 @@ from streamllm.metrics.longform import Sentence, sentence_latency
 from streamllm.metrics.quality import quality, sentence_bleu
 from streamllm.metrics.scores import SCREEN, SENTENCES, Score, shown_on
 from streamllm.records import Trace
-from streamllm.runs.documents import cut, drift_rows
 from streamllm.runs.environment import code
 from streamllm.runs.folder import RunFolder
 from streamllm.runs.scores import own_of
@@ -74,6 +73,8 @@ def conclude(
     undefined = [key for key, value in metrics.items() if value is None]  # W&B drops what is None
     tracker.summary({**metrics, "undefined": undefined, "folder": str(folder.path), "env": folder.environment()})
     if any(trace.segments for trace in traces):
+        from streamllm.runs.documents import cut
+
         sentences = cut(traces, target_language, target_unit)
         tracker.table("document_table", *_document_table(traces, sentences, target_language, target_unit, tokenizer))
         tracker.table("sentence_table", *_cut_table(sentences, target_language, target_unit, tokenizer))
@@ -136,6 +137,8 @@ def _drift_table(
     folder: RunFolder, sentences: Sequence[Sequence[Sentence]], language: str, unit: Unit, tokenizer: str | None
 ) -> tuple[list[str], list[list[Any]]]:
     """One row for each part of the documents; the figure of all stands in the first."""
+    from streamllm.runs.documents import drift_rows
+
     found = drift_rows(folder.path.name, sentences, language, unit, tokenizer, DRIFT_SAMPLES)
     columns = [column for column in found[0] if column != "run"]
     figures = [Picture(partial(_draw_drift, found)), *[None] * (len(found) - 1)]

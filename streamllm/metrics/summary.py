@@ -18,7 +18,6 @@ from streamllm.metrics.behaviour import (
     stops,
 )
 from streamllm.metrics.latency import METRICS, corpus_latency, latency, latency_signature
-from streamllm.metrics.longform import document, longform
 from streamllm.metrics.quality import quality
 from streamllm.records import State, Trace
 from streamllm.units import Unit
@@ -66,6 +65,8 @@ def summarise(
     lags: Mapping[str, Value] = dict.fromkeys(METRICS)
     in_seconds: Mapping[str, Value] = {}
     if any(trace.segments for trace in traces):
+        from streamllm.metrics.longform import document, longform  # runs over sentences do not wait for it
+
         documents = [document(trace, unit, arrival) for trace in traces]
         rate = arrival.words_per_second if arrival else None
         scores = of_documents = longform(

@@ -21,14 +21,12 @@ from streamllm.engine.paradigms.memory import Paradigm, TargetStart, check_targe
 from streamllm.engine.positions import Positions
 from streamllm.engine.sampling import check_sampling
 from streamllm.models import tokenizers
-from streamllm.models.config_values import LAYERS, check_kinds, check_values, lacking
 from streamllm.models.families import args_of, check_supported
 from streamllm.models.model import StreamingModel
 from streamllm.models.model_configs import as_mlx_lm_reads
 from streamllm.models.precision import fitted
 from streamllm.models.rotary_scaling import mend
 from streamllm.models.settings import SETTINGS, TRAINED_AS, Settings, check_adapter, read_settings
-from streamllm.models.weights import arrays_of, misfit
 from streamllm.prompt import Prompt, PromptTokens
 from streamllm.units import Unit
 
@@ -128,6 +126,9 @@ class ModelConfig:
         Raises:
             ModelError: it is not there, is broken, is of a family that cannot stream, or has no prompt.
         """
+        # What only loading needs is imported when a model is loaded: a finished run does not wait for it.
+        from streamllm.models.config_values import check_values
+
         folder = find_model(self.path)
         config = _read_json(folder / "config.json")
         if config.get("model_type") is None:
@@ -284,6 +285,9 @@ def _model(folder: Path) -> tuple[Any, dict[str, Any]]:
     until it is asked to."""
     from mlx_lm.utils import load_config, load_model
 
+    from streamllm.models.config_values import check_kinds, check_values
+    from streamllm.models.weights import arrays_of
+
     path = folder / "config.json"
     try:
         arrays = arrays_of(folder)
@@ -321,6 +325,9 @@ def _checked(path: Path, check: Callable[[], Checked]) -> Checked:
 
 def _why_not(error: Exception, folder: Path, config: Mapping[str, Any], args: type) -> str:
     """Why mlx-lm does not make a model of a folder."""
+    from streamllm.models.config_values import LAYERS, lacking
+    from streamllm.models.weights import misfit
+
     if fault := misfit(error, folder, config, LAYERS):
         one = "Take config.json and weights of one model"
         return f"cannot load {folder}: config.json and the weights do not fit. {fault}. {one}"
@@ -346,6 +353,8 @@ def _tokenizer(folder: Path, settings: dict[str, Any], end_tokens: Any) -> Any:
 
 def _adapted(model: Any, folder: Path, adapter: Path) -> Any:
     from mlx_lm.utils import load_adapters
+
+    from streamllm.models.weights import arrays_of
 
     _check_base(folder, adapter)
     try:
