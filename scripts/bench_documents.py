@@ -43,6 +43,7 @@ from streamllm.models.loading import ModelConfig
 from streamllm.models.model import StreamingModel
 from streamllm.policies import WaitK
 from streamllm.records import Example, Trace
+from streamllm.runs.sums import SEED, bleu_of_sums, bleu_scorer, bleu_statistics, percentiles, resample
 
 PARADIGMS = {"sentences": Sentences, "continuous": Continuous}
 DRAWS = 1000
@@ -110,26 +111,16 @@ def laal_alone(traces: Sequence[Trace]) -> float:
 def interval(found: Sequence[Sentence], alone: Sequence[Trace]) -> tuple[float, float, float]:
     """2.5 and 97.5 percent of the quotient of both halves' quotients of BLEU, and its value. Sentences are drawn with
     replacement within each half, the same of both systems."""
-    import sacrebleu
-
-    metric = sacrebleu.metrics.BLEU(trg_lang="de")
-    references = [one.reference for one in found]
-    statistics = [
-        np.array(metric._extract_corpus_statistics(texts, [references]))  # what sacrebleu's own bootstrap draws from
-        for texts in ([one.prediction for one in found], [one.prediction for one in alone])
-    ]
-
-    def score(system: int, rows: Any) -> float:
-        return float(metric._compute_score_from_stats(statistics[system][rows].sum(axis=0).tolist()).score)
-
-    def quotient(first: Any, last: Any) -> float:
-        return score(0, last) / score(1, last) / (score(0, first) / score(1, first))
-
-    middle, rng = len(found) // 2, np.random.default_rng(0)
-    halves = np.arange(middle), np.arange(middle, len(found))
-    drawn = [quotient(*(rng.choice(half, len(half)) for half in halves)) for _ in range(DRAWS)]
-    low, high = np.percentile(drawn, [2.5, 97.5])
-    return float(low), float(high), quotient(*halves)
+    scorer = bleu_scorer("de", None)
+    statistics = [bleu_statistics(system, "de", None).astype(np.float64) for system in (found, alone)]
+    middle = len(found) // 2
+    quotients = []
+    for half in (slice(0, middle), slice(middle, None)):
+        ours, theirs = (values[half] for values in statistics)
+        counts = np.concatenate([np.ones((1, len(ours))), resample(len(ours), DRAWS, SEED)])
+        quotients.append(bleu_of_sums(counts @ ours, scorer) / bleu_of_sums(counts @ theirs, scorer))
+    value, *drawn = quotients[1] / quotients[0]
+    return *percentiles(np.array(drawn)), float(value)
 
 
 # --- without end

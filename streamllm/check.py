@@ -6,6 +6,16 @@ from numbers import Integral, Real
 from typing import Any, TypeGuard
 
 
+def is_whole(value: object) -> TypeGuard[int]:
+    """Whether it is an int, as JSON and YAML have it; True and False are none here."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether it is a number, which True and False are not here."""
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
 def whole_number(
     name: str, value: object, least: int = 1, of: str = "units", hint: str = "", null: str | None = None
 ) -> None:
@@ -22,7 +32,7 @@ def whole_number(
 
 def probability(name: str, value: object, hint: str = "") -> None:
     """Raises: ValueError: ``value`` is not a number from 0 to 1; ``hint`` is added in brackets."""
-    if not _is_number(value) or not 0 <= value <= 1:
+    if not is_number(value) or not 0 <= value <= 1:
         hint = hint and f" ({hint})"
         raise ValueError(f"{name} is {value!r}; it is a probability, from 0 to 1{hint}")
 
@@ -40,7 +50,7 @@ def number(
     """Raises: ValueError: ``value`` is not a number above ``above``, of at least ``least``, below ``below`` and of at
     most ``most``; or it is infinite, unless that is accepted. ``hint`` is added in brackets."""
     if not (
-        _is_number(value)
+        is_number(value)
         and (infinite or abs(value) < math.inf)
         and (above is None or value > above)
         and (least is None or value >= least)
@@ -50,7 +60,7 @@ def number(
         bounds = {"above": above, "at least": least, "below": below, "at most": most}
         accepted = " and ".join(f"{words} {bound:g}" for words, bound in bounds.items() if bound is not None)
         more = (f", {accepted}" if accepted else "") + (f" ({hint})" if hint else "")
-        finite = "finite " if _is_number(value) and abs(value) == math.inf else ""
+        finite = "finite " if is_number(value) and abs(value) == math.inf else ""
         raise ValueError(f"{name} is {value!r}; it is a {finite}number{more}")
 
 
@@ -82,13 +92,9 @@ def heads(name: str, value: object) -> None:
 def _is_pair(head: object) -> bool:
     if not isinstance(head, Sequence) or isinstance(head, str) or len(head) != 2:
         return False
-    return all(isinstance(index, int) and not isinstance(index, bool) and index >= 0 for index in head)
+    return all(is_whole(index) and index >= 0 for index in head)
 
 
 def batch_size(value: object) -> None:
     """Raises: ValueError: ``value`` is no number of sentences at a time."""
     whole_number("batch_size", value, of="sentences at a time", null="for one that suits the device")
-
-
-def _is_number(value: object) -> TypeGuard[float]:
-    return isinstance(value, Real) and not isinstance(value, bool)

@@ -39,6 +39,23 @@ def parse(text: bytes) -> Any:
     return content
 
 
+def parse_yaml(text: bytes | str, most: int = 10_000_000) -> Any:
+    """YAML, as values of Python; ``most`` as for `plain`.
+
+    Raises: ValueError: it is none, is nested too deep, or repeats too much.
+    """
+    import yaml
+
+    try:
+        content = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # the C one is ten times faster
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
+    except yaml.YAMLError as error:
+        raise ValueError(" ".join(str(error).split())) from error
+    plain(content, most)
+    return content
+
+
 def plain(content: Any, most: int = 10_000_000) -> None:
     """Check that values are nested no deeper than `DEEPEST` and, what a file repeats by reference counted each time, no
     more than ``most``.
@@ -80,7 +97,7 @@ def read_json(path: Path, shape: type[Shape], otherwise: str, kind: type[ValueEr
     Raises: FileNotFoundError: it is not there. ``kind``: it is damaged.
     """
     try:
-        return fit(parse(content_of(path)), shape)
+        return fit(parse(read_bytes(path)), shape)
     except ValueError as error:
         raise kind(f"{path} is damaged ({error}): {otherwise}") from error
 
@@ -96,18 +113,13 @@ def read_json_lines(
     """
     if not path.exists():
         return
-    for number, line in enumerate(content_of(path).split(b"\n")[:-1], start=1):
+    for number, line in enumerate(read_bytes(path).split(b"\n")[:-1], start=1):
         try:
             found = fit(parse(line), shape)
         except ValueError as error:
             damaged(number, error)
         else:
             yield number, found
-
-
-def content_of(path: Path) -> bytes:
-    """The bytes of a file; nothing else that has a name, such as a pipe, is waited for."""
-    return read_bytes(path)
 
 
 def shown(value: object) -> str:

@@ -19,7 +19,7 @@ from streamllm.batching.packing import Packing, packed
 from streamllm.engine.attention import Attention, Call
 from streamllm.engine.finite import Likeliest, check_logits
 from streamllm.engine.forward import forward
-from streamllm.engine.paradigms.forgetting import Forgetting
+from streamllm.engine.paradigms.forgetting import Forgets, Forgetting
 from streamllm.engine.paradigms.memory import TargetStart
 from streamllm.engine.portions import SCORES, portion, portions
 from streamllm.engine.positions import check_end, table
@@ -342,7 +342,7 @@ class Answer:
     attention: Attention | None
 
 
-class Row:
+class Row(Forgets):
     """One sentence's memory (`streamllm.engine.paradigms.memory.Memory`) in a pool. A read waits for the next write: so
     it costs no forward of its own.
 
@@ -364,25 +364,18 @@ class Row:
         self.length = self.source_offset = self.target_offset = 0  # tokens held
         self.answer: Answer | None = None
         self.forward_passes = self.source_tokens = self.fed_tokens = 0
-        self._forgotten = 0  # source tokens
+        self.forgetting = pool.forgetting
 
     @property
     def source_held(self) -> int:
-        """Source tokens that are held, those that wait to be fed included."""
         return self.source_offset + len(self.unread)
 
     @property
-    def source_gap(self) -> tuple[int, int]:
-        forgetting = self._pool.forgetting
-        if forgetting is None or not self._forgotten:
-            return (0, 0)
-        return (forgetting.source.sinks, forgetting.source.sinks + self._forgotten)
+    def target_held(self) -> int:
+        return self.target_offset
 
     def read(self, tokens: list[int]) -> None:
-        if self._pool.forgetting is None:
-            self._read(tokens)
-        else:
-            self._pool.forgetting.read(self, tokens, self._read)
+        self.read_in_windows(tokens, self._read)
 
     def _read(self, tokens: list[int]) -> None:
         check_end(self._positions, self.source_held + len(tokens))
@@ -442,25 +435,13 @@ class Row:
         self._pool.forget_oldest(self, True, self.target_offset, 0)
         self.target_offset = 0
 
-    def forget_source(self, n: int) -> None:
-        """Forget the ``n`` oldest source tokens after the sinks."""
-        self._pool.forget_oldest(self, False, n, self._may_forget.source.sinks)
-        self.source_offset -= n
-        self._forgotten += n
-
-    def forget_target(self, n: int) -> None:
-        """Forget the ``n`` oldest target tokens after the sinks."""
-        self._pool.forget_oldest(self, True, n, self._may_forget.target.sinks)
-        self.target_offset -= n
-
-    def keep_last(self, source: int, target: int) -> None:
-        self._may_forget.keep_last(self, source, target)
-
-    @property
-    def _may_forget(self) -> Forgetting:
-        if self._pool.forgetting is None:
-            raise RuntimeError("this row holds all that it is fed: open a pool with a way of forgetting")
-        return self._pool.forgetting
+    def forget_oldest(self, forgetting: Forgetting, target: bool, n: int) -> None:
+        window = forgetting.target if target else forgetting.source
+        self._pool.forget_oldest(self, target, n, window.sinks)
+        if target:
+            self.target_offset -= n
+        else:
+            self.source_offset -= n
 
     def keep_start(self, keep: bool) -> None:
         self._keeps_start = keep

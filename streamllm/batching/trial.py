@@ -8,18 +8,16 @@ import numpy as np
 from streamllm.batching.coroutines import Task, run_all
 from streamllm.batching.pool import LONG_READ, Pool
 from streamllm.engine.finite import NotFinite
-from streamllm.engine.paradigms.documents import Continuous, Sentences
 from streamllm.engine.paradigms.forgetting import Forgetting, Window
-from streamllm.engine.paradigms.group import Group, GroupMemory
+from streamllm.engine.paradigms.group import GroupMemory, GroupParadigm
 from streamllm.engine.paradigms.memory import Memory
-from streamllm.engine.paradigms.revised import Revised
 from streamllm.models.model import StreamingModel
 
 
 def batching(model: StreamingModel) -> tuple[str | None, bool]:
     """Why sentences of this model must be translated one at a time, None if many can share a memory; and whether their
     attention can be packed (`Pool`). Both are tried."""
-    if not isinstance(model.paradigm, Group | Sentences | Continuous | Revised):
+    if not isinstance(model.paradigm, GroupParadigm):
         return f"paradigm {type(model.paradigm).__name__} gives each sentence a memory of its own", False
     if model.retention.kv_bits is not None:
         return "quantised keys and values need a memory for each sentence", False

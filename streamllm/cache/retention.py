@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from streamllm.check import is_whole
+
 BITS = (4, 8)
 GROUP_SIZES = (32, 64, 128)
 
@@ -31,11 +33,11 @@ class Retention:
     def __post_init__(self) -> None:
         for name in ("max_source", "max_target"):
             size = getattr(self, name)
-            if size is not None and (not _is_whole(size) or size < 1):
+            if size is not None and (not is_whole(size) or size < 1):
                 raise ValueError(
                     f"{name} is {size!r}; accepted are a number of tokens, at least 1, and null (no limit)"
                 )
-        if not _is_whole(self.sinks) or self.sinks < 0:
+        if not is_whole(self.sinks) or self.sinks < 0:
             raise ValueError(f"sinks is {self.sinks!r}; accepted is a number of tokens, at least 0")
         check_scheme(8 if self.kv_bits is None else self.kv_bits, self.kv_group_size)
 
@@ -51,11 +53,7 @@ class Retention:
 
 def check_scheme(bits: int, group_size: int) -> None:
     """Raises: ValueError: mlx-lm has no such quantisation."""
-    if not _is_whole(bits) or bits not in BITS:
+    if not is_whole(bits) or bits not in BITS:
         raise ValueError(f"kv_bits is {bits!r}; accepted are 8, 4 and null (keys and values as they are)")
-    if not _is_whole(group_size) or group_size not in GROUP_SIZES:
+    if not is_whole(group_size) or group_size not in GROUP_SIZES:
         raise ValueError(f"kv_group_size is {group_size!r}; accepted are 32, 64 and 128")
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)

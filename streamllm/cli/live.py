@@ -51,6 +51,7 @@ class LiveKeys(RunKeys):
     """Of ``conf/live.yaml``."""
 
     show_source: bool
+    lines: bool
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="live")
@@ -61,7 +62,7 @@ def main(cfg: DictConfig) -> None:
         model, policy, limits = translator(cfg)
         show_source = keys.show_source or sys.stdin.isatty()
         with characters_at_once():
-            translate_live(model, policy, read_some, limits=limits, show_source=show_source, lines=cfg.lines)
+            translate_live(model, policy, read_some, limits=limits, show_source=show_source, lines=keys.lines)
     except (KeyboardInterrupt, BrokenPipeError):
         sys.exit(130)
 

@@ -73,15 +73,19 @@ def _sigmoid(x: mx.array) -> np.ndarray:
     return out
 
 
+def _labelled(labels: np.ndarray) -> Iterator[np.ndarray]:
+    """The rows that have a label, some of `ROWS` at a time."""
+    for start in range(0, len(labels), ROWS):
+        if len(rows := start + np.flatnonzero(labels[start : start + ROWS] >= 0)):
+            yield rows
+
+
 def cross_entropy(logits: np.ndarray, labels: np.ndarray, smoothing: float) -> tuple[float, np.ndarray]:
     """Sum of label-smoothed cross-entropies over rows with a label, and its gradient; logits (N, V), labels (N,), -1
     for none. What is smoothed over are the tokens whose logits are not -inf."""
     grad = np.zeros_like(logits)
     total = 0.0
-    for start in range(0, len(labels), ROWS):
-        rows = start + np.flatnonzero(labels[start : start + ROWS] >= 0)
-        if not len(rows):
-            continue
+    for rows in _labelled(labels):
         x, right = logits[rows], labels[rows]
         index = np.arange(len(rows))
         with np.errstate(invalid="ignore"):  # what is not finite makes the sum so
@@ -111,10 +115,7 @@ def divergence(logits: np.ndarray, labels: np.ndarray) -> tuple[float, np.ndarra
     gradient; labels (N,), -1 for none."""
     grad = np.zeros_like(logits)
     total = 0.0
-    for start in range(0, len(labels), ROWS):
-        rows = start + np.flatnonzero(labels[start : start + ROWS] >= 0)
-        if not len(rows):
-            continue
+    for rows in _labelled(labels):
         x = logits[:, rows]
         with np.errstate(invalid="ignore"):
             x -= x.max(axis=-1, keepdims=True)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
-from streamllm.data.lines import MAX_BYTES, FilePath, listed, read_text, stream_lines
+from streamllm.checked import parse_yaml
+from streamllm.data.lines import MAX_BYTES, FilePath, listed, paired_lines, read_text, stream_lines
 
 WANTED = '{"id": …, "sentences": [{"source": …, "reference": …}, …]}'
 SEGMENT = "{duration: …, offset: …, speaker_id: …, wav: …}"
@@ -121,15 +122,8 @@ def _text(sentence: dict[str, Any], keys: tuple[str, str], place: str) -> str:
 
 
 def _lines(source: FilePath, target: FilePath, max_bytes: int | None) -> Iterator[Sentence]:
-    sides = (stream_lines(path, max_bytes=max_bytes) for path in (source, target))
-    for line, (one, other) in enumerate(zip_longest(*sides), start=1):
-        if one is None or other is None:
-            short, long = (source, target) if one is None else (target, source)
-            raise ValueError(
-                f"parallel files differ in length: {short} ends before line {line} and {long} goes on; line i of one "
-                "must translate line i of the other, blank lines included"
-            )
-        yield Sentence(one.strip(), other.strip(), (f"line {line} of {source}", f"line {line} of {target}"))
+    for line, (one, other) in enumerate(paired_lines(source, target, max_bytes, ", blank lines included"), start=1):
+        yield Sentence(one, other, (f"line {line} of {source}", f"line {line} of {target}"))
 
 
 def _runs(
@@ -172,13 +166,11 @@ def _ids(path: FilePath, max_bytes: int | None) -> Iterator[tuple[str, str]]:
 
 
 def _recordings(path: FilePath, max_bytes: int | None) -> Iterator[tuple[str, str]]:
-    import yaml
-
+    text = read_text(path, max_bytes)
     try:
-        text = read_text(path, max_bytes)
-        loaded = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # the C one is much faster
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+        loaded = parse_yaml(text)
+    except ValueError as error:
+        raise ValueError(f"{path} is not YAML: {error}") from error
     if not isinstance(loaded, list):
         raise ValueError(f"{path} is a {type(loaded).__name__}; a list of segments is needed, each {SEGMENT}")
     before: tuple[Any, float] | None = None

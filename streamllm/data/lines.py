@@ -8,6 +8,7 @@ import os
 import stat
 import zlib
 from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 from pathlib import Path
 
 from streamllm import contents
@@ -133,6 +134,27 @@ def listed(values: Sequence[object]) -> str:
 def stem(path: FilePath) -> str:
     """A file's name without .gz and without the ending before it: ``val.en.gz`` gives ``val``."""
     return Path(Path(path).name.removesuffix(".gz")).stem
+
+
+def paired_lines(
+    source: FilePath, target: FilePath, max_bytes: int | None = MAX_BYTES, but: str = ""
+) -> Iterator[tuple[str, str]]:
+    """Line by line of two text files, without white space around.
+
+    Args:
+        but: what is to be added to the rule in the error.
+
+    Raises: ValueError: they differ in their number of lines; as `stream_lines`.
+    """
+    sides = (stream_lines(path, max_bytes=max_bytes) for path in (source, target))
+    for number, (one, other) in enumerate(zip_longest(*sides), start=1):
+        if one is None or other is None:
+            short, long = (source, target) if one is None else (target, source)
+            raise ValueError(
+                f"parallel files differ in length: {short} ends before line {number} and {long} goes on; line i of "
+                f"one must translate line i of the other{but}"
+            )
+        yield one.strip(), other.strip()
 
 
 def stream_lines(path: FilePath, newline: str = "\n", max_bytes: int | None = MAX_BYTES) -> Iterator[str]:

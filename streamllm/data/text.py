@@ -3,11 +3,10 @@
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import zip_longest
 from pathlib import Path
 
 from streamllm.data.dataset import Dataset
-from streamllm.data.lines import MAX_BYTES, FilePath, existing_file, read_lines, stem, stream_lines
+from streamllm.data.lines import MAX_BYTES, FilePath, existing_file, paired_lines, read_lines, stem
 from streamllm.data.pairs import checked_example, to_examples
 from streamllm.records import Example
 
@@ -116,12 +115,5 @@ def stream_parallel(
         FileNotFoundError: a file is absent.
         ValueError: the files differ in their number of lines, or a line is blank.
     """
-    sides = (stream_lines(path, max_bytes=max_bytes) for path in (source, target))
-    for number, pair in enumerate(zip_longest(*sides), start=1):
-        if None in pair:
-            short, long = (source, target) if pair[0] is None else (target, source)
-            raise ValueError(
-                f"parallel files differ in length: {short} ends before line {number} and {long} goes on; line i of "
-                "one must translate line i of the other"
-            )
-        yield from checked_example((pair[0].strip(), pair[1].strip()), f"{name}-{number}", (source, target), skip_empty)
+    for number, pair in enumerate(paired_lines(source, target, max_bytes), start=1):
+        yield from checked_example(pair, f"{name}-{number}", (source, target), skip_empty)

@@ -2,10 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from streamllm.metrics.latency import METRICS, corpus_latency, latency
-from streamllm.metrics.longform import Sentence, sentence_latency
 from streamllm.metrics.quality import quality, sentence_bleu
 from streamllm.metrics.scores import SCREEN, SENTENCES, Score, shown_on
 from streamllm.records import Trace
@@ -17,6 +16,9 @@ from streamllm.units import Unit
 
 LETTERS = {"read": "R", "forced_read": "F", "write": "W"}
 """How the actions of a sentence are written for trackers: RRWRWW."""
+
+if TYPE_CHECKING:
+    from streamllm.metrics.longform import Sentence
 
 DRIFT_SAMPLES = 200  # of the bootstrap: a run should not wait for its figure
 
@@ -103,12 +105,14 @@ def _sentence_table(
 
 def _document_table(
     traces: Sequence[Trace],
-    sentences: Sequence[Sequence[Sentence]],
+    sentences: "Sequence[Sequence[Sentence]]",
     language: str,
     unit: Unit,
     tokenizer: str | None,
 ) -> tuple[list[str], list[list[Any]]]:
     """One row a document, with its picture."""
+    from streamllm.metrics.longform import sentence_latency  # runs over sentences do not wait for it
+
     rows: list[list[Any]] = []
     for trace, own in zip(traces, sentences, strict=True):
         texts = [one.prediction for one in own], [one.reference for one in own]
@@ -120,9 +124,11 @@ def _document_table(
 
 
 def _cut_table(
-    sentences: Sequence[Sequence[Sentence]], language: str, unit: Unit, tokenizer: str | None
+    sentences: "Sequence[Sequence[Sentence]]", language: str, unit: Unit, tokenizer: str | None
 ) -> tuple[list[str], list[list[Any]]]:
     """One row a sentence of a document; delays are counted from its beginning."""
+    from streamllm.metrics.longform import sentence_latency
+
     columns = ["document", "sentence", "source", "reference", "prediction", "delays", "bleu", *LONG_LAGS]
     rows: list[list[Any]] = []
     for one in (one for own in sentences for one in own):
@@ -134,7 +140,7 @@ def _cut_table(
 
 
 def _drift_table(
-    folder: RunFolder, sentences: Sequence[Sequence[Sentence]], language: str, unit: Unit, tokenizer: str | None
+    folder: RunFolder, sentences: "Sequence[Sequence[Sentence]]", language: str, unit: Unit, tokenizer: str | None
 ) -> tuple[list[str], list[list[Any]]]:
     """One row for each part of the documents; the figure of all stands in the first."""
     from streamllm.runs.documents import drift_rows

@@ -27,7 +27,7 @@ from streamllm.metrics.moses import moses_language
 from streamllm.metrics.quality import quality
 from streamllm.metrics.resegment import mweralign_version, soft_segmentation, word_error_segmentation
 from streamllm.records import Segment, Trace
-from streamllm.units import Unit, check_unit, split
+from streamllm.units import Unit, check_unit, join, split
 
 Value = float | int | str | None
 Segmenter = Literal["soft", "word_error"]
@@ -218,7 +218,7 @@ def _sentences(
             index=index,
             segment=segment,
             reference=reference if unit == "word" else reference.replace(" ", ""),
-            prediction=(" " if unit == "word" else "").join(units),
+            prediction=join(units, unit),
             units=units,
             places=tuple(here),
             delays=tuple(one.delays[place] - segment.start for place in here),

@@ -7,6 +7,7 @@ import types
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeGuard, Union, get_args, get_origin, get_type_hints
 
+from streamllm.check import is_number, is_whole
 from streamllm.engine.positions import LENGTHS
 from streamllm.models.weights import Arrays
 
@@ -51,7 +52,7 @@ def check_values(config: Mapping[str, Any], arrays: Arrays | None = None) -> Non
         if not isinstance(config[key], dict | None):
             raise ValueError(_refused(key, config[key], "an object in braces, or null"))
     for key in ("group_size", "bits") if config.get("quantization") is not None else ():
-        if not _is_whole(value := config["quantization"].get(key)) or value < 1:
+        if not is_whole(value := config["quantization"].get(key)) or value < 1:
             raise ValueError(_refused(f"quantization.{key}", value, "a whole number, at least 1"))
     for before, part in _parts(config):
         for key, value in part.items():
@@ -110,15 +111,15 @@ def _check_value(key: str, value: Any, before: str) -> None:
         raise ValueError(_refused(before + key, value, "a list of names, one for each layer"))
     if key == "architectures" and not all(isinstance(one, str) for one in each):
         raise ValueError(_refused(before + key, value, "a list of names"))
-    if key in SIZES | POSITIONS and not all(_is_whole(one) and one >= 1 for one in each):
+    if key in SIZES | POSITIONS and not all(is_whole(one) and one >= 1 for one in each):
         raise ValueError(_refused(before + key, value, "a whole number, at least 1"))
-    if key in COUNTS and not all(_is_whole(one) and one >= 0 for one in each):
+    if key in COUNTS and not all(is_whole(one) and one >= 0 for one in each):
         raise ValueError(_refused(before + key, value, "a whole number, at least 0"))
-    if key in TOKENS and value != [] and not all(map(_is_whole, each)):
+    if key in TOKENS and value != [] and not all(map(is_whole, each)):
         raise ValueError(_refused(before + key, value, "the number of a token, a list of them, or null"))
-    if key in ABOVE_ZERO and not all(_is_number(one) and one > 0 for one in each):
+    if key in ABOVE_ZERO and not all(_is_finite(one) and one > 0 for one in each):
         raise ValueError(_refused(before + key, value, "a number above 0"))
-    if key in AT_LEAST_ZERO and not all(_is_number(one) and one >= 0 for one in each):
+    if key in AT_LEAST_ZERO and not all(_is_finite(one) and one >= 0 for one in each):
         raise ValueError(_refused(before + key, value, "a number, at least 0"))
     if key == "tie_word_embeddings" and not isinstance(value, bool):
         raise ValueError(_refused(before + key, value, "true or false"))
@@ -129,7 +130,7 @@ def _check_sizes(config: Mapping[str, Any], arrays: Arrays) -> None:
     held = len(arrays.shapes)
     for before, part in _parts(config):
         for key, value in part.items():
-            each = [one for one in (value if isinstance(value, list) else [value]) if _is_whole(one)]
+            each = [one for one in (value if isinstance(value, list) else [value]) if is_whole(one)]
             if key in LAYERS and max(each, default=0) > held:
                 raise ValueError(
                     f"{before}{key} is {value!r:.60}, and the weights hold {held} arrays in all, of "
@@ -144,12 +145,8 @@ def _check_sizes(config: Mapping[str, Any], arrays: Arrays) -> None:
                 raise ValueError(_refused(before + key, value, "a number that fits into 62 bits"))
 
 
-def _is_whole(value: object) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: object) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def _is_finite(value: object) -> TypeGuard[float]:
+    return is_number(value) and math.isfinite(value)
 
 
 def _is_kind(value: Any, hint: Any) -> bool:

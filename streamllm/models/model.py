@@ -14,12 +14,9 @@ from mlx.utils import tree_flatten
 from streamllm import check
 from streamllm.cache.retention import Retention
 from streamllm.contents import Contents, of_text
-from streamllm.engine.living_on import LivingOn
-from streamllm.engine.paradigms.documents import Continuous, Sentences
 from streamllm.engine.paradigms.forgetting import Forgetting
-from streamllm.engine.paradigms.group import Group
+from streamllm.engine.paradigms.group import Group, GroupParadigm
 from streamllm.engine.paradigms.memory import Memory, Paradigm, TargetStart, check_target_start
-from streamllm.engine.paradigms.revised import Revised
 from streamllm.engine.positions import Positions
 from streamllm.engine.sampling import Sampling, check_sampling
 from streamllm.engine.session import Session
@@ -67,9 +64,7 @@ class StreamingModel:
         self.warned_of_positions = False
         self._open: Callable[[TargetStart], Memory] = partial(paradigm.open, model)
         self.documents = documents
-        self.living_on: LivingOn | None = None
-        if isinstance(paradigm, Sentences | Continuous | Revised):
-            self.living_on = paradigm.living_on(documents)
+        self.living_on = paradigm.living_on(documents) if isinstance(paradigm, GroupParadigm) else None
         self.forgetting: Forgetting | None = None
         if not retention.keeps_all or self.living_on is not None:
             headers = (len(prompt.source_header), len(prompt.target_header))

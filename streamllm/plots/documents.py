@@ -1,6 +1,5 @@
 """Figures of documents: the path of one with its lag over time, and scores by position in the document."""
 
-import io
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,12 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
-from streamllm.metrics.behaviour import READS, lags_of_document, sentence_ends
+from streamllm.metrics.behaviour import lags_of_document, sentence_ends
 from streamllm.metrics.longform import document, resegment
 from streamllm.plots.curves import run_titles
 from streamllm.plots.look import (
@@ -29,7 +26,9 @@ from streamllm.plots.look import (
     finish,
     looks,
     make_axes,
+    png,
     score_of,
+    staircase,
 )
 from streamllm.records import Trace
 from streamllm.runs.documents import Groups, drift_table
@@ -37,6 +36,9 @@ from streamllm.units import Unit
 
 if TYPE_CHECKING:
     import pandas
+
+Ends = list[tuple[int, int]]
+"""Where sentences end, in source and target units."""
 
 DOCUMENT_SIZE = (8.4, 6.6)  # inches
 DRIFT_SIZE = (7.6, 5.4)
@@ -81,8 +83,9 @@ def document_path(traces: Trace | Mapping[str, Trace], ax: Axes | None = None) -
     finish(room, "source units read", "lag (source units)", grid="y")
     ax.set(xlim=(0, width), ylim=(height, 0))
     for name, trace in named.items():
-        _draw_way(ax, trace, name, colors[name])
-        _draw_lag(room, trace, name, colors[name])
+        ends, told = ends_of_document(trace)
+        _draw_way(ax, trace, name, colors[name], ends, told)
+        _draw_lag(room, trace, name, colors[name], ends)
     _number_sentences(ax, room, first)
     for axis in (ax.yaxis, room.xaxis, room.yaxis):
         axis.set_major_locator(MaxNLocator(nbins=8 if axis is room.xaxis else 5, integer=True))
@@ -96,7 +99,7 @@ def document_lags(trace: Trace) -> list[float]:
     return lags_of_document(trace, ends_of_document(trace)[0])
 
 
-def ends_of_document(trace: Trace) -> tuple[list[tuple[int, int]], bool]:
+def ends_of_document(trace: Trace) -> tuple[Ends, bool]:
     """Where sentences end, in source and target units, and whether the system itself says so."""
     if found := sentence_ends(trace):
         return found, True
@@ -123,12 +126,9 @@ def _shrunk(ax: Axes) -> Axes:
     return room
 
 
-def _draw_way(ax: Axes, trace: Trace, name: str, color: str) -> None:
-    ends, told = ends_of_document(trace)
-    delays, rows = np.array(trace.delays, float), np.arange(len(trace.delays))
-    read = max([sum(event.kind in READS for event in trace.events), *trace.delays[-1:]])
-    xs = np.concatenate([[0], np.repeat(delays, 2), [read]])
-    ys = np.concatenate([np.repeat(rows, 2), [len(rows), len(rows)]])
+def _draw_way(ax: Axes, trace: Trace, name: str, color: str, ends: Ends, told: bool) -> None:
+    """The way, what is translated by then, and where sentences ended, if the system has ``told``."""
+    xs, ys = staircase(trace)
     corners = np.array([(0, 0), *ends, (trace.source_units, len(trace.units))], float)
     ax.plot(*corners.T, color=color, linewidth=1.2, linestyle=(0, (1, 2)), zorder=2, label=f"_translated {name}")
     ax.plot(xs, ys, color=color, linewidth=1.6, zorder=3, clip_on=False, label=f"_path {name}")
@@ -147,8 +147,8 @@ def _draw_way(ax: Axes, trace: Trace, name: str, color: str) -> None:
             ax.plot(*np.array(at, float).T, label=f"_{kind} {name}", **dots, **own)
 
 
-def _draw_lag(room: Axes, trace: Trace, name: str, color: str) -> None:
-    lags = np.array(document_lags(trace))
+def _draw_lag(room: Axes, trace: Trace, name: str, color: str, ends: Ends) -> None:
+    lags = np.array(lags_of_document(trace, ends))
     if not len(lags):
         return
     read = np.array(trace.delays, float)
@@ -264,12 +264,7 @@ def drift(
 
 def drift_png(table: "pandas.DataFrame") -> bytes:
     """`drift` of a table as a PNG, for programs: no window and no figure of pyplot is opened."""
-    figure = Figure(figsize=DRIFT_SIZE, layout="constrained")
-    FigureCanvasAgg(figure)
-    drift(table, list(figure.subplots(2, 1, sharex=True)))
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=90)
-    return content.getvalue()
+    return png(DRIFT_SIZE, lambda figure: drift(table, list(figure.subplots(2, 1, sharex=True))))
 
 
 def _table(runs: Any, groups: Groups | None, latency: str, samples: int) -> "pandas.DataFrame":

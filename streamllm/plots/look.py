@@ -1,16 +1,23 @@
 """How figures look: colours, a look for each policy, names of metrics, and axes without clutter."""
 
-from collections.abc import Sequence
+import io
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 import matplotlib.pyplot as plt
+import numpy as np
 from matplotlib import font_manager
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
+from streamllm.metrics.behaviour import READS
 from streamllm.metrics.scores import Score, scores
+from streamllm.records import Trace
 from streamllm.runs.load import policy_name
 from streamllm.runs.scores import own_of_runs
 
@@ -103,6 +110,25 @@ def word_fonts() -> list[str]:
 def make_axes(ax: Axes | None, size: tuple[float, float]) -> Axes:
     """``ax``, or those of a new figure (inches)."""
     return plt.subplots(figsize=size, layout="constrained")[1] if ax is None else ax
+
+
+def png(size: tuple[float, float], draw: Callable[[Figure], object]) -> bytes:
+    """What ``draw`` draws in a new figure (inches), for programs: no window and no figure of pyplot is opened."""
+    figure = Figure(figsize=size, layout="constrained")
+    FigureCanvasAgg(figure)
+    draw(figure)
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=90)
+    return content.getvalue()
+
+
+def staircase(trace: Trace) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The corners of the way through source (x) and target (y): a step to the right is a READ, one in y a WRITE."""
+    delays, rows = np.array(trace.delays, float), np.arange(len(trace.delays))
+    read = max([sum(event.kind in READS for event in trace.events), *trace.delays[-1:]])
+    xs = np.concatenate([[0], np.repeat(delays, 2), [read]])
+    ys = np.concatenate([np.repeat(rows, 2), [len(rows), len(rows)]])
+    return xs, ys
 
 
 def finish(ax: Axes, xlabel: str, ylabel: str, grid: Literal["x", "y", "both"] | None) -> None:

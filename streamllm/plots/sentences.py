@@ -1,14 +1,11 @@
 """Figures of traces: the path of a sentence, the lags of runs, and two runs sentence by sentence."""
 
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import cycle, product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
@@ -29,7 +26,9 @@ from streamllm.plots.look import (
     Look,
     finish,
     make_axes,
+    png,
     score_of,
+    staircase,
     word_fonts,
 )
 from streamllm.records import Trace
@@ -100,12 +99,7 @@ def _path_size(width: int, height: int, paths: int = 1) -> tuple[float, float]:
 def path_png(trace: Trace) -> bytes:
     """`read_write_path` as a PNG, for programs: no window and no figure of pyplot is opened."""
     size = DOCUMENT_SIZE if trace.segments else _path_size(len(_source_units(trace)), len(trace.units))
-    figure = Figure(figsize=size, layout="constrained")
-    FigureCanvasAgg(figure)
-    read_write_path(trace, figure.subplots())
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=90)
-    return content.getvalue()
+    return png(size, lambda figure: read_write_path(trace, figure.subplots()))
 
 
 def _draw_path(ax: Axes, trace: Trace, name: str, color: str, place: float, paths: int) -> None:
@@ -113,9 +107,7 @@ def _draw_path(ax: Axes, trace: Trace, name: str, color: str, place: float, path
     marks stand side by side in a cell: ``place`` is this path's among ``paths``, around 0."""
     shift, beside = 0.12 * place, min(0.28, 0.84 / paths) * place
     delays, rows = np.array(trace.delays, float), np.arange(len(trace.delays))
-    read = max([sum(event.kind in ("read", "forced_read") for event in trace.events), *trace.delays[-1:]])
-    xs = np.concatenate([[0], np.repeat(delays, 2), [read]])
-    ys = np.concatenate([np.repeat(rows, 2), [len(rows), len(rows)]])
+    xs, ys = staircase(trace)
     ax.plot(xs + shift, ys + shift, color=color, linewidth=2, zorder=3, clip_on=False, label=f"_path {name}")
     marks: dict[str, Any] = {"color": color, "clip_on": False}
     ax.plot(delays - 0.5 + beside, rows + 0.5, label=f"_write {name}", zorder=4, **marks, **WRITTEN)

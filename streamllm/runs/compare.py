@@ -24,7 +24,17 @@ from streamllm.runs.documents import FEW, cut, summed
 from streamllm.runs.folder import RunFolder
 from streamllm.runs.load import load_traces, target_of
 from streamllm.runs.randomisation import NAME, TRIALS, randomisation_p
-from streamllm.runs.sums import SEED, Array, bleu_of_sums, bleu_scorer, bleu_statistics, percentiles, resample
+from streamllm.runs.sums import (
+    SEED,
+    Array,
+    bleu_of_sums,
+    bleu_scorer,
+    bleu_statistics,
+    mean_of_sums,
+    mean_statistics,
+    percentiles,
+    resample,
+)
 
 if TYPE_CHECKING:
     import pandas
@@ -285,20 +295,14 @@ class _Scored:
 
     def statistics(self, name: str) -> Array:
         """What its corpus score is computed from, (drawn, statistics), when it has been summed."""
-        if name == BLEU_NAME:
-            found = self.bleu.astype(np.float64)
-        else:
-            values = self.latencies[name]
-            defined = ~np.isnan(values)
-            found = np.stack([np.where(defined, values, 0.0), defined.astype(np.float64)], 1)
+        found = self.bleu.astype(np.float64) if name == BLEU_NAME else mean_statistics(self.latencies[name])
         return summed(found, self.of_document, self.drawn) if self.by_document else np.asarray(found)
 
     def score(self, name: str, sums: Array) -> Array:
         """The corpus scores (samples,) of sums of `statistics`."""
         if name == BLEU_NAME:
             return bleu_of_sums(sums, bleu_scorer(self.language, self.tokenizer))
-        with np.errstate(invalid="ignore"):  # 0 / 0: no sentence of the sample has the metric
-            return np.asarray(sums[:, 0] / sums[:, 1])
+        return mean_of_sums(sums)
 
     def corpus(self, name: str, counts: Array) -> Array:
         """The corpus score of each sample; ``counts`` (samples, drawn) is how often each of them is in it."""

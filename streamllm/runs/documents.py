@@ -16,8 +16,18 @@ from streamllm.files import RunError
 from streamllm.metrics.longform import LATENCIES, Sentence, document, one_line, resegment, sentence_latency
 from streamllm.records import Trace
 from streamllm.runs.load import load_traces, target_of
-from streamllm.runs.sums import SEED, Array, bleu_of_sums, bleu_scorer, bleu_statistics, percentiles, resample
-from streamllm.units import Unit, split
+from streamllm.runs.sums import (
+    SEED,
+    Array,
+    bleu_of_sums,
+    bleu_scorer,
+    bleu_statistics,
+    mean_of_sums,
+    mean_statistics,
+    percentiles,
+    resample,
+)
+from streamllm.units import Unit, join, split
 
 if TYPE_CHECKING:
     import pandas
@@ -150,17 +160,14 @@ class _Scored:
         ]
 
     def _scores(self, chosen: Any, documents: Any, latency: str, samples: int, seed: int) -> dict[str, float]:
-        lags = self.lags[chosen]
-        defined = ~np.isnan(lags)
-        bleu, lag = self.bleu[chosen], np.stack([np.where(defined, lags, 0.0), defined.astype(float)], 1)
+        bleu, lag = self.bleu[chosen], mean_statistics(self.lags[chosen])
         if documents is not None:
             bleu, lag = (summed(values, documents[chosen], int(documents.max()) + 1) for values in (bleu, lag))
         counts = np.ones((1, len(bleu)))
         if samples:
             counts = np.concatenate([counts, resample(len(bleu), samples, seed)])
         qualities = bleu_of_sums(counts @ bleu, bleu_scorer(self.language, self.tokenizer))
-        with np.errstate(invalid="ignore"):  # 0 / 0: no sentence of the sample has the latency
-            latencies = np.divide(*(counts @ lag).T)
+        latencies = mean_of_sums(counts @ lag)
         found: dict[str, float] = {}
         for name, (value, *values) in (("bleu", qualities.tolist()), (latency, latencies.tolist())):
             low, high = percentiles(np.array(values))
@@ -239,7 +246,7 @@ def _laid_over(
         units = tuple(part for those in parts for part in those)
         return replace(
             sentence,
-            prediction=(" " if unit == "word" else "").join(units),
+            prediction=join(units, unit),
             units=units,
             places=tuple(range(len(units))),
             delays=tuple(delay for delay, those in zip(trace.delays, parts, strict=True) for _ in those),

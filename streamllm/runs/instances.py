@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from streamllm.checked import content_of, fit, parse
-from streamllm.files import RunError
+from streamllm.checked import fit, parse
+from streamllm.files import RunError, read_bytes
 from streamllm.records import Trace
 from streamllm.runs.folder import INSTANCES
 from streamllm.units import Unit, split
@@ -65,7 +65,7 @@ class _Instance:
 
 def _rows(file: Path) -> list[_Instance]:
     found = []
-    for number, line in enumerate(content_of(file).splitlines(), start=1):  # whether or not the last one ends
+    for number, line in enumerate(read_bytes(file).splitlines(), start=1):  # whether or not the last one ends
         try:
             found.append(fit(parse(line), _Instance))
         except ValueError as error:

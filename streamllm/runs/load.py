@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from streamllm.check import text
-from streamllm.checked import content_of, fit, plain, shown
-from streamllm.files import RunError
+from streamllm.checked import fit, parse_yaml, shown
+from streamllm.files import RunError, read_bytes
 from streamllm.records import Trace
 from streamllm.runs.stored import CONFIG, PREDICTIONS, StoredRun
 from streamllm.units import Unit, check_unit, unit_of
@@ -111,18 +111,13 @@ def read_config(run: str | os.PathLike[str]) -> dict[str, Any]:
         FileNotFoundError: there is no run in this folder.
         RunError: the file is damaged.
     """
-    import yaml
-
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C one is ten times faster, if it was built
     path = Path(run) / CONFIG
     try:
-        config: dict[str, Any] = yaml.load(content_of(path), loader)
-        plain(config, most=100_000)
+        config: dict[str, Any] = parse_yaml(read_bytes(path), most=100_000)
         _check_keys(config)
         fit(config, _Groups)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        why = "it is nested too deep" if isinstance(error, RecursionError) else " ".join(str(error).split())
-        raise RunError(f"{path} is damaged ({why}): restore it, or give rerun=true to its command") from error
+    except ValueError as error:
+        raise RunError(f"{path} is damaged ({error}): restore it, or give rerun=true to its command") from error
     return config
 
 

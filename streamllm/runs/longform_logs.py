@@ -14,7 +14,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from streamllm.checked import parse, plain
+from streamllm.checked import parse, parse_yaml
 from streamllm.files import RunError, read_bytes, read_text, write_atomically
 from streamllm.metrics.longform import Document, one_line
 from streamllm.metrics.moses import moses_language
@@ -290,15 +290,11 @@ def _documents(
 
 
 def _read_segments(folder: Path, scale: Scale) -> dict[str, list[Segment]]:
-    import yaml
-
     path = folder / SEGMENTS
     try:
-        rows = yaml.load(read_text(_existing(path)), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-        plain(rows)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        why = "it is nested too deep" if isinstance(error, RecursionError) else " ".join(str(error).split())
-        raise RunError(f"{path} is no list of segments ({why})") from error
+        rows = parse_yaml(read_bytes(_existing(path)))
+    except ValueError as error:
+        raise RunError(f"{path} is no list of segments ({error})") from error
     references = _lines(folder / REFERENCES)
     sources = _lines(folder / SOURCES) if (folder / SOURCES).exists() else [""] * len(references)
     if not isinstance(rows, list) or not len(rows) == len(references) == len(sources):

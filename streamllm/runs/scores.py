@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from streamllm.checked import content_of, fit, parse
+from streamllm.checked import fit, parse
 from streamllm.contents import Contents
-from streamllm.files import write_atomically
+from streamllm.files import read_bytes, write_atomically
 from streamllm.metrics.scores import Score, described, own_score
 from streamllm.runs.folder import METRICS, RunFolder
 
@@ -25,7 +25,7 @@ def own_of(run: str | os.PathLike[str]) -> list[Score]:
     """What the own metrics of a run are called; [] where it has none. A damaged file costs names, not numbers."""
     path = Path(run) / SCORES
     try:
-        return [own_score(**vars(score)) for score in fit(parse(content_of(path)), list[_OwnScore])]
+        return [own_score(**vars(score)) for score in fit(parse(read_bytes(path)), list[_OwnScore])]
     except FileNotFoundError:
         return []
     except (ValueError, OSError) as error:

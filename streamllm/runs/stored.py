@@ -12,9 +12,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from streamllm.checked import content_of, fit, parse, read_json, read_json_lines, shown
+from streamllm.checked import fit, parse, read_json, read_json_lines, shown
 from streamllm.contents import listed
-from streamllm.files import RunError
+from streamllm.files import RunError, read_bytes
 from streamllm.records import Trace
 from streamllm.runs.lines import PredictionLine, TimingLine, from_lines, matching
 
@@ -97,7 +97,7 @@ class StoredRun:
     def _environment(self) -> dict[str, Any]:
         path = self.path / ENVIRONMENT
         try:
-            content = parse(content_of(path))
+            content = parse(read_bytes(path))
             fit(content, Environment)
         except FileNotFoundError:
             return {}

@@ -60,6 +60,19 @@ def bleu_of_sums(sums: Array, scorer: "BLEU") -> Array:
     )
 
 
+def mean_statistics(values: Array) -> Array:
+    """What a mean over the sentences where a value is defined is computed from: (sentences, 2), nan where undefined."""
+    defined = ~np.isnan(values)
+    return np.stack([np.where(defined, values, 0.0), defined.astype(np.float64)], 1)
+
+
+def mean_of_sums(sums: Array) -> Array:
+    """Means (samples,) of summed statistics (samples, 2); nan where no sentence has a value."""
+    with np.errstate(invalid="ignore"):  # 0 / 0
+        means: Array = np.divide(*sums.T)
+    return means
+
+
 def resample(sentences: int, samples: int, seed: int) -> Array:
     """How often each sample holds each sentence: (samples, sentences). The draws are sacrebleu's."""
     drawn = np.random.default_rng(seed).choice(sentences, size=(samples, sentences), replace=True)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
-from streamllm.check import probability
+from streamllm.check import is_whole, probability
 
 T = TypeVar("T")
 Order = Literal["shuffled", "kept"]
@@ -30,7 +30,7 @@ class Documents:
 
     def __post_init__(self) -> None:
         numbers = list(self.sentences) if isinstance(self.sentences, Sequence) else []
-        if not numbers or any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in numbers):
+        if not numbers or not all(is_whole(n) and n >= 1 for n in numbers):
             raise ValueError(
                 f"data.documents.sentences is {self.sentences!r}; accepted is a list of numbers of sentences, each at "
                 "least 1, such as [1,2,4]"

@@ -312,6 +312,7 @@ def test_a_plugin_that_is_not_installed_is_named_with_its_extra(plugin: str, ext
             "hello you",
             "error: cannot read 'hello you': text comes from standard input: echo 'hello you' | streamllm live",
         ),
+        ("lines=maybe", "error: lines is 'maybe'; it is true or false"),
         ("show_src=true", "error: there is no key 'show_src'; did you mean show_source? There are show_source, arr"),
     ],
 )

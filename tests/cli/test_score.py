@@ -6,21 +6,10 @@ from typing import Any
 
 import pytest
 import yaml
+from test_damaged_files import LINE, stored
 
 from streamllm.cli.score import score_run
 
-TRACE = {
-    "id": "0",
-    "source": "a b",
-    "reference": "x y",
-    "prediction": "x y",
-    "delays": [1, 2],
-    "elapsed": [0, 0],
-    "units": ["x", "y"],
-    "source_units": 2,
-    "events": [{"kind": kind, "text": text} for kind, text in zip(["read", "write"] * 2, "axby", strict=True)],
-    "stats": {},
-}
 CONFIG: dict[str, Any] = {
     "dataset": {
         "_target_": "streamllm.data.text.ParallelText",
@@ -35,8 +24,8 @@ CONFIG: dict[str, Any] = {
 
 
 def run(folder: Path, **changes: Any) -> Path:
+    stored(folder, LINE)
     (folder / "run.yaml").write_text(yaml.safe_dump(CONFIG | changes))
-    (folder / "predictions.jsonl").write_text(json.dumps(TRACE) + "\n")
     (folder / "metrics.json").write_text(json.dumps({"bleu": 0.0}))
     return folder
 

@@ -245,6 +245,7 @@ def test_names_that_become_one_id_are_refused(tmp_path: Path) -> None:
         ("a: b\n", "talk.yaml is a dict; a list of segments is needed, each {duration: …, offset: …"),
         ("- {a: 1}\n", "segment 1 of {folder}/talk.yaml has the keys a, and no name of a recording"),
         ("- [1, 2\n", "talk.yaml is not YAML: "),
+        ("[" * 150 + "]" * 150, "talk.yaml is not YAML: it is nested too deep"),
         ("- {wav: x.wav, offset: 1}\n" * 2, "ends before segment 3 and {folder}/talk.en goes on"),
         (
             "- {wav: x.wav, offset: 1}\n- {wav: x.wav, offset: 0.5}\n",

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamllm.checked import content_of, fit, parse, plain, read_json, read_json_lines
-from streamllm.files import RunError
+from streamllm.checked import fit, parse, plain, read_json, read_json_lines
+from streamllm.files import RunError, read_bytes
 
 
 @dataclass(frozen=True)
@@ -111,4 +111,4 @@ def test_damaged_lines_are_told_with_their_numbers(tmp_path: Path) -> None:
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(OSError, match="FIFO"):
-        content_of(tmp_path / "pipe")
+        read_bytes(tmp_path / "pipe")

@@ -1,19 +1,16 @@
 """The page on known reports names tests that there are."""
 
-import re
-
+import promises
 import pytest
-from conftest import ROOT
 
-PAGE = (ROOT / "docs" / "known-reports.md").read_text(encoding="utf-8")
+PAGE = promises.page("known-reports.md")
 ROWS = [line.strip("| ").split(" | ") for line in PAGE.splitlines() if line.startswith("|")]
 REPORTS = [row for row in ROWS if row[0] not in {"report", "---"}]
 
 
-@pytest.mark.parametrize("name", sorted(set(re.findall(r"`([\w/]+\.py::\w+)`", PAGE))))
+@pytest.mark.parametrize("name", promises.tests_named(PAGE))
 def test_the_test_of_a_row_exists(name: str) -> None:
-    file, test = name.split("::")
-    assert re.search(rf"^def {test}\(", (ROOT / "tests" / file).read_text(encoding="utf-8"), re.MULTILINE)
+    assert promises.is_there(name)
 
 
 @pytest.mark.parametrize("row", REPORTS, ids=lambda row: row[0][:40])

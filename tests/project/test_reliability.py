@@ -2,18 +2,17 @@
 
 import re
 
+import promises
 import pytest
-from conftest import ROOT
 
-PAGE = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+PAGE = promises.page("reliability.md")
 ROWS = [re.split(r"\s*\|\s*", line)[1:-1] for line in PAGE.splitlines() if line.startswith("|")]
 PROMISES = [row for row in ROWS if row[0] not in {"promise", "---"}]
 
 
-@pytest.mark.parametrize("name", sorted(set(re.findall(r"`([\w/]+\.py::\w+)`", PAGE))))
+@pytest.mark.parametrize("name", promises.tests_named(PAGE))
 def test_the_test_of_a_promise_exists(name: str) -> None:
-    file, test = name.split("::")
-    assert re.search(rf"^def {test}\(", (ROOT / "tests" / file).read_text(encoding="utf-8"), re.MULTILINE)
+    assert promises.is_there(name)
 
 
 @pytest.mark.parametrize("row", PROMISES, ids=lambda row: row[0][:40])

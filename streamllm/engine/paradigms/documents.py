@@ -1,17 +1,37 @@
 """Streams that go on after a sentence has ended: what is kept of what came before."""
 
 from dataclasses import dataclass
-from typing import Any
 
-from streamllm.check import whole_number
+from streamllm.cache.retention import Retention
+from streamllm.check import flag, whole_number
 from streamllm.engine.living_on import Boundary, LivingOn, check_boundary
-from streamllm.engine.paradigms.forgetting import Window, forgetting_of
-from streamllm.engine.paradigms.group import GroupMemory
-from streamllm.engine.paradigms.memory import TargetStart
+from streamllm.engine.paradigms.group import GroupParadigm
+
+
+class SentencePairs(GroupParadigm):
+    """Paradigms that hold the last sentence pairs and forget older ones."""
+
+    forgets = True
+    context: int | None
+    asks: bool | None
+
+    def windows(self, retention: Retention) -> tuple[int | None, int | None, int]:
+        return retention.max_source, retention.max_target, 0  # of the first tokens the header alone stays
+
+    def check_context(self) -> None:
+        """Raises: ValueError: ``context`` or ``asks`` is not accepted."""
+        whole_number("paradigm.context", self.context, 0, of="sentence pairs", null="for what suits the model")
+        flag("paradigm.asks", self.asks, null="for what suits the model")
+
+    def suited(self, documents: bool) -> tuple[int, bool]:
+        """How many sentence pairs are held, and whether the model is asked if anything is left: where that is None, as
+        suits a model that was trained with ``data.documents``, or was not."""
+        context = int(documents) if self.context is None else self.context
+        return context, documents if self.asks is None else self.asks
 
 
 @dataclass(frozen=True)
-class Sentences:
+class Sentences(SentencePairs):
     """Sentence memory: the model ends its sentence, the last sentence pairs stay in view, older ones are forgotten.
 
     Nothing that is kept is encoded again: its keys move down to where the forgotten ones were. With ``context=0``
@@ -35,14 +55,9 @@ class Sentences:
     boundary: Boundary = "punctuation"
     asks: bool | None = None
 
-    trained_as = "group"
-
     def __post_init__(self) -> None:
-        whole_number("paradigm.context", self.context, 0, of="sentence pairs", null="for what suits the model")
-        if not isinstance(self.held, bool):
-            raise ValueError(f"paradigm.held is {self.held!r}; accepted are true and false")
-        if not isinstance(self.asks, bool | None):
-            raise ValueError(f"paradigm.asks is {self.asks!r}; accepted are true, false, and null for what suits")
+        self.check_context()
+        flag("paradigm.held", self.held)
         check_boundary(self.boundary)
         if self.held and self.boundary != "punctuation":
             raise ValueError(
@@ -51,18 +66,12 @@ class Sentences:
             )
 
     def living_on(self, documents: bool) -> LivingOn:
-        """For a model that was trained with ``data.documents``, or was not."""
-        context = int(documents) if self.context is None else self.context
-        return LivingOn(self.held, context, self.boundary, documents if self.asks is None else self.asks)
-
-    def open(self, model: Any, target_start: TargetStart = 0) -> GroupMemory:
-        """A memory for streams without headers; `windows.memories` also keeps those."""
-        windows = Window("source", None, 0), Window("target", None, 0)
-        return GroupMemory(model, target_start, forgetting=forgetting_of(model, *windows, "paradigm=sentences needs"))
+        context, asks = self.suited(documents)
+        return LivingOn(self.held, context, self.boundary, asks)
 
 
 @dataclass(frozen=True)
-class Continuous:
+class Continuous(GroupParadigm):
     """One pair of streams, of which windows are held: the first tokens and the last ones. The model writes the next
     sentence without being told, which it must have been trained to do (``data.documents``).
 
@@ -81,19 +90,14 @@ class Continuous:
     sinks: int = 0
     boundary: Boundary = "punctuation"
 
-    trained_as = "group"
-
     def __post_init__(self) -> None:
         for name in ("max_source", "max_target"):
             whole_number(f"paradigm.{name}", getattr(self, name), of="tokens")
         whole_number("paradigm.sinks", self.sinks, 0, of="tokens")
         check_boundary(self.boundary)
 
-    def living_on(self, documents: bool) -> LivingOn:
-        """The same for every model."""
-        return LivingOn(False, None, self.boundary)
+    def windows(self, retention: Retention) -> tuple[int | None, int | None, int]:
+        return retention.max_source or self.max_source, retention.max_target or self.max_target, self.sinks
 
-    def open(self, model: Any, target_start: TargetStart = 0) -> GroupMemory:
-        """A memory for streams without headers; `windows.memories` also keeps those."""
-        windows = Window("source", self.max_source, self.sinks), Window("target", self.max_target, self.sinks)
-        return GroupMemory(model, target_start, forgetting=forgetting_of(model, *windows, "paradigm=continuous needs"))
+    def living_on(self, documents: bool) -> LivingOn:
+        return LivingOn(False, None, self.boundary)

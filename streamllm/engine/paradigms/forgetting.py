@@ -5,7 +5,7 @@ Invariant: a token's position is its place among the tokens of its stream that a
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # it needs mlx-lm, which is slow to import
     from streamllm.cache.rotations import Rotation
@@ -45,23 +45,9 @@ class Window:
         return min(max(held + new - self.size, least), held - self.sinks)
 
 
-class Forgets(Protocol):
-    """A memory that can forget the oldest tokens after the sinks; those behind the gap move down into it."""
-
-    @property
-    def source_held(self) -> int: ...
-
-    @property
-    def target_offset(self) -> int: ...
-
-    def forget_source(self, n: int) -> None: ...
-
-    def forget_target(self, n: int) -> None: ...
-
-
 @dataclass(frozen=True)
 class Forgetting:
-    """For each layer, what moves its keys; and the windows of the streams.
+    """How a memory forgets: for each layer, what moves its keys; and the windows of the streams.
 
     A read makes room by forgetting the oldest tokens after the sinks. Of the source it forgets as many as the new
     tokens need; of the target as many as the window holds too many. Between reads the target is never cut, so that what
@@ -74,24 +60,66 @@ class Forgetting:
     source: Window
     target: Window
 
-    def read(self, memory: Forgets, tokens: list[int], feed: Callable[[list[int]], None]) -> None:
+
+class Forgets:
+    """A memory that can forget the oldest tokens after the sinks; those behind the gap move down into it.
+
+    Attributes:
+        forgetting: how it does; None holds all.
+    """
+
+    forgetting: Forgetting | None = None
+    _forgotten = 0  # source tokens
+
+    @property
+    def source_held(self) -> int:
+        """Source tokens that are held, those that wait to be fed included."""
+        raise NotImplementedError
+
+    @property
+    def target_held(self) -> int:
+        """Target tokens that are held."""
+        raise NotImplementedError
+
+    @property
+    def source_gap(self) -> tuple[int, int]:
+        """Which source tokens are not held any more, as a range of all that were fed; (0, 0) where all are."""
+        if self.forgetting is None or not self._forgotten:
+            return (0, 0)
+        return (self.forgetting.source.sinks, self.forgetting.source.sinks + self._forgotten)
+
+    def forget_oldest(self, forgetting: Forgetting, target: bool, n: int) -> None:
+        """Take the ``n`` oldest tokens after the sinks out of the source or the ``target``."""
+        raise NotImplementedError
+
+    def read_in_windows(self, tokens: list[int], feed: Callable[[list[int]], None]) -> None:
         """Feed source tokens, as many at a time as the window has room for."""
-        if excess := self.target.excess(memory.target_offset):
-            memory.forget_target(excess)
+        if self.forgetting is None:
+            feed(tokens)
+            return
+        source, target = self.forgetting.source, self.forgetting.target
+        self._forget_some(self.forgetting, True, target.excess(self.target_held))
         while tokens:
-            held = memory.source_held
-            now = tokens[: self.source.room(held)]
-            if excess := self.source.excess(held, len(now)):
-                memory.forget_source(excess)
+            held = self.source_held
+            now = tokens[: source.room(held)]
+            self._forget_some(self.forgetting, False, source.excess(held, len(now)))
             feed(now)
             tokens = tokens[len(now) :]
 
-    def keep_last(self, memory: Forgets, source: int, target: int) -> None:
-        """Forget all but the sinks and the last tokens, so many of each stream."""
-        if (n := memory.source_held - self.source.sinks - source) > 0:
-            memory.forget_source(n)
-        if (n := memory.target_offset - self.target.sinks - target) > 0:
-            memory.forget_target(n)
+    def keep_last(self, source: int, target: int) -> None:
+        """Forget all but the sinks and the last tokens, so many of each stream.
+
+        Raises: RuntimeError: this memory holds all that it is fed.
+        """
+        if self.forgetting is None:
+            raise RuntimeError("this memory holds all that it is fed: open it with a way of forgetting")
+        self._forget_some(self.forgetting, False, self.source_held - self.forgetting.source.sinks - source)
+        self._forget_some(self.forgetting, True, self.target_held - self.forgetting.target.sinks - target)
+
+    def _forget_some(self, forgetting: Forgetting, target: bool, n: int) -> None:
+        if n > 0:
+            self.forget_oldest(forgetting, target, n)
+            self._forgotten += 0 if target else n
 
 
 def forgetting_of(model: Any, source: Window, target: Window, asked: str) -> Forgetting:

@@ -8,25 +8,63 @@ from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 
+from streamllm.cache.retention import Retention
+from streamllm.engine.living_on import LivingOn
 from streamllm.engine.paradigms.branches import Branches
-from streamllm.engine.paradigms.forgetting import Forgetting
+from streamllm.engine.paradigms.forgetting import Forgets, Forgetting, Window, forgetting_of
 from streamllm.engine.paradigms.memory import CachedMemory, TargetStart
 
 if TYPE_CHECKING:  # the cache needs mlx-lm, which is slow to import: runs that load no model do not wait for it
     from streamllm.cache.dual import DualStreamingCache
 
 
-@dataclass(frozen=True)
-class Group:
-    """Each stream counts its own positions, the source never sees the target, nothing is encoded twice."""
+class GroupParadigm:
+    """What the paradigms share whose memory is a `GroupMemory`: they differ in what they forget, and in how a stream
+    lives on after a sentence."""
 
     trained_as = "group"
+    forgets = False  # also without windows
+
+    def living_on(self, documents: bool) -> LivingOn | None:
+        """For a model that was trained with ``data.documents``, or was not; None ends a stream with its sentence."""
+        return None
+
+    def windows(self, retention: Retention) -> tuple[int | None, int | None, int]:
+        """How many tokens of source and target are held at most, and how many of the first are never forgotten."""
+        return retention.max_source, retention.max_target, retention.sinks
+
+    def forgetting(
+        self, model: Any, retention: Retention = Retention(), source_header: int = 0, target_header: int = 0
+    ) -> Forgetting | None:
+        """How memories of this model forget; None if they do not.
+
+        Args:
+            source_header, target_header: tokens of the headers, which stay whole.
+
+        Raises:
+            ValueError: the model's keys cannot be moved, or a window has no room beside what is never forgotten.
+        """
+        max_source, max_target, sinks = self.windows(retention)
+        if max_source is max_target is None and not self.forgets:
+            return None
+        source = Window("source", max_source, max(sinks, source_header))
+        target = Window("target", max_target, max(sinks, target_header))
+        asked = f"paradigm={type(self).__name__.lower()} needs"
+        if isinstance(self, Group):
+            asked = "model.max_source and model.max_target need"
+        return forgetting_of(model, source, target, asked)
 
     def open(self, model: Any, target_start: TargetStart = 0) -> "GroupMemory":
-        return GroupMemory(model, target_start)
+        """A memory for streams without headers; `windows.memories` also keeps those."""
+        return GroupMemory(model, target_start, forgetting=self.forgetting(model))
 
 
-class GroupMemory(CachedMemory):
+@dataclass(frozen=True)
+class Group(GroupParadigm):
+    """Each stream counts its own positions, the source never sees the target, nothing is encoded twice."""
+
+
+class GroupMemory(Forgets, CachedMemory):
     """See `Group`.
 
     Args:
@@ -48,8 +86,7 @@ class GroupMemory(CachedMemory):
         self._place(start)
         self._after_source = target_start == "after_source"
         self._keeps_start = False
-        self._forgetting = forgetting
-        self._forgotten = 0  # source tokens
+        self.forgetting = forgetting
 
     @property
     def target_offset(self) -> int:
@@ -57,45 +94,23 @@ class GroupMemory(CachedMemory):
 
     @property
     def source_held(self) -> int:
-        """Source tokens that are held."""
         return self.caches[0].source_offset
 
     @property
-    def source_gap(self) -> tuple[int, int]:  # type: ignore[override]
-        if self._forgetting is None or not self._forgotten:
-            return (0, 0)
-        sinks = self._forgetting.source.sinks
-        return (sinks, sinks + self._forgotten)
+    def target_held(self) -> int:
+        return self.caches[0].target_offset
 
     def read(self, tokens: list[int]) -> None:
-        if self._forgetting is None:
-            super().read(tokens)
-        else:
-            self._forgetting.read(self, tokens, super().read)
+        self.read_in_windows(tokens, super().read)
 
-    def forget_source(self, n: int) -> None:
-        """Forget the ``n`` oldest source tokens after the sinks."""
-        self._forget_oldest("forget_source", n, self._may_forget.source.sinks)
-        del self._columns[self.source_held :]
-        self._forgotten += n
-
-    def forget_target(self, n: int) -> None:
-        """Forget the ``n`` oldest target tokens after the sinks."""
-        self._forget_oldest("forget_target", n, self._may_forget.target.sinks)
-
-    def keep_last(self, source: int, target: int) -> None:
-        """Forget all but the sinks and the last tokens, so many of each stream."""
-        self._may_forget.keep_last(self, source, target)
-
-    def _forget_oldest(self, stream: str, n: int, sinks: int) -> None:
-        for cache, rotate in zip(self.caches, self._may_forget.moves, strict=True):
-            getattr(cache, stream)(n, sinks, partial(rotate, by=-n))
-
-    @property
-    def _may_forget(self) -> Forgetting:
-        if self._forgetting is None:
-            raise RuntimeError("this memory holds all that it is fed: open it with a way of forgetting")
-        return self._forgetting
+    def forget_oldest(self, forgetting: Forgetting, target: bool, n: int) -> None:
+        for cache, rotate in zip(self.caches, forgetting.moves, strict=True):
+            forget, window = (
+                (cache.forget_target, forgetting.target) if target else (cache.forget_source, forgetting.source)
+            )
+            forget(n, window.sinks, partial(rotate, by=-n))
+        if not target:
+            del self._columns[self.source_held :]
 
     def write(self, tokens: list[int], hidden: int = 0) -> mx.array:
         if self._after_source and not self.target_offset and not self._keeps_start:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import mlx.core as mx
 
+from streamllm.check import is_whole
 from streamllm.engine.attention import Attention, Call, UnreadableAttention
 from streamllm.engine.finite import Likeliest, check_logits
 from streamllm.engine.forward import forward
@@ -28,8 +29,7 @@ FURTHEST = 2**31  # positions are 32 bits wide
 
 def check_target_start(name: str, value: object) -> None:
     """Raises: ValueError: ``value`` is neither a position of the target's first token (φ) nor "after_source"."""
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    if value != "after_source" and not (whole and 0 <= value < FURTHEST):  # type: ignore[operator]
+    if value != "after_source" and not (is_whole(value) and 0 <= value < FURTHEST):
         raise ValueError(
             f"{name} is {value!r:.80}; accepted are a position of at least 0, after_source and null (what the model "
             "was trained with)"
@@ -134,8 +134,6 @@ class Paradigm(Protocol):
 class CachedMemory:
     """What all memories share: a model, its caches, and what has been fed."""
 
-    source_gap = (0, 0)
-
     def __init__(self, model: Any, target_start: int = 0, caches: "list[DualStreamingCache] | None" = None):
         from streamllm.cache.dual import make_caches
 
@@ -216,6 +214,10 @@ class CachedMemory:
 
     def keep_start(self, keep: bool) -> None:
         """Only where φ can be "after_source", there is anything to keep."""
+
+    @property
+    def source_gap(self) -> tuple[int, int]:
+        return (0, 0)
 
     def reset_target(self) -> None:
         self.trim(self.target_offset)

@@ -1,17 +1,14 @@
 """Streams whose translation is revised while its sentence goes on: re-translation, the baseline of the field."""
 
 from dataclasses import dataclass
-from typing import Any
 
-from streamllm.check import whole_number
+from streamllm.check import flag, whole_number
 from streamllm.engine.living_on import LivingOn, Revision
-from streamllm.engine.paradigms.forgetting import Window, forgetting_of
-from streamllm.engine.paradigms.group import GroupMemory
-from streamllm.engine.paradigms.memory import TargetStart
+from streamllm.engine.paradigms.documents import SentencePairs
 
 
 @dataclass(frozen=True)
-class Revised:
+class Revised(SentencePairs):
     """The sentence under way is translated again after each chunk of source, and what is shown may change
     (re-translation: Niehues et al. 2018, arXiv 1808.00491; Arivazhagan et al. 2020, arXiv 2004.03643 and 1912.03393).
 
@@ -39,25 +36,13 @@ class Revised:
     context: int | None = None
     asks: bool | None = None
 
-    trained_as = "group"
-
     def __post_init__(self) -> None:
+        self.check_context()
         whole_number("paradigm.mask", self.mask, 0)
         whole_number("paradigm.chunk", self.chunk, of="source units")
         whole_number("paradigm.longest", self.longest, of="source units")
-        whole_number("paradigm.context", self.context, 0, of="sentence pairs", null="for what suits the model")
-        if not isinstance(self.drafts, bool):
-            raise ValueError(f"paradigm.drafts is {self.drafts!r}; accepted are true and false")
-        if not isinstance(self.asks, bool | None):
-            raise ValueError(f"paradigm.asks is {self.asks!r}; accepted are true, false, and null for what suits")
+        flag("paradigm.drafts", self.drafts)
 
     def living_on(self, documents: bool) -> LivingOn:
-        """For a model that was trained with ``data.documents``, or was not."""
-        context = int(documents) if self.context is None else self.context
-        revision = Revision(self.mask, self.chunk, self.longest, self.drafts)
-        return LivingOn(True, context, asks=documents if self.asks is None else self.asks, revision=revision)
-
-    def open(self, model: Any, target_start: TargetStart = 0) -> GroupMemory:
-        """A memory for streams without headers; `windows.memories` also keeps those."""
-        windows = Window("source", None, 0), Window("target", None, 0)
-        return GroupMemory(model, target_start, forgetting=forgetting_of(model, *windows, "paradigm=revised needs"))
+        context, asks = self.suited(documents)
+        return LivingOn(True, context, asks=asks, revision=Revision(self.mask, self.chunk, self.longest, self.drafts))
