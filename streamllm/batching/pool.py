@@ -4,24 +4,23 @@ Invariant: a row's columns below its length hold exactly the tokens that it was 
 sees any other column, but for the hypotheses of a beam, each of which sees its own tokens.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from itertools import count, islice
-from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
-from mlx_lm.models import cache as mlx_lm_cache
 
-from streamllm.batching.layer import UNUSED, Feed, Layer, Sight
-from streamllm.batching.packing import Packing, packed
-from streamllm.engine.attention import Attention, Call
-from streamllm.engine.finite import Likeliest, check_logits
-from streamllm.engine.forward import forward
+from streamllm.batching.holder import Answer, Asked, Columns, Holder, Token
+from streamllm.batching.in_model import InModel
+from streamllm.batching.in_numpy import InNumpy
+from streamllm.batching.layer import UNUSED
+from streamllm.cpu.decoder import Decoder
+from streamllm.engine.attention import Attention
+from streamllm.engine.finite import check_logits
 from streamllm.engine.paradigms.forgetting import Forgets, Forgetting
 from streamllm.engine.paradigms.memory import TargetStart
-from streamllm.engine.portions import SCORES, portion, portions
+from streamllm.engine.portions import FEWEST, SCORES, portion, portions
 from streamllm.engine.positions import check_end, table
 
 STEP = 32
@@ -33,39 +32,18 @@ LONG_READ = 16
 AVERAGE_READ = 4
 """If sentences have more unread tokens than this on average, as when all begin, that forward takes those of all."""
 
+READ_AT_ONCE = 512
+"""Tokens of all sentences in a forward of numpy's: what is computed on them stays in the cache of a core."""
+
 READ_TOKENS = 4096
 """Tokens of all sentences in a forward for reads, at most, padding included: `portions` of each. Where sentences are
 long there are fewer, so that scores of attention stay below `SCORES` a head."""
 
-NUMPY_TOKENS = 16
-"""From so many tokens a forward on, numpy takes the exponentials on a CPU: it is faster, but MLX has to stop for it."""
-
-
-class _Token(NamedTuple):
-    """A token on its way into the memory. Of its sentence it sees the source tokens with an index below ``source_end``
-    and the target tokens with one below ``target_end``."""
-
-    token: int
-    slot: int
-    column: int
-    position: int
-    source_end: int
-    target_end: int
-
-
-Columns = list[int]
-"""Of the tokens of a hypothesis, in their order."""
-
-
 class Pool:
     """The keys and values of up to ``rows`` sentences in one model.
 
-    Each layer has one buffer (rows, H_kv, columns, D). A sentence's tokens lie in its row in the order in which they
-    were fed, source and target mixed: keys carry their positions, so their order means nothing to attention.
-
-    In a forward, each token is a batch row of length 1 with its own position and mask. So no product is padded, and one
-    forward reads and writes. Only attention takes the tokens of a sentence together (`packing`). Long reads go into a
-    forward of their own before that, with one padded batch row for each sentence.
+    A sentence's tokens lie in its row in the order in which they were fed, source and target mixed: keys carry their
+    positions, so their order means nothing to attention. What holds them and computes is a `Holder`.
 
     Args:
         model: an mlx-lm decoder that takes an array of positions (`streamllm.batching.trial.batching` tells).
@@ -73,6 +51,8 @@ class Pool:
         target_start: as in `streamllm.engine.paradigms.group.GroupMemory`.
         packs: False where the model computes attention by itself: each token then has a copy of its sentence's keys.
         forgetting: how rows forget the oldest tokens of their streams; None holds all.
+        decoder: of this model, where numpy is to compute its forwards (`streamllm.cpu.decoder`); None leaves them to
+            MLX.
 
     Raises:
         ValueError: rows is not positive.
@@ -85,13 +65,14 @@ class Pool:
         target_start: TargetStart = 0,
         packs: bool = True,
         forgetting: Forgetting | None = None,
+        decoder: Decoder | None = None,
     ):
         if rows < 1:
             raise ValueError(f"a pool of {rows} rows holds no sentence; accepted is at least 1")
         self._model, self._target_start, self._packs = model, target_start, packs
         self.forgetting = forgetting
         self.positions = table(model)
-        self._layers = [Layer() for _ in mlx_lm_cache.make_prompt_cache(model)]
+        self._holder: Holder = InModel(model, packs, forgetting) if decoder is None else InNumpy(decoder, rows)
         self._free = list(range(rows))[::-1]
         self._open: dict[int, Row] = {}
         # (rows, columns): the index of each token in its stream, UNUSED in the array of the other stream.
@@ -114,7 +95,7 @@ class Pool:
     @property
     def nbytes(self) -> int:
         """Bytes of keys and values, slack included."""
-        return sum(buffer.nbytes for layer in self._layers for buffer in layer.buffers)
+        return self._holder.nbytes
 
     def open(self) -> "Row":
         """An empty row.
@@ -137,6 +118,7 @@ class Pool:
         if self._open.get(row.slot) is row:
             del self._open[row.slot]
             self._source[row.slot] = self._target[row.slot] = UNUSED
+            self._holder.close(row.slot)
             self._free.append(row.slot)
 
     def forget(self, row: "Row", n: int) -> None:
@@ -153,7 +135,6 @@ class Pool:
     def forget_oldest(self, row: "Row", target: bool, n: int, after: int) -> None:
         """Take the ``n`` tokens of a stream of a row that follow the first ``after`` out of memory. Those behind them
         move down; what is waiting to be read is fed before, since it was to see them."""
-        assert self.forgetting is not None
         if row.unread:
             self._fit()
             self._read_long([row])
@@ -162,8 +143,7 @@ class Pool:
         gone, moved = held & (index >= after) & (index < after + n), held & (index >= after + n)
         columns = np.flatnonzero(~gone)
         index[moved] -= n
-        for layer, rotate in zip(self._layers, self.forgetting.moves, strict=True):
-            layer.forget(row.slot, mx.array(columns), mx.array(moved[columns]), rotate, -n)
+        self._holder.forget(row.slot, columns, moved[columns], -n)
         for stream in (self._source, self._target):
             stream[row.slot, : len(columns)] = stream[row.slot, columns]
             stream[row.slot, len(columns) : row.length] = UNUSED
@@ -174,41 +154,60 @@ class Pool:
     def step(self, rows: Sequence["Row"]) -> None:
         """Feed what these rows wait for, and give each its answer. The host waits for the device once."""
         self._fit()
-        unread = sum(len(row.unread) for row in rows if len(row.unread) <= LONG_READ)
-        short = 0 if unread > AVERAGE_READ * len(rows) else LONG_READ
-        self._read_long([row for row in rows if len(row.unread) > short])
-        tokens: list[_Token] = []
-        asked: list[int] = []  # whose logits are wanted: of a row one, those checked, or those of its beam's hypotheses
-        ends: list[int] = []  # of each row in them
+        self._read_ahead(rows)
+        tokens: list[Token] = []
+        asked = Asked([], [], [bool(row.paths) or row.checked > 1 for row in rows], [row.attends for row in rows])
         paths: dict[int, Columns] = {}
         for row in rows:
             tokens += self._place_source(row, len(row.unread))
             tokens += self._place_target(row)
             paths |= {len(tokens) + i: path for i, path in enumerate(row.paths)}
             tokens += self._place_paths(row)
-            asked += range(len(tokens) - (len(row.paths) or row.checked), len(tokens))
-            ends.append(len(asked))
-        attends = any(row.attends for row in rows)
-        at = (mx.array(asked), 0)
-        logits, calls, cells = self._forward(np.array(tokens, np.int32)[:, None], at, paths, attends)  # (asked, V)
-        likeliest = Likeliest.of(logits)
-        # Cut here, not in each row: policies that look at logits would evaluate each cut on its own.
-        parts: Sequence[mx.array] = mx.split(logits, ends[:-1])  # type: ignore[assignment]
-        several = [bool(row.paths) or row.checked > 1 for row in rows]
-        cut = [part if some else part.reshape(-1) for some, part in zip(several, parts, strict=True)]
-        mx.eval(likeliest.arrays, cut, [buffer for layer in self._layers for buffer in layer.buffers])
-        answers, highest = likeliest.found()
-        for row, start, end, own_logits in zip(rows, [0, *ends], ends, cut, strict=False):
-            attention = None
-            if row.attends:
-                one_row, place = (int(cell[asked[end - 1]]) for cell in cells)
-                one, there = slice(one_row, one_row + 1), slice(place, place + 1)
-                own = [(queries[one, :, there], keys[one], scale) for queries, keys, scale in calls]
-                attention = Attention(own, np.flatnonzero(self._source[row.slot] != UNUSED).tolist())
-            row.answer = Answer(own_logits, answers[start:end], highest[start:end], attention)
+            # Of a row one, those checked, or those of its beam's hypotheses.
+            asked.tokens.extend(range(len(tokens) - (len(row.paths) or row.checked), len(tokens)))
+            asked.ends.append(len(asked.tokens))
+        self._count(len(tokens))
+        answers = self._holder.step(np.array(tokens, np.int32), self._source, self._target, asked, paths)
+        for row, answer in zip(rows, answers, strict=True):
+            row.answer = answer
+
+    def _count(self, tokens: int) -> None:
+        self.forward_passes += 1
+        self.fed_tokens += tokens
+
+    def _read_ahead(self, rows: Sequence["Row"]) -> None:
+        """Feed what is read before the step, so that this stays small."""
+        unread = sum(len(row.unread) for row in rows)
+        if self._holder.reads_apart:
+            few = sum(len(row.unread) for row in rows if len(row.unread) <= LONG_READ)
+            short = 0 if few > AVERAGE_READ * len(rows) else LONG_READ
+            self._read_long([row for row in rows if len(row.unread) > short])
+        elif unread > READ_AT_ONCE:
+            self._read_long([row for row in rows if row.unread])
 
     def _read_long(self, rows: Sequence["Row"]) -> None:
         """Feed all source tokens of these rows. Their logits are never computed."""
+        if self._holder.reads_apart:
+            self._read_padded(rows)
+            return
+        parts: list[Token] = []
+        for row in rows:
+            while row.unread:
+                held = max(1, row.length)
+                n = min(portion(row.length), READ_AT_ONCE - len(parts), max(FEWEST, SCORES // held))
+                parts += self._place_source(row, n)
+                if len(parts) >= READ_AT_ONCE or row.unread:
+                    self._feed(parts)
+                    parts = []
+        if parts:
+            self._feed(parts)
+
+    def _feed(self, tokens: Sequence[Token] | Sequence[Sequence[Token]]) -> None:
+        feed = np.array(tokens, np.int32)
+        self._count(feed.size // len(Token._fields))
+        self._holder.read(feed, self._source, self._target)
+
+    def _read_padded(self, rows: Sequence["Row"]) -> None:
         while rows:
             rows = sorted(rows, key=lambda row: -len(row.unread))
             held = max(row.length for row in rows)
@@ -218,81 +217,31 @@ class Pool:
             for part in parts:  # padding goes into the column after, which is free, and is seen by nobody
                 padding = part[-1]._replace(column=part[-1].column + 1)
                 part += [padding] * (length - len(part))
-            self._forward(np.array(parts, np.int32))
+            self._feed(parts)
             rows = [row for row in rows if row.unread]
 
-    def _place_source(self, row: "Row", n: int) -> list[_Token]:
+    def _place_source(self, row: "Row", n: int) -> list[Token]:
         tokens, row.unread = row.unread[:n], row.unread[n:]
         column, index = row.length, row.source_offset
         row.length, row.source_offset = column + len(tokens), index + len(tokens)
         self._source[row.slot, column : row.length] = range(index, row.source_offset)
-        return [_Token(token, row.slot, column + i, index + i, index + i + 1, 0) for i, token in enumerate(tokens)]
+        return [Token(token, row.slot, column + i, index + i, index + i + 1, 0) for i, token in enumerate(tokens)]
 
-    def _place_target(self, row: "Row") -> list[_Token]:
+    def _place_target(self, row: "Row") -> list[Token]:
         tokens, row.unwritten = row.unwritten, []
         column, index, seen = row.length, row.target_offset, row.source_offset - row.hidden
         row.length, row.target_offset = column + len(tokens), index + len(tokens)
         self._target[row.slot, column : row.length] = range(index, row.target_offset)
         first = row.target_start + index
-        return [_Token(token, row.slot, column + i, first + i, seen, index + i + 1) for i, token in enumerate(tokens)]
+        return [Token(token, row.slot, column + i, first + i, seen, index + i + 1) for i, token in enumerate(tokens)]
 
-    def _place_paths(self, row: "Row") -> list[_Token]:
+    def _place_paths(self, row: "Row") -> list[Token]:
         """The last tokens of the row's hypotheses, each in the last column of its path."""
         first, seen = row.target_start + row.target_offset - 1, row.source_offset
         return [
-            _Token(token, row.slot, path[-1], first + len(path), seen, row.target_offset + len(path))
+            Token(token, row.slot, path[-1], first + len(path), seen, row.target_offset + len(path))
             for token, path in zip(row.branching, row.paths, strict=True)
         ]
-
-    def _forward(
-        self,
-        feed: np.ndarray[Any, Any],
-        at: tuple[mx.array, int] | None = None,
-        paths: Mapping[int, Columns] = MappingProxyType({}),
-        attends: bool = False,
-    ) -> tuple[mx.array, list[Call], tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
-        """Feed ``feed`` (S, N, fields of `_Token`), where each of the S rows is of one sentence.
-
-        Args:
-            at: the positions whose logits are wanted, as for `forward`.
-            paths: of those of the S rows that are hypotheses of a beam.
-            attends: whether it is noted what each layer attends with.
-
-        Returns: logits (S, N, V) or those ``at``; what was noted; and the row and the place in it that each of the S
-            has there.
-        """
-        tokens, slots, columns, positions, source_ends, target_ends = np.moveaxis(feed, -1, 0)
-        self.forward_passes += 1
-        self.fed_tokens += tokens.size
-        own, ends = slots[:, 0], columns[:, -1] + 1
-        for i, path in paths.items():
-            ends[i] = max(path) + 1
-        used = int(ends.max())
-        source, target = self._source[own, :used], self._target[own, :used]  # copies, and so each hypothesis's own
-        for i, path in paths.items():
-            target[i, path] = range(target_ends[i, 0] - len(path), target_ends[i, 0])
-        packing = Packing(own, ends, split=not attends) if self._packs and tokens.shape[1] == 1 else None
-        shared = Feed(
-            shape=self._source.shape,
-            slots=mx.array(own),
-            columns=mx.array(columns),
-            used=used,
-            start=mx.array(positions[:, 0]),
-            sight=Sight(source, target, source_ends, target_ends, packing),
-            rows=packing.rows if packing else mx.array(own),
-        )
-        for layer in self._layers:
-            layer.begin(shared)
-        logits, calls = forward(
-            self._model,
-            mx.array(tokens),
-            self._layers,
-            at,
-            least=0 if tokens.size >= NUMPY_TOKENS else None,
-            attends=attends,
-            attention=packed(packing) if packing else None,
-        )
-        return logits, calls, packing.cells if packing else (np.arange(len(own)), np.zeros_like(own))
 
     def _fit(self) -> None:
         """Make room for what the rows are about to be fed, and give back room that has long been too much."""
@@ -313,8 +262,7 @@ class Pool:
         if len(slots) == len(self._source):
             return
         capacity = len(self._open) + len(self._free)
-        for layer in self._layers:
-            layer.keep(slots)
+        self._holder.keep(slots)
         self._source, self._target = self._source[slots], self._target[slots]
         self._open = {slot: self._open[old] for slot, old in enumerate(slots)}
         for slot, row in self._open.items():
@@ -328,18 +276,6 @@ def _padded(index: np.ndarray[Any, Any], rows: int, columns: int) -> np.ndarray[
 
 
 # One sentence
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a step gave a row: the ``logits`` (V,) after its last token, the likeliest one (1,), the ``highest`` logit
-    (1,), and where it looked. To a beam it gave these of each hypothesis, logits (hypotheses, V); to a check, of each
-    token checked."""
-
-    logits: mx.array
-    likeliest: np.ndarray[Any, Any]
-    highest: np.ndarray[Any, Any]
-    attention: Attention | None
 
 
 class Row(Forgets):

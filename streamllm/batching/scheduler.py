@@ -8,10 +8,9 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 
 from streamllm.batching.coroutines import Clock, Task, run_all
-from streamllm.batching.pool import Pool
 from streamllm.batching.sizes import batch_size_of, threads_for
 from streamllm.batching.threads import Shared, Team, in_threads
-from streamllm.batching.trial import batching
+from streamllm.batching.trial import Batching, batching
 from streamllm.engine.limits import Limits
 from streamllm.engine.loop import translate
 from streamllm.engine.session import Session
@@ -72,11 +71,11 @@ def in_sessions(
     asked = "" if batch_size is None else f"batch_size is {batch_size}, but "
     batch_size = batch_size_of(batch_size)
     if batch_size > 1 and len(examples) > 1:
-        reason, packs = batching(model)
-        if reason is None:
-            yield from _batched(model, examples, translate_one, min(batch_size, len(examples)), seed, packs)
+        way = batching(model)
+        if way.why_not is None:
+            yield from _batched(model, examples, translate_one, min(batch_size, len(examples)), seed, way)
             return
-        log.info("%ssentences are translated one by one: %s", asked, reason)
+        log.info("%ssentences are translated one by one: %s", asked, way.why_not)
     for example in examples:
         yield translate_one(model.session(seed, example.id), example, time.perf_counter)
 
@@ -87,7 +86,7 @@ def _batched(
     translate_one: TranslateOne,
     rows: int,
     seed: int,
-    packs: bool,
+    way: Batching,
 ) -> Iterator[Trace]:
     def task(example: Example) -> Task[Trace]:
         return lambda row, clock: translate_one(model.session(seed, example.id, row), example, clock)
@@ -97,6 +96,6 @@ def _batched(
 
     def part(team: Team, number: int) -> Iterator[Trace]:
         own = rows // threads + (number < rows % threads)
-        return run_all(Pool(model.model, own, model.target_start, packs, model.forgetting), longest_first, team)
+        return run_all(way.pool(model, own), longest_first, team)
 
     return part(Team(1), 0) if threads == 1 else in_threads(threads, part)

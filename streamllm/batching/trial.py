@@ -1,5 +1,6 @@
 """Whether a model can take many sentences at a time: it is tried, on two."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
@@ -7,6 +8,7 @@ import numpy as np
 
 from streamllm.batching.coroutines import Task, run_all
 from streamllm.batching.pool import LONG_READ, Pool
+from streamllm.cpu.decoder import Decoder
 from streamllm.engine.finite import NotFinite
 from streamllm.engine.paradigms.forgetting import Forgetting, Window
 from streamllm.engine.paradigms.group import GroupMemory, GroupParadigm
@@ -14,21 +16,43 @@ from streamllm.engine.paradigms.memory import Memory
 from streamllm.models.model import StreamingModel
 
 
-def batching(model: StreamingModel) -> tuple[str | None, bool]:
-    """Why sentences of this model must be translated one at a time, None if many can share a memory; and whether their
-    attention can be packed (`Pool`). Both are tried."""
+@dataclass(frozen=True)
+class Batching:
+    """How sentences of a model go through it together.
+
+    Args:
+        why_not: why they must be translated one at a time; None if many can share a memory.
+        packs: whether attention takes the tokens of a sentence together (`streamllm.batching.in_model`).
+        decoder: what computes in numpy; None leaves it to MLX.
+    """
+
+    why_not: str | None
+    packs: bool = False
+    decoder: Decoder | None = None
+
+    def pool(self, model: StreamingModel, rows: int) -> Pool:
+        return Pool(model.model, rows, model.target_start, self.packs, model.forgetting, self.decoder)
+
+
+def batching(model: StreamingModel) -> Batching:
+    """How sentences of this model can go through it together; each way is tried."""
     if not isinstance(model.paradigm, GroupParadigm):
-        return f"paradigm {type(model.paradigm).__name__} gives each sentence a memory of its own", False
+        return Batching(f"paradigm {type(model.paradigm).__name__} gives each sentence a memory of its own")
     if model.retention.kv_bits is not None:
-        return "quantised keys and values need a memory for each sentence", False
+        return Batching("quantised keys and values need a memory for each sentence")
+    decoder = Decoder.of(model.model)
+    if decoder is not None and _why_not(model.model, True, model.forgetting, decoder) is None:
+        return Batching(None, True, decoder)
     if _why_not(model.model, True, model.forgetting) is None:
-        return None, True
-    return _why_not(model.model, False, model.forgetting), False
+        return Batching(None, True)
+    return Batching(_why_not(model.model, False, model.forgetting))
 
 
-def _why_not(model: Any, packs: bool, forgetting: Forgetting | None = None) -> str | None:
+def _why_not(
+    model: Any, packs: bool, forgetting: Forgetting | None = None, decoder: Decoder | None = None
+) -> str | None:
     try:
-        difference, tolerance = _difference(model, packs, forgetting)
+        difference, tolerance = _difference(model, packs, forgetting, decoder)
     except NotFinite as error:
         return str(error)
     except Exception as error:  # whatever a model file raises that expects one position for all rows
@@ -39,7 +63,9 @@ def _why_not(model: Any, packs: bool, forgetting: Forgetting | None = None) -> s
     return None
 
 
-def _difference(model: Any, packs: bool, forgetting: Forgetting | None) -> tuple[float, float]:
+def _difference(
+    model: Any, packs: bool, forgetting: Forgetting | None, decoder: Decoder | None
+) -> tuple[float, float]:
     """By how much logits in a batch differ from those of sentences alone, as a share of the largest, and by how much
     they may."""
 
@@ -49,7 +75,7 @@ def _difference(model: Any, packs: bool, forgetting: Forgetting | None) -> tuple
     def task(seed: int) -> Task[tuple[int, mx.array]]:
         return lambda row, clock: (seed, _trial(row, seed, forgetting is not None))
 
-    batched = dict(run_all(Pool(model, 2, 3, packs, forgetting), map(task, range(2))))
+    batched = dict(run_all(Pool(model, 2, 3, packs, forgetting, decoder), map(task, range(2))))
     ours = mx.stack([batched[seed] for seed in range(2)])
     alone = mx.stack(
         [_trial(GroupMemory(model, 3, forgetting=forgetting), seed, forgetting is not None) for seed in range(2)]
@@ -66,11 +92,11 @@ def _trial(memory: Memory, seed: int, forgets: bool) -> mx.array:
         return [(7 * i + seed + 3) % 32 for i in range(n)]
 
     memory.read(tokens(3 + seed))
-    logits = [memory.write(tokens(2 + seed))]
+    logits = [mx.array(memory.write(tokens(2 + seed)))]
     memory.trim(1)
     memory.read(tokens(LONG_READ + 2 - 2 * seed))
-    logits.append(memory.write(tokens(2), hidden=2))
+    logits.append(mx.array(memory.write(tokens(2), hidden=2)))
     memory.trim(2)
     if forgets:
         memory.keep_last(LONG_READ, 0)
-    return mx.stack([*logits, memory.write(tokens(1))])
+    return mx.stack([*logits, mx.array(memory.write(tokens(1)))])

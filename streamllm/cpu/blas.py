@@ -16,6 +16,12 @@ from typing import Any
 from streamllm.cpu.enabled import enabled
 
 log = logging.getLogger(__name__)
+_loaded: list[str] = []
+
+
+def loaded() -> str | None:
+    """The path of the library that `load` has loaded; None if there is none."""
+    return _loaded[0] if _loaded else None
 
 
 def load_first() -> str | None:
@@ -56,6 +62,7 @@ def load(threads: int | None = None) -> str | None:
     for candidate in _candidates():
         try:
             if hasattr(ctypes.CDLL(candidate, ctypes.RTLD_GLOBAL), "cblas_sgemm"):
+                _loaded[:] = [candidate]
                 return Path(candidate).name
         except OSError as error:
             log.warning("cannot load %s: %s", candidate, error)

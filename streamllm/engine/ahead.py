@@ -117,7 +117,7 @@ class Ahead:
             return likeliest
         if isinstance(self._sampler, Sampling):
             return self._sampler.draw(logits, self._reads, self._written + ahead)
-        row = logits[None].astype(mx.float32)
+        row = mx.array(logits)[None].astype(mx.float32)
         return int(self._sampler(row - mx.logsumexp(row, axis=-1, keepdims=True)).item())  # type: ignore[arg-type]
 
     @property

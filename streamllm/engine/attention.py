@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import mlx.core as mx
+import numpy as np
 
 from streamllm.standins import replaced
 
@@ -15,8 +16,8 @@ class UnreadableAttention(ValueError):
     """The attention of this model does not go through MLX's, so it cannot be noted."""
 
 
-Call = tuple[mx.array, mx.array, float]
-"""Queries (1, H, N, D), keys (1, H_kv, L, D) and the scale of one layer."""
+Call = tuple[Any, Any, float]
+"""Queries (1, H, N, D), keys (1, H_kv, L, D) and the scale of one layer; arrays of MLX or of numpy."""
 
 
 @contextmanager
@@ -68,8 +69,8 @@ class Attention:
         """All pairs of layer and head."""
         return [(layer, head) for layer, call in enumerate(self.calls) for head in range(call[0].shape[1])]
 
-    def weights(self, heads: Sequence[Sequence[int]]) -> mx.array:
-        """(heads, source tokens), float32.
+    def weights(self, heads: Sequence[Sequence[int]]) -> mx.array | np.ndarray[Any, Any]:
+        """(heads, source tokens), float32, an array of what the calls are.
 
         Raises:
             ValueError: there is no such head.
@@ -81,6 +82,8 @@ class Attention:
                 f"attention heads are {[list(head) for head in heads]}; accepted are pairs of layer (below "
                 f"{len(self.calls)}) and head (below {self.calls[0][0].shape[1]}), at least one"
             )
+        if isinstance(self.calls[0][0], np.ndarray):
+            return self._weights_in_numpy(heads)
         columns = mx.array(self.columns, mx.int32)  # none of them, if all units read are without tokens
         rows = []
         for layer, head in heads:
@@ -89,3 +92,15 @@ class Attention:
             seen = keys[0, head // group][columns].astype(mx.float32)
             rows.append(mx.softmax(seen @ queries[0, head, -1].astype(mx.float32) * scale))
         return mx.stack(rows)
+
+    def _weights_in_numpy(self, heads: Sequence[Sequence[int]]) -> np.ndarray[Any, Any]:
+        scores = np.empty((len(heads), len(self.columns)), np.float32)
+        for row, (layer, head) in zip(scores, heads, strict=True):
+            queries, keys, scale = self.calls[layer]
+            group = queries.shape[1] // keys.shape[1]
+            row[:] = keys[0, head // group][self.columns] @ queries[0, head, -1] * scale
+        if self.columns:
+            scores -= scores.max(axis=-1, keepdims=True)
+        np.exp(scores, out=scores)
+        normalised: np.ndarray[Any, Any] = scores / scores.sum(axis=-1, keepdims=True)
+        return normalised

@@ -50,13 +50,18 @@ class NextToken:
 
 def logprobs(logits: mx.array) -> np.ndarray:
     """Log-probabilities, float64, of logits (…, V). Raises: NotFinite: a row has NaN, +inf, or all -inf."""
-    values = np.array(logits.astype(mx.float32)).astype(np.float64)
+    values = logits.astype(np.float64) if isinstance(logits, np.ndarray) else _float64(logits)
     highest = values.max(axis=-1, keepdims=True)
     if not np.isfinite(highest).all():
         raise NotFinite(not_finite_logits(float(highest[~np.isfinite(highest)][0])))
     values -= highest
     normalised: np.ndarray = values - np.log(np.exp(values).sum(axis=-1, keepdims=True))
     return normalised
+
+
+def _float64(logits: mx.array) -> np.ndarray:
+    wide: np.ndarray = np.array(logits.astype(mx.float32)).astype(np.float64)
+    return wide
 
 
 def beam_search(

@@ -33,7 +33,7 @@ class Sampling:
     def draw(self, logits: mx.array, reads: int, written: int) -> int:
         """A token from ``logits`` (V,), after so many reads and so many target tokens: the same whenever it is asked
         for, so that what is asked in between changes nothing; and independent of that before the last read."""
-        logits = logits.astype(mx.float32)
+        logits = mx.array(logits) if isinstance(logits, np.ndarray) else logits.astype(mx.float32)
         if self._top_p < 1:
             from mlx_lm.sample_utils import apply_top_p
 

@@ -1,0 +1,108 @@
+"""What a pool has its keys and values in, and its forwards computed by: mlx-lm's model (`batching.in_model`), or numpy
+where that is faster (`batching.in_numpy`)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import mlx.core as mx
+import numpy as np
+
+from streamllm.engine.attention import Attention
+
+Columns = list[int]
+"""Of the tokens of a hypothesis, in their order."""
+
+Index = np.ndarray[Any, np.dtype[np.int32]]
+
+Logits = mx.array | np.ndarray[Any, Any]
+
+
+class Token(NamedTuple):
+    """A token on its way into the memory. Of its sentence it sees the source tokens with an index below ``source_end``
+    and the target tokens with one below ``target_end``."""
+
+    token: int
+    slot: int
+    column: int
+    position: int
+    source_end: int
+    target_end: int
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a step gave a row: the ``logits`` (V,) after its last token, the likeliest one (1,), the ``highest`` logit
+    (1,), and where it looked. To a beam it gave these of each hypothesis, logits (hypotheses, V); to a check, of each
+    token checked."""
+
+    logits: Logits
+    likeliest: np.ndarray[Any, Any]
+    highest: np.ndarray[Any, Any]
+    attention: Attention | None
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the rows of a step ask for, all in the order of the rows.
+
+    Args:
+        tokens: which of the forward's tokens' logits are wanted, those of a row together.
+        ends: where those of each row end in ``tokens``.
+        several: whether a row wants more than one row of logits, (n, V) instead of (V,).
+        attends: whether a row's attention is read out, that of its last token.
+    """
+
+    tokens: list[int]
+    ends: list[int]
+    several: list[bool]
+    attends: list[bool]
+
+
+class Holder(Protocol):
+    """Holds what the rows of a pool were fed. Rows are told by their slots, and tokens by their columns."""
+
+    reads_apart: bool
+    """Whether long reads are fed before, in a forward of their own with one padded batch row for each sentence."""
+
+    @property
+    def nbytes(self) -> int:
+        """Of keys and values, slack included."""
+        ...
+
+    def forget(self, slot: int, columns: np.ndarray[Any, Any], moved: np.ndarray[Any, Any], by: int) -> None:
+        """Of a row, only ``columns`` stay, which become the first ones; the keys of those that have ``moved`` (one a
+        column that stays) go to positions that are ``by`` higher."""
+        ...
+
+    def keep(self, slots: list[int]) -> None:
+        """These become the first rows; the others are gone."""
+        ...
+
+    def close(self, slot: int) -> None:
+        """What this row holds is not wanted any more."""
+        ...
+
+    def read(self, tokens: np.ndarray[Any, Any], source: Index, target: Index) -> None:
+        """Feed tokens whose logits nobody wants: (S, N, fields of `Token`), where each of the S rows is of one sentence.
+
+        Args:
+            source, target: of each slot and column, the index of the token there in its stream; not of this stream: the
+                largest number.
+        """
+        ...
+
+    def step(
+        self,
+        tokens: np.ndarray[Any, Any],
+        source: Index,
+        target: Index,
+        asked: Asked,
+        paths: Mapping[int, Columns],
+    ) -> Sequence[Answer]:
+        """Feed tokens (T, fields of `Token`), those of a row together, and answer each row.
+
+        Args:
+            paths: of those tokens that end the hypotheses of a beam: the columns of each.
+        """
+        ...

@@ -1,0 +1,133 @@
+"""A pool's keys and values in numpy, each row in a block of its own, and its forwards by `streamllm.cpu.decoder`."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from streamllm.batching.holder import Answer, Asked, Columns, Index
+from streamllm.batching.layer import UNUSED
+from streamllm.cpu.decoder import Decoder, Scratch, Spans
+from streamllm.engine.attention import Attention
+
+NOTHING: list[int] = []
+
+
+class InNumpy:
+    """A `Holder` of up to ``rows`` rows."""
+
+    reads_apart = False
+
+    def __init__(self, decoder: Decoder, rows: int):
+        self._decoder, self._blocks, self._scratch = decoder, decoder.blocks(rows), Scratch()
+
+    @property
+    def nbytes(self) -> int:
+        return self._blocks.nbytes
+
+    def forget(self, slot: int, columns: np.ndarray[Any, Any], moved: np.ndarray[Any, Any], by: int) -> None:
+        for keys, values in zip(self._blocks.keys, self._blocks.values, strict=True):
+            held, moves = self._blocks.held(keys, slot), columns[moved]
+            held[:, moves] = self._decoder.moved(held[:, moves], by)
+            for part in (held, self._blocks.held(values, slot)):
+                part[:, : len(columns)] = part[:, columns]
+
+    def keep(self, slots: list[int]) -> None:
+        self._blocks.keep(slots)
+
+    def close(self, slot: int) -> None:
+        self._blocks.free(slot)
+
+    def read(self, tokens: np.ndarray[Any, Any], source: Index, target: Index) -> None:
+        self._forward(tokens.reshape(-1, tokens.shape[-1]), source, target, NOTHING, {}, None)
+
+    def step(
+        self,
+        tokens: np.ndarray[Any, Any],
+        source: Index,
+        target: Index,
+        asked: Asked,
+        paths: Mapping[int, Columns],
+    ) -> Sequence[Answer]:
+        noted: list[Any] | None = [] if any(asked.attends) else None
+        logits = self._forward(tokens, source, target, asked.tokens, paths, noted)
+        found = logits.argmax(axis=-1)  # of NaN and numbers NaN
+        highest = logits[np.arange(len(found)), found]
+        answers, start = [], 0
+        for end, several, attends in zip(asked.ends, asked.several, asked.attends, strict=True):
+            attention = None
+            if attends:
+                assert noted is not None
+                attention = self._attention(noted, end - 1, int(tokens[asked.tokens[end - 1], 1]), source)
+            own = logits[start:end] if several else logits[start]
+            answers.append(Answer(own, found[start:end], highest[start:end], attention))
+            start = end
+        return answers
+
+    def _attention(self, noted: list[Any], token: int, slot: int, source: Index) -> Attention:
+        calls = [
+            (queries[None, token, :, None], self._blocks.held(keys, slot)[None], self._decoder.scale)
+            for queries, keys in zip(noted, self._blocks.keys, strict=True)
+        ]
+        return Attention(calls, np.flatnonzero(source[slot] != UNUSED).tolist())
+
+    def _forward(
+        self,
+        feed: np.ndarray[Any, Any],
+        source: Index,
+        target: Index,
+        asked: list[int],
+        paths: Mapping[int, Columns],
+        noted: list[Any] | None,
+    ) -> np.ndarray[Any, np.dtype[np.float32]]:
+        tokens, slots, columns, positions, source_ends, target_ends = np.ascontiguousarray(feed.T, np.int64)
+        ends = columns + 1
+        bases = target_ends
+        if paths:  # of the target, they see their own path and what the row has written
+            bases = target_ends.copy()
+            for i, path in paths.items():
+                ends[i], bases[i] = max(path) + 1, target_ends[i] - len(path)
+        firsts = np.flatnonzero(np.diff(slots, prepend=-1))
+        counts = np.diff(firsts, append=len(slots))
+        rows, lengths = slots[firsts], np.maximum.reduceat(ends, firsts)
+        for row, length in zip(rows.tolist(), lengths.tolist(), strict=True):
+            self._blocks.fit(row, length)
+        # Rows stand in the order of their lengths, so that rows beside each other are alike.
+        order = np.argsort(lengths, kind="stable")
+        place = np.repeat(np.cumsum(counts[order]) - counts[order], counts[order])
+        within = np.arange(len(slots)) - place
+        by_length = np.repeat(firsts[order], counts[order]) + within
+        used = int(lengths[order[-1]])
+        owners = slots[by_length]
+        masks = source[owners, :used] < source_ends[by_length, None]
+        masks |= target[owners, :used] < bases[by_length, None]
+        back = np.empty_like(by_length)
+        back[by_length] = np.arange(len(slots))
+        for i, path in paths.items():
+            masks[back[i], path] = True
+        spans = Spans(rows[order], counts[order], lengths[order], masks)
+        wanted = back[asked]
+        rising = np.argsort(wanted, kind="stable")
+        chosen = wanted[rising]
+        of_asked = spans
+        if 0 < len(chosen) < len(slots):
+            which = np.bincount(np.repeat(np.arange(len(rows)), counts[order])[chosen], minlength=len(rows))
+            some = which > 0
+            of_asked = Spans(spans.rows[some], which[some], spans.lengths[some], masks[chosen])
+        queries: list[Any] | None = None if noted is None else []
+        logits = self._decoder.forward(
+            self._blocks,
+            tokens[by_length],
+            positions[by_length],
+            columns[by_length],
+            spans,
+            chosen,
+            of_asked,
+            self._scratch,
+            queries,
+        )
+        again = np.empty_like(rising)
+        again[rising] = np.arange(len(rising))
+        if noted is not None and queries is not None:
+            noted += [each[again] for each in queries]
+        return logits[again] if len(again) and (np.diff(again) != 1).any() else logits

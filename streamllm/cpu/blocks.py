@@ -1,0 +1,118 @@
+"""Keys and values of many rows of different lengths. Invariant: each row has a block of its own, in which the keys of a
+head lie one behind the other; whatever else changes, what a row holds stays as it is."""
+
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+
+from streamllm.cpu.mkl import Floats, Numbers
+
+STEP = 32
+"""Tokens by which a block grows, at least."""
+
+Vectors = np.ndarray[Any, np.dtype[np.float32]]
+
+
+class Blocks:
+    """Room for rows in all layers of a model.
+
+    A block of ``size`` tokens takes ``heads * size`` vectors of ``width`` numbers, those of each head together. All
+    layers, keys and values alike, have the same blocks at the same places.
+
+    Args:
+        layers, heads, width: of the model, heads with keys of their own.
+        rows: at most.
+    """
+
+    def __init__(self, layers: int, heads: int, width: int, rows: int):
+        self._heads, self._width = heads, width
+        self.keys: list[Vectors] = [np.zeros((0, width), np.float32) for _ in range(layers)]
+        self.values: list[Vectors] = [np.zeros((0, width), np.float32) for _ in range(layers)]
+        self.starts: Numbers = np.zeros(rows, np.int64)  # of each row's block, in vectors
+        self.sizes: Numbers = np.zeros(rows, np.int64)  # in tokens
+        self._end = 0  # of what was ever given out, in vectors
+        self._free: dict[int, list[int]] = defaultdict(list)  # starts of the blocks of a size that are free
+
+    @property
+    def nbytes(self) -> int:
+        """Slack included."""
+        return sum(buffer.nbytes for buffers in (self.keys, self.values) for buffer in buffers)
+
+    def fit(self, row: int, tokens: int) -> None:
+        """Let a row have room for so many tokens."""
+        size = int(self.sizes[row])
+        if tokens <= size:
+            return
+        # By a share of what is there: an endless row would be copied again and again.
+        wanted = -(-max(tokens, size + size // 4) // STEP) * STEP
+        start = self._take(wanted)
+        if size:
+            old = int(self.starts[row])
+            for buffer in (*self.keys, *self.values):
+                self._view(buffer, start, wanted)[:, :size] = self._view(buffer, old, size)
+            self._free[size].append(old)
+        self.starts[row], self.sizes[row] = start, wanted
+
+    def free(self, row: int) -> None:
+        """What it holds is not wanted any more."""
+        if size := int(self.sizes[row]):
+            self._free[size].append(int(self.starts[row]))
+            self.sizes[row] = 0
+
+    def held(self, buffer: Vectors, row: int) -> Floats:
+        """A row's part of the keys or values of a layer, (heads, tokens, width)."""
+        return self._view(buffer, int(self.starts[row]), int(self.sizes[row]))
+
+    def at(self, rows: Numbers, columns: Numbers) -> Numbers:
+        """Which vectors tokens have, (tokens, heads), from the row and the column of each."""
+        first = self.starts[rows] + columns
+        return np.arange(self._heads) * self.sizes[rows][:, None] + first[:, None]
+
+    def keep(self, rows: list[int]) -> None:
+        """These become the first rows, and memory that the others had is given back."""
+        gone = set(range(len(self.sizes))) - set(rows)
+        for row in gone:
+            self.free(row)
+        order = [*rows, *sorted(gone)]
+        self.starts, self.sizes = self.starts[order], self.sizes[order]
+        self._pack()
+
+    def _take(self, size: int) -> int:
+        """The start of a block of this size."""
+        if free := self._free[size]:
+            return free.pop()
+        needed = self._heads * size
+        if self._end + needed > len(self.keys[0]):
+            if 2 * self._used < self._end:  # most of it is free, in blocks of other sizes
+                self._pack(needed)
+            else:
+                self._grow(max(self._end + needed, self._end + self._end // 4))
+        start, self._end = self._end, self._end + needed
+        return start
+
+    @property
+    def _used(self) -> int:
+        return self._heads * int(self.sizes.sum())
+
+    def _grow(self, vectors: int) -> None:
+        for buffers in (self.keys, self.values):
+            for i, buffer in enumerate(buffers):
+                buffers[i] = np.zeros((vectors, self._width), np.float32)
+                buffers[i][: self._end] = buffer[: self._end]
+
+    def _pack(self, more: int = 0) -> None:
+        """Put all blocks side by side into buffers of their own, with room for so many vectors more."""
+        rows = np.flatnonzero(self.sizes)
+        old, lengths = self.starts[rows], self._heads * self.sizes[rows]
+        new = np.cumsum(lengths) - lengths
+        for buffers in (self.keys, self.values):
+            for i, buffer in enumerate(buffers):
+                buffers[i] = np.zeros((int(lengths.sum()) + more, self._width), np.float32)
+                for there, here, length in zip(new.tolist(), old.tolist(), lengths.tolist(), strict=True):
+                    buffers[i][there : there + length] = buffer[here : here + length]
+        self.starts[rows], self._end = new, int(lengths.sum())
+        self._free.clear()
+
+    def _view(self, buffer: Vectors, start: int, size: int) -> Floats:
+        return buffer[start : start + self._heads * size].reshape(self._heads, size, self._width)

@@ -1,0 +1,330 @@
+"""Forwards of many streams through a decoder of Llama's shape, on a CPU: numpy and MKL compute what mlx-lm's model
+would, from its own weights. Tokens of all streams lie side by side, so nothing is padded, and attention takes keys where
+they lie.
+
+Invariant: logits are those of the model, but for rounding; `streamllm.batching.trial` tries it for each model.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+from mlx.utils import tree_flatten
+
+from streamllm.cpu.blocks import Blocks
+from streamllm.cpu.enabled import enabled
+from streamllm.cpu.mkl import Batch, Floats, Numbers, Sizes, Weight, library
+
+SHAPES = ("llama", "qwen2", "qwen3")
+"""Model types whose forward is the one that is computed here."""
+
+PARTS = {nn.Linear, nn.Embedding, nn.RMSNorm, nn.RoPE}
+"""What they are built of."""
+
+COPIED = 1 << 25
+"""Parameters up to which a model's weights are laid out once more, for faster products: 128 MiB."""
+
+WIDER = 2
+"""How many times longer than the shortest the longest of tokens may be whose softmax is taken together."""
+
+
+class _Layer(NamedTuple):
+    before_attention: Floats  # weights of norms
+    qkv: Weight
+    qkv_bias: Floats | None
+    heads_norms: tuple[Floats, Floats] | None  # of queries and keys
+    out: Weight
+    before_mlp: Floats
+    gate_up: Weight
+    down: Weight
+
+
+@dataclass(frozen=True)
+class Spans:
+    """The tokens of a forward, as attention sees them: one span for each row that has some, in the order of rows.
+
+    Args:
+        rows: (R,) of `Blocks`.
+        counts: (R,) tokens of each.
+        lengths: (R,) columns that they see, at most; not falling.
+        masks: a token sees these columns, (T, the longest).
+    """
+
+    rows: Numbers
+    counts: Numbers
+    lengths: Numbers
+    masks: np.ndarray[Any, np.dtype[np.bool_]]
+
+
+class Scratch:
+    """Arrays that are used again and again: to allocate one anew costs as much as to fill it."""
+
+    def __init__(self) -> None:
+        self._arrays: dict[str, Floats] = {}
+
+    def __call__(self, name: str, *shape: int) -> Floats:
+        size = int(np.prod(shape))
+        if name not in self._arrays or self._arrays[name].size < size:
+            self._arrays[name] = np.empty(size + size // 4, np.float32)
+        return self._arrays[name][:size].reshape(shape)
+
+
+class Decoder:
+    """The weights of a model, and its forward. One serves all threads; build it anew when weights have changed."""
+
+    def __init__(self, model: Any):
+        inside, args = model.model, model.args
+        attention = inside.layers[0].self_attn
+        self.heads, self.kv_heads = attention.n_heads, attention.n_kv_heads
+        self.layers, self.width = len(inside.layers), attention.q_proj.weight.shape[0] // attention.n_heads
+        self.scale = float(attention.scale)
+        self._epsilon = np.float32(args.rms_norm_eps)
+        rope = attention.rope
+        self._frequencies = (rope.base ** (-np.arange(0, self.width, 2) / self.width) * rope.scale).astype(np.float64)
+        copies = sum(array.size for array in _arrays(model)) <= COPIED
+        self._blocks = [_layer(layer, copies) for layer in inside.layers]
+        self._norm, self._embedding = _numpy(inside.norm.weight), _numpy(inside.embed_tokens.weight)
+        head = model.lm_head.weight if hasattr(model, "lm_head") else inside.embed_tokens.weight
+        self._head = Weight([_numpy(head)], copies)
+
+    @staticmethod
+    def of(model: Any) -> "Decoder | None":
+        """None where this model, or this machine, wants MLX to compute."""
+        if not enabled() or library() is None or mx.default_device() != mx.Device(mx.cpu):  # type: ignore[arg-type]
+            return None
+        return Decoder(model) if _is_of_the_shape(model) else None
+
+    def blocks(self, rows: int) -> Blocks:
+        """Empty, for so many rows."""
+        return Blocks(self.layers, self.kv_heads, self.width, rows)
+
+    def forward(
+        self,
+        blocks: Blocks,
+        tokens: Numbers,
+        positions: Numbers,
+        columns: Numbers,
+        spans: Spans,
+        asked: Numbers,
+        of_asked: Spans,
+        scratch: Scratch,
+        noted: list[Floats] | None = None,
+    ) -> Floats:
+        """Feed tokens (T,), which rows have room for, and return logits (asked, V).
+
+        Args:
+            columns: of each token in its row's block.
+            spans: of all tokens.
+            asked: which tokens' logits are wanted, rising; none of them is an empty array.
+            of_asked: the spans of those alone.
+            noted: takes the queries (asked, heads, width) of each layer.
+        """
+        count = len(tokens)
+        at = blocks.at(np.repeat(spans.rows, spans.counts), columns).reshape(-1)
+        cos, sin = self._turns(positions)
+        x = scratch("x", count, self._embedding.shape[1])
+        np.take(self._embedding, tokens, axis=0, out=x)
+        attend, spread = _Attend(self, blocks, spans), self.heads + 2 * self.kv_heads
+        for i, layer in enumerate(self._blocks):
+            qkv = scratch("qkv", count, layer.qkv.width)
+            layer.qkv.product(self._normed(x, layer.before_attention, scratch), qkv)
+            if layer.qkv_bias is not None:
+                qkv += layer.qkv_bias
+            each = qkv.reshape(count, spread, self.width)
+            turned = each[:, : self.heads + self.kv_heads]
+            if layer.heads_norms is not None:
+                self._norm_heads(turned, layer.heads_norms)
+            _rotate(turned, cos, sin)
+            blocks.keys[i][at] = each[:, self.heads : -self.kv_heads].reshape(-1, self.width)
+            blocks.values[i][at] = each[:, -self.kv_heads :].reshape(-1, self.width)
+            if noted is not None:
+                noted.append(each[asked, : self.heads])
+            if i == self.layers - 1:
+                if not len(asked):
+                    return np.empty((0, self._head.width), np.float32)
+                if len(asked) < count:  # nobody asks for more of the others than what is stored by now
+                    x, qkv, count = x[asked], qkv[asked], len(asked)
+                    attend = _Attend(self, blocks, of_asked)
+            seen = attend(i, qkv, scratch)
+            x += layer.out.product(seen, scratch("out", count, layer.out.width))
+            both = layer.gate_up.product(
+                self._normed(x, layer.before_mlp, scratch), scratch("both", count, layer.gate_up.width)
+            )
+            x += layer.down.product(_swiglu(both, scratch), scratch("out", count, layer.down.width))
+        return self._head.product(self._normed(x, self._norm, scratch), np.empty((count, self._head.width), np.float32))
+
+    def moved(self, keys: Floats, by: int) -> Floats:
+        """Keys (…, width) at positions that are ``by`` higher."""
+        cos, sin = self._turns(np.array([by]))
+        out = keys.reshape(-1, 1, self.width).copy()
+        _rotate(out, cos, sin)
+        return out.reshape(keys.shape)
+
+    def _turns(self, positions: Numbers) -> tuple[Floats, Floats]:
+        """(T, 1, width / 2) each."""
+        angles = positions[:, None, None] * self._frequencies
+        return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
+
+    def _normed(self, x: Floats, weight: Floats, scratch: Scratch) -> Floats:
+        out = scratch("normed", *x.shape)
+        factors = np.einsum("te,te->t", x, x) / np.float32(x.shape[1])
+        factors += self._epsilon
+        np.sqrt(factors, out=factors)
+        np.divide(x, factors[:, None], out=out)
+        out *= weight
+        return out
+
+    def _norm_heads(self, heads: Floats, weights: tuple[Floats, Floats]) -> None:
+        factors = np.sqrt(np.einsum("thd,thd->th", heads, heads) / np.float32(self.width) + self._epsilon)
+        heads /= factors[..., None]
+        heads[:, : self.heads] *= weights[0]
+        heads[:, self.heads :] *= weights[1]
+
+
+class _Attend:
+    """Attention of the tokens of a forward, in each layer anew."""
+
+    def __init__(self, decoder: Decoder, blocks: Blocks, spans: Spans):
+        self._decoder, self._blocks, self._masks = decoder, blocks, spans.masks
+        heads, width = decoder.heads, decoder.width
+        firsts = np.cumsum(spans.counts) - spans.counts
+        self._parts = _alike(spans.lengths)
+        room = np.zeros(len(spans.rows), np.int64)  # columns of scores that each token has
+        offsets = np.zeros(len(spans.rows), np.int64)  # where its scores begin
+        self._shapes: list[tuple[slice, int, int]] = []
+        at = 0
+        for part in self._parts:
+            longest = int(spans.lengths[part.stop - 1])
+            first, end = int(firsts[part.start]), int(firsts[part.stop - 1] + spans.counts[part.stop - 1])
+            room[part] = longest
+            offsets[part] = at + (firsts[part] - first) * heads * longest
+            self._shapes.append((slice(first, end), longest, at))
+            at += (end - first) * heads * longest
+        self._scores = at
+        # Products of one size stand together.
+        sizes, group = np.unique(np.stack([spans.counts, spans.lengths, room]), axis=1, return_inverse=True)
+        group = group.reshape(-1)
+        order = np.argsort(group, kind="stable")
+        of_each = np.bincount(group, minlength=sizes.shape[1]) * heads
+        m, n, room_of = sizes
+        k, stride = np.full_like(m, width), np.full_like(m, heads * width)
+        of_all = np.full_like(m, (heads + 2 * decoder.kv_heads) * width)
+        self._products = Batch(Sizes(m, n, k, of_all, k, heads * room_of, of_each), True, decoder.scale)
+        self._sums = Batch(Sizes(m, k, n, heads * room_of, k, stride, of_each), False)
+        each, first, rows = np.arange(heads), firsts[order][:, None], spans.rows[order]
+        self._queries = _flat(4 * width * (first * (heads + 2 * decoder.kv_heads) + each))
+        self._outputs = _flat(4 * width * (first * heads + each))
+        self._to = _flat(4 * (offsets[order][:, None] + each * room[order][:, None]))
+        own = each // (heads // decoder.kv_heads)  # which keys a head takes
+        self._held = _flat(4 * width * (blocks.starts[rows][:, None] + own * blocks.sizes[rows][:, None]))
+
+    def __call__(self, layer: int, qkv: Floats, scratch: Scratch) -> Floats:
+        """(T, heads · width), from queries (with keys and values behind them) of each token."""
+        heads, count = self._decoder.heads, len(qkv)
+        scores = scratch("scores", self._scores)
+        out = scratch("seen", count, heads * self._decoder.width)
+        keys, values = self._blocks.keys[layer].ctypes.data, self._blocks.values[layer].ctypes.data
+        to = self._to + scores.ctypes.data
+        self._products(self._queries + qkv.ctypes.data, self._held + keys, to)
+        for tokens, longest, start in self._shapes:
+            n = tokens.stop - tokens.start
+            part = scores[start : start + n * heads * longest].reshape(n, heads, longest)
+            np.copyto(part, -np.inf, where=~self._masks[tokens, None, :longest])
+            part -= part.max(axis=-1, keepdims=True)
+            np.exp(part, out=part)
+            part /= part.sum(axis=-1, keepdims=True)
+        self._sums(to, self._held + values, self._outputs + out.ctypes.data)
+        return out
+
+
+def _alike(lengths: Numbers) -> list[slice]:
+    """Cuts rising lengths into parts in which none is `WIDER` times another, but for short ones."""
+    parts, start = [], 0
+    for i, length in enumerate(lengths.tolist()):
+        if length > WIDER * lengths[start] + 16:
+            parts.append(slice(start, i))
+            start = i
+    return [*parts, slice(start, len(lengths))]
+
+
+def _flat(addresses: Numbers) -> Numbers:
+    return np.ascontiguousarray(addresses.reshape(-1), np.int64)
+
+
+def _rotate(heads: Floats, cos: Floats, sin: Floats) -> None:
+    """Rotary positions of (T, heads, width), in place."""
+    half = heads.shape[-1] // 2
+    first, second = heads[..., :half], heads[..., half:]
+    turned = first * sin
+    first *= cos
+    first -= second * sin
+    second *= cos
+    second += turned
+
+
+def _swiglu(both: Floats, scratch: Scratch) -> Floats:
+    """silu(gate) · up, from both side by side."""
+    half = both.shape[1] // 2
+    gate, out = both[:, :half], scratch("gated", both.shape[0], half)
+    np.negative(gate, out=out)
+    with np.errstate(over="ignore"):  # 1 / (1 + inf) is the 0 that is meant
+        np.exp(out, out=out)
+    out += 1
+    np.divide(gate, out, out=out)
+    out *= both[:, half:]
+    return out
+
+
+def _arrays(module: Any) -> Sequence[mx.array]:
+    return [array for _, array in tree_flatten(module.parameters())]  # type: ignore[misc]
+
+
+def _numpy(array: mx.array) -> Floats:
+    """Where it lies."""
+    mx.eval(array)
+    return np.asarray(array)
+
+
+def _layer(layer: Any, copies: bool) -> _Layer:
+    attention, mlp = layer.self_attn, layer.mlp
+    into = (attention.q_proj, attention.k_proj, attention.v_proj)
+    norms = None
+    if hasattr(attention, "q_norm"):
+        norms = _numpy(attention.q_norm.weight), _numpy(attention.k_norm.weight)
+    return _Layer(
+        _numpy(layer.input_layernorm.weight),
+        Weight([_numpy(each.weight) for each in into], copies),
+        np.concatenate([_numpy(each.bias) for each in into]) if "bias" in into[0] else None,
+        norms,
+        Weight([_numpy(attention.o_proj.weight)], copies),
+        _numpy(layer.post_attention_layernorm.weight),
+        Weight([_numpy(each.weight) for each in (mlp.gate_proj, mlp.up_proj)], copies),
+        Weight([_numpy(mlp.down_proj.weight)], copies),
+    )
+
+
+def _is_of_the_shape(model: Any) -> bool:
+    """Whether nothing in it is other than what `Decoder` computes: no window, no other positions, no adapter, no
+    packed weights, no bias where none is looked for."""
+    if getattr(model, "model_type", None) not in SHAPES or not type(model).__module__.startswith("mlx_lm.models."):
+        return False
+    inside = model.model
+    if any(getattr(layer, "use_sliding", False) for layer in inside.layers):
+        return False
+    leaves = tree_flatten(model.leaf_modules(), is_leaf=nn.Module.is_module)
+    if any(type(leaf) not in PARTS for _, leaf in leaves) or any(array.dtype != mx.float32 for array in _arrays(model)):
+        return False
+    for layer in inside.layers:
+        attention, mlp = layer.self_attn, layer.mlp
+        into = [attention.q_proj, attention.k_proj, attention.v_proj]
+        if len({"bias" in each for each in into}) > 1:
+            return False
+        if any("bias" in each for each in (attention.o_proj, mlp.gate_proj, mlp.up_proj, mlp.down_proj)):
+            return False
+        rope = attention.rope
+        if rope.traditional or rope.dims != attention.q_proj.weight.shape[0] // attention.n_heads:
+            return False
+    return "bias" not in getattr(model, "lm_head", {})

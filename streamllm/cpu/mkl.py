@@ -1,0 +1,99 @@
+"""Products of numpy arrays by MKL: what numpy's own BLAS does more slowly, or cannot do at all. Only where
+`streamllm.cpu.blas` has loaded MKL."""
+
+import ctypes
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from streamllm.cpu.blas import loaded
+
+Floats = np.ndarray[Any, np.dtype[np.float32]]
+Numbers = np.ndarray[Any, np.dtype[np.int64]]
+
+ROW_MAJOR, PLAIN, TRANSPOSED = 101, 111, 112
+_INT, _POINTER, _FLOAT = ctypes.c_int, ctypes.c_void_p, ctypes.c_float
+
+
+@cache
+def library() -> Any:
+    """MKL's functions with their types; None where MKL is not what computes here."""
+    path = loaded()
+    if path is None or not Path(path).name.startswith("libmkl"):
+        return None
+    found = ctypes.CDLL(path)
+    found.cblas_sgemm.argtypes = [_INT] * 6 + [_FLOAT] + [_POINTER, _INT] * 2 + [_FLOAT, _POINTER, _INT]
+    found.cblas_sgemm_batch.argtypes = [_INT] + [_POINTER] * 13 + [_INT, _POINTER]
+    found.cblas_sgemm.restype = found.cblas_sgemm_batch.restype = None
+    return found
+
+
+class Weight:
+    """What activations (M, K) are multiplied by: one matrix, or several whose products stand side by side.
+
+    Args:
+        parts: each (N, K), as in ``nn.Linear``.
+        copies: lays all parts into one matrix, which is faster by a tenth and takes their memory once more.
+    """
+
+    def __init__(self, parts: list[Floats], copies: bool):
+        self.width = sum(len(part) for part in parts)
+        self._joined = np.ascontiguousarray(np.concatenate(parts).T) if copies else None
+        self._parts = [] if copies else [np.ascontiguousarray(part) for part in parts]
+        self._sgemm = library().cblas_sgemm
+
+    def product(self, x: Floats, out: Floats) -> Floats:
+        """``out`` (M, all N), from ``x`` (M, K); both contiguous."""
+        rows, inner = x.shape
+        at, to, width = x.ctypes.data, out.ctypes.data, self.width
+        if self._joined is not None:
+            w = self._joined.ctypes.data
+            self._sgemm(ROW_MAJOR, PLAIN, PLAIN, rows, width, inner, 1.0, at, inner, w, width, 0.0, to, width)
+        for part in self._parts:
+            n, w = len(part), part.ctypes.data
+            self._sgemm(ROW_MAJOR, PLAIN, TRANSPOSED, rows, n, inner, 1.0, at, inner, w, inner, 0.0, to, width)
+            to += 4 * n
+        return out
+
+
+class Sizes(NamedTuple):
+    """Of products C = A · B, group after group: what all of a group have in common. (groups,) each, int32: rows of A,
+    columns of B, columns of A; the strides of rows in A, B and C; and how many products there are."""
+
+    m: np.ndarray[Any, np.dtype[np.int32]]
+    n: np.ndarray[Any, np.dtype[np.int32]]
+    k: np.ndarray[Any, np.dtype[np.int32]]
+    lda: np.ndarray[Any, np.dtype[np.int32]]
+    ldb: np.ndarray[Any, np.dtype[np.int32]]
+    ldc: np.ndarray[Any, np.dtype[np.int32]]
+    count: np.ndarray[Any, np.dtype[np.int32]]
+
+
+class Batch:
+    """Many small products of float32, of different sizes, in one call.
+
+    Args:
+        transposed: whether B is given by its rows.
+        scale: what all are multiplied by.
+    """
+
+    def __init__(self, sizes: Sizes, transposed: bool, scale: float = 1.0):
+        groups = len(sizes.m)
+        self._kept = [
+            np.full(groups, PLAIN, np.int32),
+            np.full(groups, TRANSPOSED if transposed else PLAIN, np.int32),
+            np.full(groups, scale, np.float32),
+            np.zeros(groups, np.float32),
+            *(np.ascontiguousarray(size, np.int32) for size in sizes),
+        ]
+        plain, turned, alpha, beta, m, n, k, lda, ldb, ldc, count = (array.ctypes.data for array in self._kept)
+        self._before = (ROW_MAJOR, plain, turned, m, n, k, alpha)
+        self._lda, self._ldb, self._after = lda, (ldb, beta), (ldc, groups, count)
+        self._call = library().cblas_sgemm_batch
+
+    def __call__(self, a: Numbers, b: Numbers, c: Numbers) -> None:
+        """Addresses of the first numbers of each A, B and C, in the order of the groups."""
+        call, lda, (ldb, beta), (ldc, groups, count) = self._call, self._lda, self._ldb, self._after
+        call(*self._before, a.ctypes.data, lda, b.ctypes.data, ldb, beta, c.ctypes.data, ldc, groups, count)
