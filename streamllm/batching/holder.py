@@ -15,19 +15,21 @@ Columns = list[int]
 
 Index = np.ndarray[Any, np.dtype[np.int32]]
 
+Numbers = np.ndarray[Any, np.dtype[np.int64]]
+
 Logits = mx.array | np.ndarray[Any, Any]
 
 
-class Token(NamedTuple):
-    """A token on its way into the memory. Of its sentence it sees the source tokens with an index below ``source_end``
-    and the target tokens with one below ``target_end``."""
+class Fed(NamedTuple):
+    """Tokens on their way into the memory, (T,) or (S, N) each. Of its sentence, which has a slot, a token sees the
+    source tokens with an index below ``source_end`` and the target tokens with one below ``target_end``."""
 
-    token: int
-    slot: int
-    column: int
-    position: int
-    source_end: int
-    target_end: int
+    token: Numbers
+    slot: Numbers
+    column: Numbers
+    position: Numbers
+    source_end: Numbers
+    target_end: Numbers
 
 
 @dataclass(frozen=True)
@@ -83,8 +85,8 @@ class Holder(Protocol):
         """What this row holds is not wanted any more."""
         ...
 
-    def read(self, tokens: np.ndarray[Any, Any], source: Index, target: Index) -> None:
-        """Feed tokens whose logits nobody wants: (S, N, fields of `Token`), where each of the S rows is of one sentence.
+    def read(self, fed: Fed, source: Index, target: Index) -> None:
+        """Feed tokens whose logits nobody wants, (S, N) where `reads_apart`, a row for each sentence, else (T,).
 
         Args:
             source, target: of each slot and column, the index of the token there in its stream; not of this stream: the
@@ -94,13 +96,13 @@ class Holder(Protocol):
 
     def step(
         self,
-        tokens: np.ndarray[Any, Any],
+        fed: Fed,
         source: Index,
         target: Index,
         asked: Asked,
         paths: Mapping[int, Columns],
     ) -> Sequence[Answer]:
-        """Feed tokens (T, fields of `Token`), those of a row together, and answer each row.
+        """Feed tokens (T,), those of a row together, and answer each row.
 
         Args:
             paths: of those tokens that end the hypotheses of a beam: the columns of each.

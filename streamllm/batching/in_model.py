@@ -13,7 +13,7 @@ import mlx.core as mx
 import numpy as np
 from mlx_lm.models import cache as mlx_lm_cache
 
-from streamllm.batching.holder import Answer, Asked, Columns, Index
+from streamllm.batching.holder import Answer, Asked, Columns, Fed, Index
 from streamllm.batching.layer import UNUSED, Feed, Layer, Sight
 from streamllm.batching.packing import Packing, packed
 from streamllm.engine.attention import Attention, Call
@@ -59,19 +59,20 @@ class InModel:
     def close(self, slot: int) -> None:
         """Its memory serves the next sentence."""
 
-    def read(self, tokens: np.ndarray[Any, Any], source: Index, target: Index) -> None:
-        self._forward(tokens, source, target)
+    def read(self, fed: Fed, source: Index, target: Index) -> None:
+        self._forward(fed, source, target)
 
     def step(
         self,
-        tokens: np.ndarray[Any, Any],
+        fed: Fed,
         source: Index,
         target: Index,
         asked: Asked,
         paths: Mapping[int, Columns],
     ) -> Sequence[Answer]:
         at = (mx.array(asked.tokens), 0)
-        logits, calls, cells = self._forward(tokens[:, None], source, target, at, paths, any(asked.attends))
+        column = Fed(*(each[:, None] for each in fed))
+        logits, calls, cells = self._forward(column, source, target, at, paths, any(asked.attends))
         likeliest = Likeliest.of(logits)
         # Cut here, not in each row: policies that look at logits would evaluate each cut on its own.
         parts: Sequence[mx.array] = mx.split(logits, asked.ends[:-1])  # type: ignore[assignment]
@@ -86,20 +87,20 @@ class InModel:
                 one_row, place = (int(cell[last]) for cell in cells)
                 one, there = slice(one_row, one_row + 1), slice(place, place + 1)
                 of_it = [(queries[one, :, there], keys[one], scale) for queries, keys, scale in calls]
-                attention = Attention(of_it, np.flatnonzero(source[tokens[last, 1]] != UNUSED).tolist())
+                attention = Attention(of_it, np.flatnonzero(source[fed.slot[last]] != UNUSED).tolist())
             answers.append(Answer(own, found[start:end], highest[start:end], attention))
         return answers
 
     def _forward(
         self,
-        feed: np.ndarray[Any, Any],
+        fed: Fed,
         source: Index,
         target: Index,
         at: tuple[mx.array, int] | None = None,
         paths: Mapping[int, Columns] = MappingProxyType({}),
         attends: bool = False,
     ) -> tuple[mx.array, list[Call], tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
-        """Feed ``feed`` (S, N, fields of `Token`), where each of the S rows is of one sentence.
+        """Feed tokens (S, N), where each of the S rows is of one sentence.
 
         Args:
             at: the positions whose logits are wanted, as for `forward`.
@@ -109,7 +110,7 @@ class InModel:
         Returns: logits (S, N, V) or those ``at``; what was noted; and the row and the place in it that each of the S
             has there.
         """
-        tokens, slots, columns, positions, source_ends, target_ends = np.moveaxis(feed, -1, 0)
+        tokens, slots, columns, positions, source_ends, target_ends = fed
         own, ends = slots[:, 0], columns[:, -1] + 1
         for i, path in paths.items():
             ends[i] = max(path) + 1

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from streamllm.batching.holder import Answer, Asked, Columns, Index
+from streamllm.batching.holder import Answer, Asked, Columns, Fed, Index
 from streamllm.batching.layer import UNUSED
 from streamllm.cpu.decoder import Decoder, Scratch, Spans
 from streamllm.engine.attention import Attention
@@ -38,19 +38,19 @@ class InNumpy:
     def close(self, slot: int) -> None:
         self._blocks.free(slot)
 
-    def read(self, tokens: np.ndarray[Any, Any], source: Index, target: Index) -> None:
-        self._forward(tokens.reshape(-1, tokens.shape[-1]), source, target, NOTHING, {}, None)
+    def read(self, fed: Fed, source: Index, target: Index) -> None:
+        self._forward(fed, source, target, NOTHING, {}, None)
 
     def step(
         self,
-        tokens: np.ndarray[Any, Any],
+        fed: Fed,
         source: Index,
         target: Index,
         asked: Asked,
         paths: Mapping[int, Columns],
     ) -> Sequence[Answer]:
         noted: list[Any] | None = [] if any(asked.attends) else None
-        logits = self._forward(tokens, source, target, asked.tokens, paths, noted)
+        logits = self._forward(fed, source, target, asked.tokens, paths, noted)
         found = logits.argmax(axis=-1)  # of NaN and numbers NaN
         highest = logits[np.arange(len(found)), found]
         answers, start = [], 0
@@ -58,7 +58,7 @@ class InNumpy:
             attention = None
             if attends:
                 assert noted is not None
-                attention = self._attention(noted, end - 1, int(tokens[asked.tokens[end - 1], 1]), source)
+                attention = self._attention(noted, end - 1, int(fed.slot[asked.tokens[end - 1]]), source)
             own = logits[start:end] if several else logits[start]
             answers.append(Answer(own, found[start:end], highest[start:end], attention))
             start = end
@@ -73,14 +73,14 @@ class InNumpy:
 
     def _forward(
         self,
-        feed: np.ndarray[Any, Any],
+        fed: Fed,
         source: Index,
         target: Index,
         asked: list[int],
         paths: Mapping[int, Columns],
         noted: list[Any] | None,
     ) -> np.ndarray[Any, np.dtype[np.float32]]:
-        tokens, slots, columns, positions, source_ends, target_ends = np.ascontiguousarray(feed.T, np.int64)
+        tokens, slots, columns, positions, source_ends, target_ends = fed
         ends = columns + 1
         bases = target_ends
         if paths:  # of the target, they see their own path and what the row has written
@@ -90,8 +90,7 @@ class InNumpy:
         firsts = np.flatnonzero(np.diff(slots, prepend=-1))
         counts = np.diff(firsts, append=len(slots))
         rows, lengths = slots[firsts], np.maximum.reduceat(ends, firsts)
-        for row, length in zip(rows.tolist(), lengths.tolist(), strict=True):
-            self._blocks.fit(row, length)
+        self._blocks.fit(rows, lengths)
         # Rows stand in the order of their lengths, so that rows beside each other are alike.
         order = np.argsort(lengths, kind="stable")
         place = np.repeat(np.cumsum(counts[order]) - counts[order], counts[order])

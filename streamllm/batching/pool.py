@@ -11,7 +11,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from streamllm.batching.holder import Answer, Asked, Columns, Holder, Token
+from streamllm.batching.holder import Answer, Asked, Columns, Fed, Holder, Numbers
 from streamllm.batching.in_model import InModel
 from streamllm.batching.in_numpy import InNumpy
 from streamllm.batching.layer import UNUSED
@@ -20,7 +20,7 @@ from streamllm.engine.attention import Attention
 from streamllm.engine.finite import check_logits
 from streamllm.engine.paradigms.forgetting import Forgets, Forgetting
 from streamllm.engine.paradigms.memory import TargetStart
-from streamllm.engine.portions import FEWEST, SCORES, portion, portions
+from streamllm.engine.portions import SCORES, portion, portions
 from streamllm.engine.positions import check_end, table
 
 STEP = 32
@@ -155,25 +155,38 @@ class Pool:
         """Feed what these rows wait for, and give each its answer. The host waits for the device once."""
         self._fit()
         self._read_ahead(rows)
-        tokens: list[Token] = []
+        feed = _Feed()
         asked = Asked([], [], [bool(row.paths) or row.checked > 1 for row in rows], [row.attends for row in rows])
         paths: dict[int, Columns] = {}
         for row in rows:
-            tokens += self._place_source(row, len(row.unread))
-            tokens += self._place_target(row)
-            paths |= {len(tokens) + i: path for i, path in enumerate(row.paths)}
-            tokens += self._place_paths(row)
+            if row.unread:
+                feed.source(row, len(row.unread))
+            if row.unwritten:
+                feed.target(row)
+            if row.paths:
+                paths |= {len(feed.tokens) + i: path for i, path in enumerate(row.paths)}
+                feed.hypotheses(row)
             # Of a row one, those checked, or those of its beam's hypotheses.
-            asked.tokens.extend(range(len(tokens) - (len(row.paths) or row.checked), len(tokens)))
+            end = len(feed.tokens)
+            asked.tokens.extend(range(end - (len(row.paths) or row.checked), end))
             asked.ends.append(len(asked.tokens))
-        self._count(len(tokens))
-        answers = self._holder.step(np.array(tokens, np.int32), self._source, self._target, asked, paths)
-        for row, answer in zip(rows, answers, strict=True):
+        for row, answer in zip(
+            rows,
+            self._holder.step(self._placed(feed), self._source, self._target, asked, paths),
+            strict=True,
+        ):
             row.answer = answer
 
-    def _count(self, tokens: int) -> None:
+    def _placed(self, feed: "_Feed") -> Fed:
+        """These tokens, in the columns that they will have."""
         self.forward_passes += 1
-        self.fed_tokens += tokens
+        self.fed_tokens += len(feed.tokens)
+        fed, index = feed.arrays()
+        for stream, of_it in ((self._source, index[0]), (self._target, index[1])):
+            stream[fed.slot[of_it], fed.column[of_it]] = (fed.source_end if stream is self._source else fed.target_end)[
+                of_it
+            ] - 1
+        return fed
 
     def _read_ahead(self, rows: Sequence["Row"]) -> None:
         """Feed what is read before the step, so that this stays small."""
@@ -190,22 +203,15 @@ class Pool:
         if self._holder.reads_apart:
             self._read_padded(rows)
             return
-        parts: list[Token] = []
+        feed = _Feed()
         for row in rows:
             while row.unread:
-                held = max(1, row.length)
-                n = min(portion(row.length), READ_AT_ONCE - len(parts), max(FEWEST, SCORES // held))
-                parts += self._place_source(row, n)
-                if len(parts) >= READ_AT_ONCE or row.unread:
-                    self._feed(parts)
-                    parts = []
-        if parts:
-            self._feed(parts)
-
-    def _feed(self, tokens: Sequence[Token] | Sequence[Sequence[Token]]) -> None:
-        feed = np.array(tokens, np.int32)
-        self._count(feed.size // len(Token._fields))
-        self._holder.read(feed, self._source, self._target)
+                feed.source(row, min(portion(row.length), READ_AT_ONCE - len(feed.tokens)))
+                if len(feed.tokens) >= READ_AT_ONCE or row.unread:
+                    self._holder.read(self._placed(feed), self._source, self._target)
+                    feed = _Feed()
+        if feed.tokens:
+            self._holder.read(self._placed(feed), self._source, self._target)
 
     def _read_padded(self, rows: Sequence["Row"]) -> None:
         while rows:
@@ -213,35 +219,13 @@ class Pool:
             held = max(row.length for row in rows)
             length = min(len(rows[0].unread), portion(held))
             most = min(READ_TOKENS, SCORES // max(1, held))
-            parts = [self._place_source(row, length) for row in rows[: max(1, most // length)]]
-            for part in parts:  # padding goes into the column after, which is free, and is seen by nobody
-                padding = part[-1]._replace(column=part[-1].column + 1)
-                part += [padding] * (length - len(part))
-            self._feed(parts)
+            feed = _Feed()
+            some = rows[: max(1, most // length)]
+            for row in some:
+                feed.source(row, length)
+            self.fed_tokens += length * len(some) - len(feed.tokens)
+            self._holder.read(_padded_rows(self._placed(feed), length), self._source, self._target)
             rows = [row for row in rows if row.unread]
-
-    def _place_source(self, row: "Row", n: int) -> list[Token]:
-        tokens, row.unread = row.unread[:n], row.unread[n:]
-        column, index = row.length, row.source_offset
-        row.length, row.source_offset = column + len(tokens), index + len(tokens)
-        self._source[row.slot, column : row.length] = range(index, row.source_offset)
-        return [Token(token, row.slot, column + i, index + i, index + i + 1, 0) for i, token in enumerate(tokens)]
-
-    def _place_target(self, row: "Row") -> list[Token]:
-        tokens, row.unwritten = row.unwritten, []
-        column, index, seen = row.length, row.target_offset, row.source_offset - row.hidden
-        row.length, row.target_offset = column + len(tokens), index + len(tokens)
-        self._target[row.slot, column : row.length] = range(index, row.target_offset)
-        first = row.target_start + index
-        return [Token(token, row.slot, column + i, first + i, seen, index + i + 1) for i, token in enumerate(tokens)]
-
-    def _place_paths(self, row: "Row") -> list[Token]:
-        """The last tokens of the row's hypotheses, each in the last column of its path."""
-        first, seen = row.target_start + row.target_offset - 1, row.source_offset
-        return [
-            Token(token, row.slot, path[-1], first + len(path), seen, row.target_offset + len(path))
-            for token, path in zip(row.branching, row.paths, strict=True)
-        ]
 
     def _fit(self) -> None:
         """Make room for what the rows are about to be fed, and give back room that has long been too much."""
@@ -268,6 +252,65 @@ class Pool:
         for slot, row in self._open.items():
             row.slot = slot
         self._free = list(range(len(slots), capacity))[::-1]
+
+
+class _Feed:
+    """Tokens of a forward, as they are gathered from rows: stretches of tokens that follow each other in a stream."""
+
+    def __init__(self) -> None:
+        self.tokens: list[int] = []
+        # Of each stretch: its length and slot, the column, position and ends of its first token, which of the ends
+        # move on with the tokens, and whether the tokens have columns of their own.
+        self._stretches: list[tuple[int, int, int, int, int, int, bool, bool]] = []
+
+    def source(self, row: "Row", n: int) -> None:
+        """The next tokens of what the row is to read, at most ``n``."""
+        tokens, row.unread = row.unread[:n], row.unread[n:]
+        at, held = row.source_offset, len(tokens)
+        self.tokens += tokens
+        self._stretches.append((held, row.slot, row.length, at, at + 1, 0, True, True))
+        row.length, row.source_offset = row.length + held, at + held
+
+    def target(self, row: "Row") -> None:
+        """What the row is to write."""
+        tokens, row.unwritten = row.unwritten, []
+        at, held = row.target_offset, len(tokens)
+        seen = row.source_offset - row.hidden
+        self.tokens += tokens
+        self._stretches.append((held, row.slot, row.length, row.target_start + at, seen, at + 1, False, True))
+        row.length, row.target_offset = row.length + held, at + held
+
+    def hypotheses(self, row: "Row") -> None:
+        """The last tokens of the row's hypotheses, each in the last column of its path."""
+        first, seen = row.target_start + row.target_offset - 1, row.source_offset
+        self.tokens += row.branching
+        for path in row.paths:
+            n = len(path)
+            self._stretches.append((1, row.slot, path[-1], first + n, seen, row.target_offset + n, False, False))
+
+    def arrays(self) -> tuple[Fed, tuple[Numbers, Numbers]]:
+        """All of them; and which are of the source, and of the target but for hypotheses."""
+        lengths, *firsts = np.array(self._stretches, np.int64).T
+        slots, columns, positions, source_ends, target_ends, reads, keeps = (np.repeat(one, lengths) for one in firsts)
+        within = np.arange(len(slots)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        fed = Fed(
+            np.array(self.tokens, np.int64),
+            slots,
+            columns + within,
+            positions + within,
+            source_ends + reads * within,
+            target_ends + (1 - reads) * within,
+        )
+        return fed, (np.flatnonzero(reads), np.flatnonzero(keeps & (1 - reads)))
+
+
+def _padded_rows(fed: Fed, length: int) -> Fed:
+    """(S, length): a row for each sentence. Padding goes into the column after, which is free, and is seen by nobody."""
+    firsts = np.flatnonzero(np.diff(fed.slot, prepend=-1))
+    counts = np.diff(firsts, append=len(fed.slot))
+    within = np.minimum(np.arange(length), counts[:, None] - 1)
+    rows = Fed(*(each[firsts[:, None] + within] for each in fed))
+    return rows._replace(column=rows.column + (np.arange(length) >= counts[:, None]))
 
 
 def _padded(index: np.ndarray[Any, Any], rows: int, columns: int) -> np.ndarray[Any, Any]:

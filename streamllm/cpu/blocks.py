@@ -11,6 +11,9 @@ from streamllm.cpu.mkl import Floats, Numbers
 STEP = 32
 """Tokens by which a block grows, at least."""
 
+DOUBLED = 1 << 26
+"""Bytes up to which memory doubles when it is full; from there on it grows by a quarter."""
+
 Vectors = np.ndarray[Any, np.dtype[np.float32]]
 
 
@@ -39,11 +42,13 @@ class Blocks:
         """Slack included."""
         return sum(buffer.nbytes for buffers in (self.keys, self.values) for buffer in buffers)
 
-    def fit(self, row: int, tokens: int) -> None:
-        """Let a row have room for so many tokens."""
+    def fit(self, rows: Numbers, tokens: Numbers) -> None:
+        """Let each of these rows have room for so many tokens."""
+        for i in np.flatnonzero(self.sizes[rows] < tokens).tolist():
+            self._fit(int(rows[i]), int(tokens[i]))
+
+    def _fit(self, row: int, tokens: int) -> None:
         size = int(self.sizes[row])
-        if tokens <= size:
-            return
         # By a share of what is there: an endless row would be copied again and again.
         wanted = -(-max(tokens, size + size // 4) // STEP) * STEP
         start = self._take(wanted)
@@ -87,7 +92,9 @@ class Blocks:
             if 2 * self._used < self._end:  # most of it is free, in blocks of other sizes
                 self._pack(needed)
             else:
-                self._grow(max(self._end + needed, self._end + self._end // 4))
+                # By much while that is little: pages of memory that nothing was written to cost nothing.
+                share = 1 if self.nbytes < DOUBLED else 4
+                self._grow(max(self._end + needed, self._end + self._end // share))
         start, self._end = self._end, self._end + needed
         return start
 

@@ -124,9 +124,9 @@ class Decoder:
         """
         count = len(tokens)
         at = blocks.at(np.repeat(spans.rows, spans.counts), columns).reshape(-1)
-        cos, sin = self._turns(positions)
+        turns = self._turns(positions, self.heads + self.kv_heads)
         x = scratch("x", count, self._embedding.shape[1])
-        np.take(self._embedding, tokens, axis=0, out=x)
+        np.take(self._embedding, tokens, axis=0, out=x, mode="clip")
         attend, spread = _Attend(self, blocks, spans), self.heads + 2 * self.kv_heads
         for i, layer in enumerate(self._blocks):
             qkv = scratch("qkv", count, layer.qkv.width)
@@ -137,7 +137,7 @@ class Decoder:
             turned = each[:, : self.heads + self.kv_heads]
             if layer.heads_norms is not None:
                 self._norm_heads(turned, layer.heads_norms)
-            _rotate(turned, cos, sin)
+            _rotate(qkv[:, : turns.cos.shape[1]], turns, scratch)
             blocks.keys[i][at] = each[:, self.heads : -self.kv_heads].reshape(-1, self.width)
             blocks.values[i][at] = each[:, -self.kv_heads :].reshape(-1, self.width)
             if noted is not None:
@@ -158,15 +158,16 @@ class Decoder:
 
     def moved(self, keys: Floats, by: int) -> Floats:
         """Keys (…, width) at positions that are ``by`` higher."""
-        cos, sin = self._turns(np.array([by]))
-        out = keys.reshape(-1, 1, self.width).copy()
-        _rotate(out, cos, sin)
+        out = keys.reshape(-1, self.width).copy()
+        _rotate(out, self._turns(np.array([by]), 1), Scratch())
         return out.reshape(keys.shape)
 
-    def _turns(self, positions: Numbers) -> tuple[Floats, Floats]:
-        """(T, 1, width / 2) each."""
-        angles = positions[:, None, None] * self._frequencies
-        return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
+    def _turns(self, positions: Numbers, heads: int) -> "_Turns":
+        angles = positions[:, None] * self._frequencies
+        cos, sin = np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
+        half = self.width // 2
+        partners = np.arange(heads * self.width).reshape(heads, 2, half)[:, ::-1].reshape(-1)
+        return _Turns(np.tile(cos, 2 * heads), np.tile(np.concatenate([-sin, sin], axis=1), heads), partners)
 
     def _normed(self, x: Floats, weight: Floats, scratch: Scratch) -> Floats:
         out = scratch("normed", *x.shape)
@@ -188,7 +189,7 @@ class _Attend:
     """Attention of the tokens of a forward, in each layer anew."""
 
     def __init__(self, decoder: Decoder, blocks: Blocks, spans: Spans):
-        self._decoder, self._blocks, self._masks = decoder, blocks, spans.masks
+        self._decoder, self._blocks, self._hidden = decoder, blocks, ~spans.masks[:, None]
         heads, width = decoder.heads, decoder.width
         firsts = np.cumsum(spans.counts) - spans.counts
         self._parts = _alike(spans.lengths)
@@ -205,11 +206,10 @@ class _Attend:
             at += (end - first) * heads * longest
         self._scores = at
         # Products of one size stand together.
-        sizes, group = np.unique(np.stack([spans.counts, spans.lengths, room]), axis=1, return_inverse=True)
-        group = group.reshape(-1)
+        _, first_of, group = np.unique(spans.counts + (spans.lengths << 32), return_index=True, return_inverse=True)
         order = np.argsort(group, kind="stable")
-        of_each = np.bincount(group, minlength=sizes.shape[1]) * heads
-        m, n, room_of = sizes
+        of_each = np.bincount(group) * heads
+        m, n, room_of = spans.counts[first_of], spans.lengths[first_of], room[first_of]
         k, stride = np.full_like(m, width), np.full_like(m, heads * width)
         of_all = np.full_like(m, (heads + 2 * decoder.kv_heads) * width)
         self._products = Batch(Sizes(m, n, k, of_all, k, heads * room_of, of_each), True, decoder.scale)
@@ -232,7 +232,7 @@ class _Attend:
         for tokens, longest, start in self._shapes:
             n = tokens.stop - tokens.start
             part = scores[start : start + n * heads * longest].reshape(n, heads, longest)
-            np.copyto(part, -np.inf, where=~self._masks[tokens, None, :longest])
+            np.copyto(part, -np.inf, where=self._hidden[tokens, :, :longest])
             part -= part.max(axis=-1, keepdims=True)
             np.exp(part, out=part)
             part /= part.sum(axis=-1, keepdims=True)
@@ -254,15 +254,22 @@ def _flat(addresses: Numbers) -> Numbers:
     return np.ascontiguousarray(addresses.reshape(-1), np.int64)
 
 
-def _rotate(heads: Floats, cos: Floats, sin: Floats) -> None:
-    """Rotary positions of (T, heads, width), in place."""
-    half = heads.shape[-1] // 2
-    first, second = heads[..., :half], heads[..., half:]
-    turned = first * sin
-    first *= cos
-    first -= second * sin
-    second *= cos
-    second += turned
+class _Turns(NamedTuple):
+    """Rotary positions of tokens, for the numbers of all heads side by side: (T, heads · width) each. Of every number
+    it says which other one turns with it."""
+
+    cos: Floats
+    sin: Floats
+    partners: Numbers
+
+
+def _rotate(x: Floats, turns: _Turns, scratch: Scratch) -> None:
+    """In place; x (T, heads · width)."""
+    others = scratch("others", *x.shape)
+    np.take(x, turns.partners, axis=1, out=others, mode="clip")
+    others *= turns.sin
+    x *= turns.cos
+    x += others
 
 
 def _swiglu(both: Floats, scratch: Scratch) -> Floats:
