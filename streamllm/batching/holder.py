@@ -39,8 +39,8 @@ class Answer:
     token checked."""
 
     logits: Logits
-    likeliest: np.ndarray[Any, Any]
-    highest: np.ndarray[Any, Any]
+    likeliest: list[int]
+    highest: list[float]
     attention: Attention | None
 
 

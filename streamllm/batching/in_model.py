@@ -78,7 +78,7 @@ class InModel:
         parts: Sequence[mx.array] = mx.split(logits, asked.ends[:-1])  # type: ignore[assignment]
         cut = [part if some else part.reshape(-1) for some, part in zip(asked.several, parts, strict=True)]
         mx.eval(likeliest.arrays, cut, self._buffers)
-        found, highest = likeliest.found()
+        found, highest = (each.tolist() for each in likeliest.found())
         answers = []
         for start, end, attends, own in zip([0, *asked.ends], asked.ends, asked.attends, cut, strict=False):
             attention = None

@@ -51,8 +51,8 @@ class InNumpy:
     ) -> Sequence[Answer]:
         noted: list[Any] | None = [] if any(asked.attends) else None
         logits = self._forward(fed, source, target, asked.tokens, paths, noted)
-        found = logits.argmax(axis=-1)  # of NaN and numbers NaN
-        highest = logits[np.arange(len(found)), found]
+        at = logits.argmax(axis=-1)  # of NaN and numbers NaN
+        found, highest = at.tolist(), logits[np.arange(len(at)), at].tolist()
         answers, start = [], 0
         for end, several, attends in zip(asked.ends, asked.several, asked.attends, strict=True):
             attention = None

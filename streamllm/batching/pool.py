@@ -380,7 +380,7 @@ class Row(Forgets):
             answer = self._ask(tokens, 0)
         finally:
             self.checked = 1
-        return answer.logits.reshape(last, -1), answer.likeliest.tolist()
+        return answer.logits.reshape(last, -1), answer.likeliest
 
     def _ask(self, tokens: list[int], hidden: int) -> Answer:
         if self._after_source and not self.target_offset and not self._keeps_start:
@@ -401,7 +401,7 @@ class Row(Forgets):
 
     def likeliest(self, logits: mx.array) -> int:
         assert self.answer is not None
-        return int(self.answer.likeliest[-1])
+        return self.answer.likeliest[-1]
 
     def trim(self, n: int) -> None:
         """Raises: RuntimeError: source has been read since these tokens were fed."""

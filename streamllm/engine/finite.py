@@ -3,6 +3,7 @@ and +inf show in the highest logit, and -inf does where there is nothing else. A
 is no fault."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,13 +45,13 @@ class Likeliest:
         return tokens, logits[tokens] if logits.ndim == 1 else logits[np.arange(len(tokens)), tokens]
 
 
-def check_logits(highest: Any, source_tokens: int, target_tokens: int) -> None:
+def check_logits(highest: Iterable[float], source_tokens: int, target_tokens: int) -> None:
     """Check the highest of each row of logits, those of the next token after so many tokens.
 
     Raises:
         NotFinite: some are not finite.
     """
-    for value in np.atleast_1d(highest).tolist():
+    for value in highest:
         if not math.isfinite(value):
             where = f" after {source_tokens} source and {target_tokens} target tokens"
             raise NotFinite(not_finite_logits(value, where))

@@ -67,9 +67,11 @@ class Limits:
 
     def cut(self, state: State, target_tokens: int) -> Literal["max_units", "max_tokens"] | None:
         """Which limit is reached, if one is."""
-        if self.reached(state):
+        units = self._units(state)
+        if units <= state.written:
             return "max_units"
-        return "max_tokens" if self.tokens_left(state, target_tokens) <= 0 else None
+        few = self.tokens_per_unit
+        return "max_tokens" if few is not None and few * units <= target_tokens else None
 
     def most_units(self, read: int) -> int:
         """How many units may be written in all once so many have been read."""

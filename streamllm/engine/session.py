@@ -181,7 +181,7 @@ class Session:
 
     def _emit(self, tokens: list[int], tail: str = "") -> Emission:
         self.target_tokens += len(tokens)
-        text = self.prompt.vocabulary.text_of(tokens) + tail
+        text = self.prompt.text_of(tuple(tokens)) + tail
         after_space = self._after_space
         if tokens:
             self._after_space = self.prompt.ends_unit(tokens[-1])

@@ -5,7 +5,6 @@ Invariant: each step is an event, with the state after it.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from typing import Protocol
 
 from streamllm.engine.ahead import Guess
@@ -64,8 +63,9 @@ class SessionLike(Protocol):
 class _Answers:
     """What a policy may ask in one state (`records.Lookahead`); notes the hypotheses that it was shown."""
 
-    def __init__(self, session: SessionLike, max_units: int, max_tokens: float, before: int):
-        self._session, self._max_units, self._max_tokens, self._before = session, max_units, max_tokens, before
+    def __init__(self, session: SessionLike, limits: Limits, state: State, tokens: int, before: int):
+        self._session, self._limits, self._state = session, limits, state
+        self._tokens, self._before = tokens, before
         self.shown: list[Hypothesis] = []
 
     def prediction(self, hidden: int = 0) -> Prediction:
@@ -75,11 +75,12 @@ class _Answers:
         return self._session.attended(heads) - self._before
 
     def draft(self) -> Hypothesis:
-        self.shown.append(self._session.draft(self._max_units, self._max_tokens))
+        left = self._limits.left(self._state), self._limits.tokens_left(self._state, self._tokens)
+        self.shown.append(self._session.draft(*left))
         return self.shown[-1]
 
     def beam(self, size: int) -> Sequence[Hypothesis]:
-        hypotheses = self._session.beam(size, self._max_units)
+        hypotheses = self._session.beam(size, self._limits.left(self._state))
         self.shown += hypotheses[:1]
         return hypotheses
 
@@ -100,6 +101,7 @@ class Stream:
         self.seen: list[str] = []  # one list for all states; of a document, since the sentence began
         self.read = self.written = 0
         self.source_done = False
+        self._state: State | None = None  # as it is now, if somebody has asked
         self._started = clock()
 
     def event(self, kind: str, text: str = "") -> tuple[Event, State]:
@@ -107,11 +109,14 @@ class Stream:
 
     @property
     def state(self) -> State:
-        return State(self.read, self.written, self.source_done, source=self.seen)
+        if self._state is None:
+            self._state = State(self.read, self.written, self.source_done, source=self.seen)
+        return self._state
 
     def take(self, kind: str, footer: bool = True) -> tuple[Event, State]:
         """Read one more unit, or learn that there is none; then the ``footer`` is fed, if there is something to say."""
         unit = next(self._source, None)
+        self._state = None
         if unit is None:
             if footer:
                 self.session.end_source()
@@ -131,9 +136,9 @@ class Stream:
             tokens: target tokens that count for the limits.
             before: source units that ``state`` does not count.
         """
-        left = self.limits.left(state), self.limits.tokens_left(state, tokens)
-        answers = _Answers(self.session, *left, before)
-        action = checked(decide(replace(state, model=answers)))
+        answers = _Answers(self.session, self.limits, state, tokens, before)
+        asking = State(state.read, state.written, state.source_done, answers, state.source)
+        action = checked(decide(asking))
         return action, [self.event("draft", text_of(shown, self._target_unit)) for shown in answers.shown]
 
     def show(self, output: Hypothesis) -> tuple[Event, State]:
@@ -145,7 +150,8 @@ class Stream:
         emission = self.session.write(action.tokens) if action.tokens else self.session.write()
         if emission.unit is None:
             return None
-        self.written += not emission.extends
+        if not emission.extends:
+            self.written, self._state = self.written + 1, None
         return self.event("extend" if emission.extends else "write", emission.text)
 
 

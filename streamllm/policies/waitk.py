@@ -34,7 +34,7 @@ class WaitK:
         catchup = Fraction(str(self.catchup))  # 0.2 is not a fifth in binary
 
         def decide(state: State) -> Action:
-            behind = state.written - floor(catchup * (state.written + 1))
+            behind = state.written - (floor(catchup * (state.written + 1)) if catchup else 0)
             return WRITE if state.source_done or state.read >= self.k + behind else READ
 
         return decide

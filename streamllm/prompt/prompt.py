@@ -90,12 +90,13 @@ class PromptTokens:
         self.end_tokens = frozenset(int(token) for token in tokenizer.eos_token_ids) | self._end_of_turn()
         if not self.end_tokens and self.text.stop is None:
             raise ValueError("the tokenizer has no end token: set eos_token_id in config.json, or prompt.stop")
-        # Facts about single tokens are asked for again and again.
+        # Asked for again and again: of single tokens, and of words (``text_of`` takes a tuple).
         cache = lru_cache(maxsize=65536)
         self._unit_tokens = cache(lambda text: tuple(vocabulary.encode_words(text)))
         self.starts_unit = cache(lambda token: vocabulary.bytes_of(token).startswith(WHITE_SPACE))
         self.ends_unit = cache(lambda token: vocabulary.bytes_of(token).endswith(WHITE_SPACE))
         self.text_before_stop = cache(self._text_before_stop)
+        self.text_of = cache(vocabulary.text_of)
         stop = self.text.stop
         if stop is not None and all(self.text_before_stop(token) is None for token in vocabulary.encode(stop)):
             raise ValueError(
@@ -133,7 +134,7 @@ class PromptTokens:
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Text of whole units, without special tokens and without the space before the first."""
-        return self.vocabulary.text_of(tokens).removeprefix(" ")
+        return self.text_of(tuple(tokens)).removeprefix(" ")
 
     def _text_before_stop(self, token: int) -> str | None:
         """What a token says before ``stop``, None when it does not contain it."""

@@ -5,7 +5,7 @@ import json
 import re
 import threading
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Literal
 
 Spelling = Literal["bytes", "pieces", "text", "wordpiece"]
@@ -63,6 +63,9 @@ class Vocabulary:
         bracketed = (token for token, entry in self._added.items() if BRACKETED.fullmatch(entry.content))
         self.control = self.special.union(bracketed) - {self.unknown}
         self._has_byte_pieces = self.spelling in ("pieces", "text") and self._holds("<0x0A>")
+        # Asked for again and again.
+        cache = lru_cache(maxsize=1 << 16)
+        self._spelled, self._is_byte = cache(self._spelling_of), cache(self._is_spelled_as_byte)
 
     def _holds(self, piece: str) -> bool:
         return bool(self.piece(self.tokenizer.convert_tokens_to_ids(piece)) == piece)
@@ -77,7 +80,7 @@ class Vocabulary:
         """What a token says: nothing for special ones and for those beyond the vocabulary."""
         return b"" if token in self.special else self._spelled(token)
 
-    def _spelled(self, token: int) -> bytes:
+    def _spelling_of(self, token: int) -> bytes:
         if token in self._added:  # added tokens are spelled as they read
             content = str(self._added[token].content)
             return (content.replace("▁", " ") if self.spelling == "pieces" else content).encode()
@@ -93,7 +96,7 @@ class Vocabulary:
             piece = piece.replace("▁", " ")
         return piece.encode()
 
-    def _is_byte(self, token: int) -> bool:
+    def _is_spelled_as_byte(self, token: int) -> bool:
         """Whether this is a byte of those that SentencePiece falls back on."""
         return (
             self._has_byte_pieces and token not in self._added and BYTE_PIECE.fullmatch(self.piece(token)) is not None

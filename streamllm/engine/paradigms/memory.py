@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import mlx.core as mx
+import numpy as np
 
 from streamllm.check import is_whole
 from streamllm.engine.attention import Attention, Call, UnreadableAttention
@@ -232,7 +233,7 @@ class CachedMemory:
         likeliest = Likeliest.of(logits)
         mx.eval(likeliest.arrays)
         token, highest = likeliest.found()
-        check_logits(highest, self.source_tokens, self.target_offset)
+        check_logits(np.atleast_1d(highest).tolist(), self.source_tokens, self.target_offset)
         return int(token)
 
     def check(self, tokens: list[int], last: int) -> tuple[mx.array, list[int]]:
@@ -244,7 +245,7 @@ class CachedMemory:
         likeliest = Likeliest.of(logits)
         mx.eval(likeliest.arrays)
         found, highest = likeliest.found()
-        check_logits(highest, self.source_tokens, self.target_offset)
+        check_logits(np.atleast_1d(highest).tolist(), self.source_tokens, self.target_offset)
         return logits, found.tolist()
 
     def attend(self, tokens: list[int]) -> tuple[mx.array, Attention]:
