@@ -12,7 +12,8 @@ from typing import Generic
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
-from streamllm.batching.pool import Pool, Row
+from streamllm.batching.pool import Pool
+from streamllm.batching.row import Row
 from streamllm.batching.threads import T, Team
 
 Clock = Callable[[], float]

@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-import mlx.core as mx
 import numpy as np
 
 from streamllm.engine.attention import Attention
+from streamllm.engine.finite import Logits
 
 Columns = list[int]
 """Of the tokens of a hypothesis, in their order."""
@@ -16,8 +16,6 @@ Columns = list[int]
 Index = np.ndarray[Any, np.dtype[np.int32]]
 
 Numbers = np.ndarray[Any, np.dtype[np.int64]]
-
-Logits = mx.array | np.ndarray[Any, Any]
 
 
 class Fed(NamedTuple):

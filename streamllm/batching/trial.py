@@ -63,9 +63,7 @@ def _why_not(
     return None
 
 
-def _difference(
-    model: Any, packs: bool, forgetting: Forgetting | None, decoder: Decoder | None
-) -> tuple[float, float]:
+def _difference(model: Any, packs: bool, forgetting: Forgetting | None, decoder: Decoder | None) -> tuple[float, float]:
     """By how much logits in a batch differ from those of sentences alone, as a share of the largest, and by how much
     they may."""
 

@@ -1,6 +1,6 @@
 """Forwards of many streams through a decoder of Llama's shape, on a CPU: numpy and MKL compute what mlx-lm's model
-would, from its own weights. Tokens of all streams lie side by side, so nothing is padded, and attention takes keys where
-they lie.
+would, from its own weights. Tokens of all streams lie side by side, so nothing is padded, and attention takes keys
+where they lie.
 
 Invariant: logits are those of the model, but for rounding; `streamllm.batching.trial` tries it for each model.
 """
@@ -21,7 +21,7 @@ from streamllm.cpu.mkl import Batch, Floats, Numbers, Sizes, Weight, library
 SHAPES = ("llama", "qwen2", "qwen3")
 """Model types whose forward is the one that is computed here."""
 
-PARTS = {nn.Linear, nn.Embedding, nn.RMSNorm, nn.RoPE}
+PARTS = ("Linear", "Embedding", "RMSNorm", "RoPE", "Llama3RoPE")
 """What they are built of."""
 
 COPIED = 1 << 25
@@ -82,8 +82,7 @@ class Decoder:
         self.layers, self.width = len(inside.layers), attention.q_proj.weight.shape[0] // attention.n_heads
         self.scale = float(attention.scale)
         self._epsilon = np.float32(args.rms_norm_eps)
-        rope = attention.rope
-        self._frequencies = (rope.base ** (-np.arange(0, self.width, 2) / self.width) * rope.scale).astype(np.float64)
+        self._frequencies = _frequencies(attention.rope)
         copies = sum(array.size for array in _arrays(model)) <= COPIED
         self._blocks = [_layer(layer, copies) for layer in inside.layers]
         self._norm, self._embedding = _numpy(inside.norm.weight), _numpy(inside.embed_tokens.weight)
@@ -214,11 +213,11 @@ class _Attend:
         of_all = np.full_like(m, (heads + 2 * decoder.kv_heads) * width)
         self._products = Batch(Sizes(m, n, k, of_all, k, heads * room_of, of_each), True, decoder.scale)
         self._sums = Batch(Sizes(m, k, n, heads * room_of, k, stride, of_each), False)
-        each, first, rows = np.arange(heads), firsts[order][:, None], spans.rows[order]
-        self._queries = _flat(4 * width * (first * (heads + 2 * decoder.kv_heads) + each))
-        self._outputs = _flat(4 * width * (first * heads + each))
-        self._to = _flat(4 * (offsets[order][:, None] + each * room[order][:, None]))
-        own = each // (heads // decoder.kv_heads)  # which keys a head takes
+        every, starts, rows = np.arange(heads), firsts[order][:, None], spans.rows[order]
+        self._queries = _flat(4 * width * (starts * (heads + 2 * decoder.kv_heads) + every))
+        self._outputs = _flat(4 * width * (starts * heads + every))
+        self._to = _flat(4 * (offsets[order][:, None] + every * room[order][:, None]))
+        own = every // (heads // decoder.kv_heads)  # which keys a head takes
         self._held = _flat(4 * width * (blocks.starts[rows][:, None] + own * blocks.sizes[rows][:, None]))
 
     def __call__(self, layer: int, qkv: Floats, scratch: Scratch) -> Floats:
@@ -250,7 +249,7 @@ def _alike(lengths: Numbers) -> list[slice]:
     return [*parts, slice(start, len(lengths))]
 
 
-def _flat(addresses: Numbers) -> Numbers:
+def _flat(addresses: Any) -> Numbers:
     return np.ascontiguousarray(addresses.reshape(-1), np.int64)
 
 
@@ -283,6 +282,14 @@ def _swiglu(both: Floats, scratch: Scratch) -> Floats:
     np.divide(gate, out, out=out)
     out *= both[:, half:]
     return out
+
+
+def _frequencies(rope: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Radians a position, (width / 2,)."""
+    if hasattr(rope, "_freqs"):  # Llama 3's
+        return 1 / np.array(rope._freqs, np.float64)
+    frequencies: np.ndarray[Any, Any] = rope.scale * rope.base ** (-np.arange(0, rope.dims, 2) / rope.dims)
+    return frequencies
 
 
 def _arrays(module: Any) -> Sequence[mx.array]:
@@ -322,7 +329,9 @@ def _is_of_the_shape(model: Any) -> bool:
     if any(getattr(layer, "use_sliding", False) for layer in inside.layers):
         return False
     leaves = tree_flatten(model.leaf_modules(), is_leaf=nn.Module.is_module)
-    if any(type(leaf) not in PARTS for _, leaf in leaves) or any(array.dtype != mx.float32 for array in _arrays(model)):
+    if any(type(leaf).__name__ not in PARTS for _, leaf in leaves) or any(
+        array.dtype != mx.float32 for array in _arrays(model)
+    ):
         return False
     for layer in inside.layers:
         attention, mlp = layer.self_attn, layer.mlp

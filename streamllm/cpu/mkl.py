@@ -23,9 +23,9 @@ def library() -> Any:
     path = loaded()
     if path is None or not Path(path).name.startswith("libmkl"):
         return None
-    found = ctypes.CDLL(path)
-    found.cblas_sgemm.argtypes = [_INT] * 6 + [_FLOAT] + [_POINTER, _INT] * 2 + [_FLOAT, _POINTER, _INT]
-    found.cblas_sgemm_batch.argtypes = [_INT] + [_POINTER] * 13 + [_INT, _POINTER]
+    found: Any = ctypes.CDLL(path)
+    found.cblas_sgemm.argtypes = [*[_INT] * 6, _FLOAT, _POINTER, _INT, _POINTER, _INT, _FLOAT, _POINTER, _INT]
+    found.cblas_sgemm_batch.argtypes = [_INT, *[_POINTER] * 13, _INT, _POINTER]
     found.cblas_sgemm.restype = found.cblas_sgemm_batch.restype = None
     return found
 
@@ -59,16 +59,16 @@ class Weight:
 
 
 class Sizes(NamedTuple):
-    """Of products C = A · B, group after group: what all of a group have in common. (groups,) each, int32: rows of A,
+    """Of products C = A · B, group after group: what all of a group have in common. (groups,) each: rows of A,
     columns of B, columns of A; the strides of rows in A, B and C; and how many products there are."""
 
-    m: np.ndarray[Any, np.dtype[np.int32]]
-    n: np.ndarray[Any, np.dtype[np.int32]]
-    k: np.ndarray[Any, np.dtype[np.int32]]
-    lda: np.ndarray[Any, np.dtype[np.int32]]
-    ldb: np.ndarray[Any, np.dtype[np.int32]]
-    ldc: np.ndarray[Any, np.dtype[np.int32]]
-    count: np.ndarray[Any, np.dtype[np.int32]]
+    m: Numbers
+    n: Numbers
+    k: Numbers
+    lda: Numbers
+    ldb: Numbers
+    ldc: Numbers
+    many: Numbers
 
 
 class Batch:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import mlx.core as mx
 
 from streamllm.engine.attention import Attention
+from streamllm.engine.finite import Logits
 from streamllm.engine.paradigms.memory import Memory
 from streamllm.engine.sampling import Sampling
 
@@ -46,10 +47,10 @@ class Ahead:
         self._open = list(header)  # to be fed before the next prediction
         # Tokens that come next, each predicted after feeding the one before: all but the last are fed.
         self._known: list[int] = []
-        self._logits: list[mx.array] = []  # that each of them was predicted from
+        self._logits: list[Logits] = []  # that each of them was predicted from
         # What was known and has been written since the last read. Logits are kept once a mark is out: those of a
         # whole sentence, in a batch those of all sentences, would fill the memory.
-        self._taken: list[tuple[int, mx.array | None]] = []
+        self._taken: list[tuple[int, Logits | None]] = []
         self._marked = False
         # Tokens picked since the last read, from the first of `_taken` on: where a prediction is made anew, the token
         # is that which was picked before.
@@ -108,10 +109,10 @@ class Ahead:
                 break
         self._memory.trim(len(guessed) + 1 - len(self._known))
 
-    def _pick(self, logits: mx.array) -> int:
+    def _pick(self, logits: Logits) -> int:
         return self._choose(logits, self._memory.likeliest(logits))  # which refuses logits that are not finite
 
-    def _choose(self, logits: mx.array, likeliest: int, ahead: int = 0) -> int:
+    def _choose(self, logits: Logits, likeliest: int, ahead: int = 0) -> int:
         """A token by ``logits``, which so many tokens that are known come before."""
         if self._sampler is None:
             return likeliest
@@ -121,7 +122,7 @@ class Ahead:
         return int(self._sampler(row - mx.logsumexp(row, axis=-1, keepdims=True)).item())  # type: ignore[arg-type]
 
     @property
-    def logits(self) -> mx.array:
+    def logits(self) -> Logits:
         """What the next token was predicted from, (V,)."""
         self.predict()
         return self._logits[0]
@@ -238,7 +239,7 @@ class Ahead:
             self._memory.trim(len(self._known) - 1)
             self._known, self._logits, self.attention = self._known[:1], self._logits[:1], None
 
-    def with_hidden(self, n: int) -> mx.array:
+    def with_hidden(self, n: int) -> Logits:
         """Logits (V,) of the next token if the token that it is predicted after had not seen the last ``n`` source
         tokens; a header that nothing was written after is as a whole without them. The prediction from all of the
         source is forgotten."""

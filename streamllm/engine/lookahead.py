@@ -7,9 +7,9 @@ from functools import cached_property
 import mlx.core as mx
 import numpy as np
 
-from streamllm.engine.finite import NotFinite, not_finite_logits
+from streamllm.engine.finite import Logits, NotFinite, not_finite_logits
 
-Step = Callable[[list[int], list[int]], mx.array]
+Step = Callable[[list[int], list[int]], Logits]
 """``step(parents, tokens)``: branch ``parents[i]`` goes on with ``tokens[i]``; logits (len(tokens), V)."""
 
 IsCut = Callable[[list[int]], bool]
@@ -20,7 +20,7 @@ IsCut = Callable[[list[int]], bool]
 class NextToken:
     """A `records.Prediction` from the ``logits`` (V,) of the next token."""
 
-    logits: mx.array
+    logits: Logits
     end_tokens: frozenset[int]
 
     @cached_property
@@ -48,7 +48,7 @@ class NextToken:
         return float(np.exp(self._logprobs[token]))
 
 
-def logprobs(logits: mx.array) -> np.ndarray:
+def logprobs(logits: Logits) -> np.ndarray:
     """Log-probabilities, float64, of logits (…, V). Raises: NotFinite: a row has NaN, +inf, or all -inf."""
     values = logits.astype(np.float64) if isinstance(logits, np.ndarray) else _float64(logits)
     highest = values.max(axis=-1, keepdims=True)
@@ -65,7 +65,7 @@ def _float64(logits: mx.array) -> np.ndarray:
 
 
 def beam_search(
-    first: mx.array, step: Step, is_end: Callable[[int], bool], size: int, max_tokens: int
+    first: Logits, step: Step, is_end: Callable[[int], bool], size: int, max_tokens: int
 ) -> list[list[int]]:
     """At most ``size`` continuations in tokens (without end token), the best first.
 
@@ -101,7 +101,7 @@ def beam_search(
 
 
 def write_on(
-    hypotheses: list[list[int]], logits: mx.array, step: Step, is_end: Callable[[int], bool], is_cut: IsCut
+    hypotheses: list[list[int]], logits: Logits, step: Step, is_end: Callable[[int], bool], is_cut: IsCut
 ) -> list[tuple[list[int], bool]]:
     """Go on greedily with each of ``hypotheses`` while ``is_cut(tokens)``; each with whether it has ended.
 

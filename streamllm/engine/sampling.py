@@ -5,6 +5,7 @@ import mlx.core as mx
 import numpy as np
 
 from streamllm.check import number
+from streamllm.engine.finite import Logits
 
 LEAST = 2.0**-33
 """Below the smallest random number that is not 0: noise stays finite."""
@@ -30,7 +31,7 @@ class Sampling:
     def __init__(self, seed: int, temperature: float, top_p: float = 1.0):
         self._seed, self._temperature, self._top_p = seed, temperature, top_p
 
-    def draw(self, logits: mx.array, reads: int, written: int) -> int:
+    def draw(self, logits: Logits, reads: int, written: int) -> int:
         """A token from ``logits`` (V,), after so many reads and so many target tokens: the same whenever it is asked
         for, so that what is asked in between changes nothing; and independent of that before the last read."""
         logits = mx.array(logits) if isinstance(logits, np.ndarray) else logits.astype(mx.float32)

@@ -22,10 +22,10 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import mlx.core as mx
 import numpy as np
 
 from streamllm.engine.ahead import Ahead, Guess, Place, Sampler
+from streamllm.engine.finite import Logits
 from streamllm.engine.limits import LONGEST_UNIT
 from streamllm.engine.lookahead import NextToken, beam_search, write_on
 from streamllm.engine.paradigms.memory import Fork, Memory
@@ -349,7 +349,7 @@ class Session:
         branches: list[Fork] = []
         following = first = self._ahead.logits  # after each hypothesis that has not ended
 
-        def step(parents: list[int], tokens: list[int]) -> mx.array:
+        def step(parents: list[int], tokens: list[int]) -> Logits:
             nonlocal following
             branches[:] = branches or [self.memory.fork()]
             following = branches[0].step(parents, tokens)

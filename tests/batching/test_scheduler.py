@@ -401,9 +401,9 @@ def test_a_model_that_takes_one_position_for_all_rows_is_found_out(tokenizer: An
             return super().__call__(tokens, [View(each) for each in cache])
 
     model = streaming(tokenizer)
-    assert batching(model)[0] is None
+    assert batching(model).why_not is None
     model.model = OnePosition(model.model.model, model.model.bias)
-    assert reason in str(batching(model)[0])
+    assert reason in str(batching(model).why_not)
 
 
 def test_without_a_batch_size_it_is_one_that_suits_the_device(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -414,7 +414,6 @@ def test_without_a_batch_size_it_is_one_that_suits_the_device(tokenizer: Any, mo
             rows.append(rows_)
             super().__init__(model, rows_, *args, **kwargs)
 
-    monkeypatch.setattr("streamllm.batching.scheduler.Pool", Noting)
     monkeypatch.setattr("streamllm.batching.trial.Pool", Noting)
     examples = [Example(str(i), "the", "") for i in range(130)]
     monkeypatch.setattr("streamllm.batching.sizes.cores", lambda: 2)
@@ -599,8 +598,8 @@ def test_a_process_ends_while_its_threads_translate(tmp_path: Path, code: str) -
 def test_how_sentences_are_batched_is_found_out(family: Any, tokenizer: Any) -> None:
     model = streaming(tokenizer)
     model.model = build(family)
-    reason, packs = batching(model)
-    assert (reason is None, packs) == {
+    way = batching(model)
+    assert (way.why_not is None, way.packs) == {
         "deepseek_v3": (True, False),
         "llama": (True, True),
         "gpt_bigcode": (False, False),

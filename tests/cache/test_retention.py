@@ -497,14 +497,14 @@ def test_positions_that_do_not_add_up_are_refused(name: str) -> None:
 
 def test_a_batch_of_quantised_streams_says_that_it_goes_one_by_one(tokenizer: Any) -> None:
     model = tiny.random_model(0, len(tokenizer), hidden=128)
-    reason, _ = batching(streaming(model, tokenizer, kv_bits=8, kv_group_size=32))
+    reason = batching(streaming(model, tokenizer, kv_bits=8, kv_group_size=32)).why_not
     assert reason == "quantised keys and values need a memory for each sentence"
-    assert batching(streaming(model, tokenizer))[0] is None
+    assert batching(streaming(model, tokenizer)).why_not is None
 
 
 def test_windows_in_a_batch_are_windows_alone(tokenizer: Any) -> None:
     model = streaming(endless(tokenizer), tokenizer, **WINDOWS)
-    assert batching(model)[0] is None
+    assert batching(model).why_not is None
     examples = [Example(str(i), TEXT * (i + 1), "") for i in range(3)]
     limits = Limits(length_ratio=1, length_extra=1)
     found = [

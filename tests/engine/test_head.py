@@ -11,7 +11,8 @@ from families import FAMILIES, VOCABULARY, Family
 from reference import build
 
 from streamllm.batching.coroutines import run_all
-from streamllm.batching.pool import LONG_READ, Pool, Row
+from streamllm.batching.pool import LONG_READ, Pool
+from streamllm.batching.row import Row
 from streamllm.engine.head import logits_at
 from streamllm.engine.paradigms.group import Group, GroupMemory
 from streamllm.engine.paradigms.memory import Paradigm

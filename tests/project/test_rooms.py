@@ -257,9 +257,10 @@ def test_only_the_command_imports_hydra() -> None:
     assert {room(module) for module in MODULES for one in of(module) if one.module.split(".")[0] in hydra} == {"cli"}
 
 
-def test_only_the_forward_and_the_loss_know_what_is_fast_on_a_cpu() -> None:
+def test_few_files_know_what_is_fast_on_a_cpu() -> None:
     users = {module for module in MODULES if room(module) != "cpu" for one in ours(module) if room(one) == "cpu"}
-    assert users == {"streamllm", "streamllm.engine.forward", "streamllm.training.loss"}
+    batches = {f"streamllm.batching.{name}" for name in ("in_numpy", "pool", "trial")}
+    assert users == {"streamllm", "streamllm.engine.forward", "streamllm.training.loss", *batches}
     assert {one for one in ours("streamllm") if room(one) == "cpu"} == {"streamllm.cpu.blas"}
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from streamllm.check import is_whole
 from streamllm.engine.attention import Attention, Call, UnreadableAttention
-from streamllm.engine.finite import Likeliest, check_logits
+from streamllm.engine.finite import Likeliest, Logits, check_logits
 from streamllm.engine.forward import forward
 from streamllm.engine.portions import portions
 from streamllm.engine.positions import check_end, table
@@ -63,16 +63,16 @@ class Memory(Protocol):
         """Feed source tokens, and evaluate the memory."""
         ...
 
-    def write(self, tokens: list[int], hidden: int = 0) -> mx.array:
+    def write(self, tokens: list[int], hidden: int = 0) -> Logits:
         """Feed target tokens; return the logits (V,) after the last. ``hidden``: source tokens, from the last one
         back, that these tokens do not see."""
         ...
 
-    def attend(self, tokens: list[int]) -> tuple[mx.array, Attention]:
+    def attend(self, tokens: list[int]) -> tuple[Logits, Attention]:
         """As `write`, and where the last of ``tokens`` looked in the source."""
         ...
 
-    def likeliest(self, logits: mx.array) -> int:
+    def likeliest(self, logits: Logits) -> int:
         """The likeliest token by ``logits``, those of the last `write` or `attend`.
 
         Raises:
@@ -80,7 +80,7 @@ class Memory(Protocol):
         """
         ...
 
-    def check(self, tokens: list[int], last: int) -> tuple[mx.array, list[int]]:
+    def check(self, tokens: list[int], last: int) -> tuple[Logits, list[int]]:
         """As `write`; the logits (last, V) after each of the last of ``tokens``, and the likeliest token by each.
 
         Raises:
@@ -118,7 +118,7 @@ class Memory(Protocol):
 class Fork(Protocol):
     """Several continuations of one target, fed side by side."""
 
-    def step(self, parents: list[int], tokens: list[int]) -> mx.array:
+    def step(self, parents: list[int], tokens: list[int]) -> Logits:
         """Go on from branch ``parents[i]`` with ``tokens[i]``, which becomes branch i; logits (len(tokens), V)."""
         ...
 
@@ -229,7 +229,7 @@ class CachedMemory:
     def keep_last(self, source: int, target: int) -> None:
         raise RuntimeError(f"{type(self).__name__} holds all that it is fed: open a memory that forgets")
 
-    def likeliest(self, logits: mx.array) -> int:
+    def likeliest(self, logits: Logits) -> int:
         likeliest = Likeliest.of(logits)
         mx.eval(likeliest.arrays)
         token, highest = likeliest.found()

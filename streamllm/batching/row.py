@@ -1,0 +1,173 @@
+"""One sentence in a pool. Invariant: it gives what a memory of its own gives, whatever the others do."""
+
+from collections.abc import Callable
+from itertools import count, islice
+from typing import Protocol
+
+from streamllm.batching.holder import Answer, Columns
+from streamllm.engine.attention import Attention
+from streamllm.engine.finite import Logits, check_logits
+from streamllm.engine.paradigms.forgetting import Forgets, Forgetting
+from streamllm.engine.paradigms.memory import TargetStart
+from streamllm.engine.portions import portions
+from streamllm.engine.positions import check_end
+
+
+class Owner(Protocol):
+    """What a row asks of its pool (`streamllm.batching.pool.Pool`)."""
+
+    positions: int | None
+    forgetting: Forgetting | None
+
+    @property
+    def wait(self) -> Callable[["Row"], None]: ...
+
+    def forget(self, row: "Row", n: int) -> None: ...
+
+    def forget_oldest(self, row: "Row", target: bool, n: int, after: int) -> None: ...
+
+
+class Row(Forgets):
+    """One sentence's memory (`streamllm.engine.paradigms.memory.Memory`) in a pool. A read waits for the next write: so
+    it costs no forward of its own.
+
+    ``forward_passes`` counts what the sentence asked for, so that it does not depend on the sentences beside it.
+    """
+
+    def __init__(self, pool: Owner, slot: int, target_start: TargetStart):
+        self._pool, self.slot, self._positions = pool, slot, pool.positions
+        self._after_source, self._keeps_start = target_start == "after_source", False
+        self.target_start = 0 if target_start == "after_source" else target_start
+        self.unread: list[int] = []  # source tokens to be fed
+        self.unwritten: list[int] = []  # target tokens to be fed after them
+        self.hidden = 0  # source tokens, from the last one back, that the latter do not see
+        self.attends = False  # whether attention is read out
+        self.checked = 1  # of how many of the last tokens logits are wanted
+        self.branching: list[int] = []  # the next token of each hypothesis of a beam, to be fed
+        self.paths: list[Columns] = []  # of these hypotheses, with that token
+        self.branches_end = 0  # columns up to which hypotheses may lie that go on later
+        self.length = self.source_offset = self.target_offset = 0  # tokens held
+        self.answer: Answer | None = None
+        self.forward_passes = self.source_tokens = self.fed_tokens = 0
+        self.forgetting = pool.forgetting
+
+    @property
+    def source_held(self) -> int:
+        return self.source_offset + len(self.unread)
+
+    @property
+    def target_held(self) -> int:
+        return self.target_offset
+
+    def read(self, tokens: list[int]) -> None:
+        self.read_in_windows(tokens, self._read)
+
+    def _read(self, tokens: list[int]) -> None:
+        check_end(self._positions, self.source_held + len(tokens))
+        self._count(tokens, self.source_held)
+        self.unread += tokens
+        self.source_tokens += len(tokens)
+
+    def write(self, tokens: list[int], hidden: int = 0) -> Logits:
+        return self._ask(tokens, hidden).logits
+
+    def attend(self, tokens: list[int]) -> tuple[Logits, Attention]:
+        self.attends = True
+        try:
+            answer = self._ask(tokens, 0)
+        finally:
+            self.attends = False
+        assert answer.attention is not None
+        return answer.logits, answer.attention
+
+    def check(self, tokens: list[int], last: int) -> tuple[Logits, list[int]]:
+        self.checked = last
+        try:
+            answer = self._ask(tokens, 0)
+        finally:
+            self.checked = 1
+        return answer.logits.reshape(last, -1), answer.likeliest
+
+    def _ask(self, tokens: list[int], hidden: int) -> Answer:
+        if self._after_source and not self.target_offset and not self._keeps_start:
+            self.target_start = self.source_held - hidden
+        self._keeps_start = self._keeps_start and hidden > 0
+        check_end(self._positions, self.target_start + self.target_offset + len(tokens))
+        self.branches_end = 0
+        self._count(tokens, self.source_held + self.target_offset)
+        return self._wait(tokens, hidden)
+
+    def _wait(self, tokens: list[int], hidden: int) -> Answer:
+        self.unwritten, self.hidden, self.answer = tokens, hidden, None
+        self._pool.wait(self)
+        assert self.answer is not None
+        # Here, not in the step: the error is this sentence's alone.
+        check_logits(self.answer.highest, self.source_tokens, self.target_offset)
+        return self.answer
+
+    def likeliest(self, logits: Logits) -> int:
+        assert self.answer is not None
+        return self.answer.likeliest[-1]
+
+    def trim(self, n: int) -> None:
+        """Raises: RuntimeError: source has been read since these tokens were fed."""
+        n = min(n, self.target_offset)
+        self._pool.forget(self, n)
+        self.length -= n
+        self.target_offset -= n
+
+    def reset_target(self) -> None:
+        self._pool.forget_oldest(self, True, self.target_offset, 0)
+        self.target_offset = 0
+
+    def forget_oldest(self, forgetting: Forgetting, target: bool, n: int) -> None:
+        window = forgetting.target if target else forgetting.source
+        self._pool.forget_oldest(self, target, n, window.sinks)
+        if target:
+            self.target_offset -= n
+        else:
+            self.source_offset -= n
+
+    def keep_start(self, keep: bool) -> None:
+        self._keeps_start = keep
+
+    def fork(self) -> "RowBranches":
+        return RowBranches(self)
+
+    def branch(self, tokens: list[int], paths: list[Columns]) -> Logits:
+        """Feed one token to each hypothesis, in the last column of its path; logits (len(tokens), V)."""
+        check_end(self._positions, self.target_start + self.target_offset + len(paths[0]))
+        self.branching, self.paths = tokens, paths
+        self.branches_end = max(self.branches_end, *(path[-1] + 1 for path in paths))
+        try:
+            self.forward_passes += 1
+            self.fed_tokens += len(tokens)
+            return self._wait([], 0).logits
+        finally:
+            self.branching, self.paths = [], []
+
+    @property
+    def end(self) -> int:
+        """Columns that the row needs for what it holds and for what it is about to be fed."""
+        return max(self.length + len(self.unread) + len(self.unwritten), self.branches_end)
+
+    def _count(self, tokens: list[int], held: int) -> None:
+        """What the sentence would cost alone."""
+        self.forward_passes += len(portions(len(tokens), held))
+        self.fed_tokens += len(tokens)
+
+
+class RowBranches:
+    """The hypotheses of a beam (`streamllm.engine.paradigms.memory.Fork`), in the columns behind those of the row.
+    Nothing is copied: they share what they have in common, and columns of those that were given up are used again."""
+
+    def __init__(self, row: Row):
+        self._row = row
+        self._paths: list[Columns] = [[]]
+
+    def step(self, parents: list[int], tokens: list[int]) -> Logits:
+        paths = [self._paths[parent] for parent in parents]
+        taken = {column for path in paths for column in path}
+        free = (column for column in count(self._row.length) if column not in taken)
+        self._paths = [[*path, column] for path, column in zip(paths, islice(free, len(paths)), strict=True)]
+        return self._row.branch(tokens, self._paths)
