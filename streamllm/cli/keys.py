@@ -154,6 +154,7 @@ def _check_fields(kind: type[Any], values: Mapping[str, Any], above: str = "") -
         _refuse_unknown(above, values, known, above.rstrip("."))
 
 
+@cache
 def _fields(kind: type[Any]) -> Mapping[str, inspect.Parameter]:
     return inspect.signature(kind, eval_str=True).parameters
 

@@ -18,7 +18,6 @@ from streamllm.check import whole_number
 from streamllm.files import RunError
 from streamllm.metrics.latency import METRICS, corpus_latency, latency
 from streamllm.metrics.longform import LATENCIES, Sentence, sentence_latency
-from streamllm.metrics.quality import sentence_bleu
 from streamllm.records import Trace
 from streamllm.runs.documents import FEW, cut, summed
 from streamllm.runs.folder import RunFolder
@@ -88,10 +87,27 @@ def bootstrap(
     Raises: FileNotFoundError: there is no run. RunError: it has not finished. ValueError: an unknown metric,
         ``samples`` below 1, or a configuration that does not tell the target language.
     """
-    scored = _Scored.of(run, _check_arguments(samples, metrics))
+    return bootstrap_of(scored_run(run, _check_arguments(samples, metrics)), samples, seed)
+
+
+def scored_run(run: RunPath, metrics: Sequence[str] | None = None, traces: list[Trace] | None = None) -> "_Scored":
+    """The sentences of a finished run with their scores: for its interval, its table, or both.
+
+    Args:
+        traces: of the run, if they have been read already.
+
+    Raises: as `bootstrap`.
+    """
+    return _Scored.of(run, metrics, traces)
+
+
+def bootstrap_of(
+    scored: "_Scored", samples: int, seed: int = SEED, metrics: Sequence[str] | None = None
+) -> dict[str, Interval]:
+    """As `bootstrap`, of a run whose sentences have been scored; ``metrics`` are some of those that they have."""
     counts = resample(scored.drawn, samples, seed)
     intervals = {}
-    for name in scored.names:
+    for name in scored.names if metrics is None else metrics:
         low, high = percentiles(scored.corpus(name, counts))
         intervals[name] = Interval(name, scored.value(name), low, high)
     return intervals
@@ -235,8 +251,8 @@ class _Scored:
     latencies: dict[str, Array]  # each (sentences,), nan where undefined
 
     @classmethod
-    def of(cls, run: RunPath, asked: Sequence[str] | None) -> "_Scored":
-        traces, folder = load_traces(run), RunFolder(run)
+    def of(cls, run: RunPath, asked: Sequence[str] | None, traces: list[Trace] | None = None) -> "_Scored":
+        traces, folder = load_traces(run) if traces is None else traces, RunFolder(run)
         folder.metrics()  # raises for a run that has not finished
         language, unit, chosen_tokenizer = target_of(folder.path)
         of_document = None
@@ -290,7 +306,8 @@ class _Scored:
         """The score of each sentence."""
         if name == BLEU_NAME:
             how = self.language, self.tokenizer
-            return np.array([sentence_bleu(t.prediction, t.reference, *how) for t in self.traces])
+            statistics = self.bleu if BLEU_NAME in self.names else bleu_statistics(self.traces, *how)
+            return bleu_of_sums(statistics, bleu_scorer(*how), effective_order=True)
         return self.latencies[name]
 
     def statistics(self, name: str) -> Array:

@@ -336,12 +336,12 @@ class TrainingData:
             return Planned(len(made.source), len(made.target), made.sentences, lambda: made)
         prompt = self.prompt
         source, target = len(prompt.source_header), len(prompt.target_header)
-        for number, pair in enumerate(pairs):
+        for place, pair in enumerate(pairs):
             if isinstance(pair, Tokenized):
                 source, target = source + sum(map(len, pair.source)), target + sum(map(len, pair.target))
             else:
-                source += self._length(pair.source, prompt.source_unit, number == 0)
-                target += self._length(pair.reference, prompt.target_unit, number == 0)
+                source += self._length(pair.source, prompt.source_unit, place == 0)
+                target += self._length(pair.reference, prompt.target_unit, place == 0)
         source += len(prompt.source_footer) * (len(pairs) if held else 1)
         if held is not None:
             target += len(pairs)  # end tokens between sentences and at the end, see `seen`; the very last is not fed

@@ -1,6 +1,7 @@
 """Batches are cut from lengths alone, and laid out when they are asked for."""
 
 import random
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -46,7 +47,7 @@ def test_the_lengths_of_a_stream_are_known_before_it_is_laid_out(
         prompt = model.prompt
         with monkeypatch.context() as patched:
             patched.setattr(prompt, "target_unit", unit)
-            patched.setattr(prompt.text, "__dict__", {**vars(prompt.text), "leading_space": spaced})
+            patched.setattr(prompt, "text", replace(prompt.text, leading_space=spaced))
             data = TrainingData(PAIRS, prompt, DataConfig(k=(2, FULL), documents=joined), seed=1)
             pairs = [data.tokenize(pair) for pair in PAIRS] if tokens else PAIRS
             for planned in data.plan(pairs, random.Random(0)):
