@@ -31,11 +31,11 @@ def take(config: DictConfig) -> bool:
 
     Returns: False for any other sweep, which stays as it is.
     """
-    sweeper = config.hydra.sweeper
-    if sweeper is None or sweeper._target_ != f"{BasicSweeper.__module__}.{BasicSweeper.__qualname__}":
+    name = f"{BasicSweeper.__module__}.{BasicSweeper.__qualname__}"
+    if config.hydra.sweeper is None or config.hydra.sweeper._target_ != name:
         return False
-    Plugins.instance().register(PointsSweeper)
-    sweeper._target_ = f"{PointsSweeper.__module__}.{PointsSweeper.__qualname__}"
+    # Under Hydra's own name: it makes no sweeper of another package than its own and hydra_plugins.
+    Plugins.instance().class_name_to_class[name] = PointsSweeper
     logging.getLogger(LAUNCHER).addFilter(_is_of_no_point)
     return True
 

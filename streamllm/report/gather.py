@@ -276,11 +276,11 @@ def _results(
     folder: Path, numbers: dict[Sentence, int], samples: int, intervals: list[Interval]
 ) -> Iterable[tuple[int, Result]]:
     """The results of a run by the numbers of their sentences; new sentences are given the next ones. Its interval of
-    BLEU is added to ``intervals``, if there are ``samples``. A run is read, and its sentences scored, once."""
+    BLEU is added to ``intervals``, if there are ``samples``. The sentences are scored once."""
     traces = load_traces(folder)
     documents = any(trace.segments for trace in traces)
     names = [score.key for score in shown_on(SENTENCES)]
-    scored = scored_run(folder, ["bleu"] if documents else names, traces)
+    scored = scored_run(folder, ["bleu"] if documents else names)
     if samples:
         intervals.append(bootstrap_of(scored, samples, metrics=["bleu"])["bleu"])
     if documents:

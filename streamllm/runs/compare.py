@@ -90,24 +90,19 @@ def bootstrap(
     return bootstrap_of(scored_run(run, _check_arguments(samples, metrics)), samples, seed)
 
 
-def scored_run(run: RunPath, metrics: Sequence[str] | None = None, traces: list[Trace] | None = None) -> "_Scored":
-    """The sentences of a finished run with their scores: for its interval, its table, or both.
-
-    Args:
-        traces: of the run, if they have been read already.
-
-    Raises: as `bootstrap`.
-    """
-    return _Scored.of(run, metrics, traces)
+def scored_run(run: RunPath, metrics: Sequence[str] | None = None) -> "_Scored":
+    """The sentences of a finished run with their scores: for its interval, its table, or both. Raises: as `bootstrap`."""
+    return _Scored.of(run, metrics)
 
 
 def bootstrap_of(
     scored: "_Scored", samples: int, seed: int = SEED, metrics: Sequence[str] | None = None
 ) -> dict[str, Interval]:
     """As `bootstrap`, of a run whose sentences have been scored; ``metrics`` are some of those that they have."""
+    scored = scored if metrics is None else replace(scored, names=list(metrics))
     counts = resample(scored.drawn, samples, seed)
     intervals = {}
-    for name in scored.names if metrics is None else metrics:
+    for name in scored.names:
         low, high = percentiles(scored.corpus(name, counts))
         intervals[name] = Interval(name, scored.value(name), low, high)
     return intervals
@@ -251,8 +246,8 @@ class _Scored:
     latencies: dict[str, Array]  # each (sentences,), nan where undefined
 
     @classmethod
-    def of(cls, run: RunPath, asked: Sequence[str] | None, traces: list[Trace] | None = None) -> "_Scored":
-        traces, folder = load_traces(run) if traces is None else traces, RunFolder(run)
+    def of(cls, run: RunPath, asked: Sequence[str] | None) -> "_Scored":
+        traces, folder = load_traces(run), RunFolder(run)
         folder.metrics()  # raises for a run that has not finished
         language, unit, chosen_tokenizer = target_of(folder.path)
         of_document = None
