@@ -91,7 +91,7 @@ def bootstrap(
 
 
 def scored_run(run: RunPath, metrics: Sequence[str] | None = None) -> "_Scored":
-    """The sentences of a finished run with their scores: for its interval, its table, or both. Raises: as `bootstrap`."""
+    """A finished run's sentences with their scores: for its interval, its table, or both. Raises: as `bootstrap`."""
     return _Scored.of(run, metrics)
 
 
