@@ -4,9 +4,9 @@ Invariant: a point has the configuration that Hydra composes for it, and an erro
 than a plain value is left to Hydra."""
 
 import logging
+import pickle
 import re
 from collections.abc import Sequence
-from copy import deepcopy
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any
@@ -62,7 +62,7 @@ class Points(ConfigLoader):
 
     def __init__(self, loader: ConfigLoader):
         self._loader = loader
-        self._bases: dict[Shape, DictConfig | None] = {}  # None: this shape cannot be copied
+        self._bases: dict[Shape, bytes | None] = {}  # pickled, of which a copy is cheap; None cannot be copied
         self._parsed = lru_cache(maxsize=None)(OverridesParser.create().parse_override)
 
     def __reduce__(self) -> tuple[type["Points"], tuple[ConfigLoader]]:
@@ -79,7 +79,7 @@ class Points(ConfigLoader):
                 self.load_sweep_config(master, list(words))
                 continue
             if shape not in tried:
-                tried[shape] = deepcopy(base)
+                tried[shape] = pickle.loads(base)
             new = [value for value in values if (shape, value.input_line) not in legal]
             if not _put(tried[shape], new):
                 self._loader.load_sweep_config(master, list(words))  # raises, in Hydra's words
@@ -88,7 +88,7 @@ class Points(ConfigLoader):
     def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
         shape, values = self._shape(master_config, sweep_overrides)
         base = self._bases.get(shape)
-        if values is not None and base is not None and _put(config := deepcopy(base), values):
+        if values is not None and base is not None and _put(config := pickle.loads(base), values):
             OmegaConf.copy_cache(from_config=master_config, to_config=config)
             self._tell(config, sweep_overrides)
             return config
@@ -96,7 +96,7 @@ class Points(ConfigLoader):
         if shape not in self._bases:
             groups = composed.hydra.runtime.choices
             copied = values is not None and not any(value.key_or_group in groups for value in values)
-            self._bases[shape] = deepcopy(composed) if copied else None
+            self._bases[shape] = pickle.dumps(composed) if copied else None
         return composed
 
     def _shape(self, master: DictConfig, words: Sequence[str]) -> tuple[Shape, list[Override] | None]:

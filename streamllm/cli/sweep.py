@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from streamllm.cli import points
-from streamllm.cli.errors import resolved
+from streamllm.cli.errors import check_repeated, plain, resolved
 from streamllm.files import write_atomically
 from streamllm.metrics.scores import DOCUMENT_SCORES, SWEEP, described, own_score, shown_on
 from streamllm.runs.folder import RunFolder
@@ -111,8 +111,7 @@ class SweepTable(Callback):
             os.environ.setdefault("STREAMLLM_THREADS", "1")
         self._folder, self._skips = None, False
         with contextlib.suppress(Exception):  # nothing is checked yet: the run itself says what is wrong
-            keys = [str(key) for key in config if key != "hydra"]
-            self._folder = _folder(OmegaConf.masked_copy(config, keys))
+            self._folder = _folder(_plain_without_hydra(config))
             self._skips = self._folder.finished and not config.get("rerun")
         if self._tells and os.getpid() == self._process and not self._skips:  # else its scores are its line
             print(f"#{config.hydra.job.num}: {' '.join(config.hydra.overrides.task)}", flush=True)
@@ -142,8 +141,15 @@ class SweepTable(Callback):
         sys.stdout.flush()
 
 
-def _folder(cfg: DictConfig) -> RunFolder:
-    values = resolved(cfg)
+def _plain_without_hydra(config: DictConfig) -> dict[str, Any]:
+    """As `resolved`, of a configuration with Hydra's own keys, of which no copy is made."""
+    values = {str(key): config[key] for key in config if key not in ("hydra", "rerun")}
+    found = {key: plain(value) if OmegaConf.is_config(value) else value for key, value in values.items()}
+    check_repeated(found)
+    return found
+
+
+def _folder(values: Mapping[str, Any]) -> RunFolder:
     return RunFolder.of(values, str(values["name"]), str(values["output"]["root"]))
 
 
@@ -157,7 +163,7 @@ def _point(config: DictConfig, job_return: JobReturn, skipped: bool, folder: Run
     if job_return.status != JobStatus.COMPLETED:
         return Point(**known, error=_one_line(job_return._return_value))  # return_value would raise it
     assert job_return.cfg is not None
-    folder = folder or _folder(job_return.cfg)
+    folder = folder or _folder(resolved(job_return.cfg))
     own, found = own_of(folder.path), folder.metrics()
     metrics = {score.key: found.get(score.key) for score in shown_on(SWEEP, own, documents=True)}
     return Point(
