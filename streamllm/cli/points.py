@@ -88,10 +88,12 @@ class Points(ConfigLoader):
     def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
         shape, values = self._shape(master_config, sweep_overrides)
         base = self._bases.get(shape)
-        if values is not None and base is not None and _put(config := pickle.loads(base), values):
-            OmegaConf.copy_cache(from_config=master_config, to_config=config)
-            self._tell(config, sweep_overrides)
-            return config
+        if values is not None and base is not None:
+            config: DictConfig = pickle.loads(base)
+            if _put(config, values):
+                OmegaConf.copy_cache(from_config=master_config, to_config=config)
+                self._tell(config, sweep_overrides)
+                return config
         composed = self._loader.load_sweep_config(master_config, sweep_overrides)
         if shape not in self._bases:
             groups = composed.hydra.runtime.choices

@@ -301,8 +301,8 @@ class _Scored:
         """The score of each sentence."""
         if name == BLEU_NAME:
             how = self.language, self.tokenizer
-            statistics = self.bleu if BLEU_NAME in self.names else bleu_statistics(self.traces, *how)
-            return bleu_of_sums(statistics, bleu_scorer(*how), effective_order=True)
+            found = self.bleu if BLEU_NAME in self.names else bleu_statistics(self.traces, *how)
+            return bleu_of_sums(found.astype(np.float64), bleu_scorer(*how), effective_order=True)
         return self.latencies[name]
 
     def statistics(self, name: str) -> Array:
