@@ -117,7 +117,7 @@ def in_any_order(data: TrainingData) -> list[Work]:
     (pairs,) = data.source.blocks(0, 0)
     encoded = data.encode_all(pairs, rng)
     rng.shuffle(encoded)
-    return [(batch, int((batch.labels >= 0).sum())) for batch in map(pad, data._cut(encoded, 1))]
+    return [(batch, int((batch.labels >= 0).sum())) for batch in map(pad, data.cut(encoded, len))]
 
 
 def padding(ways: dict[str, list[Work]], tokens: int) -> list[dict[str, Any]]:

@@ -154,7 +154,12 @@ def _check_fields(kind: type[Any], values: Mapping[str, Any], above: str = "") -
         _refuse_unknown(above, values, known, above.rstrip("."))
 
 
-def _fields(kind: type[Any]) -> Mapping[str, inspect.Parameter]:
+def _fields(kind: Any) -> Mapping[str, inspect.Parameter]:
+    return _parameters(kind)
+
+
+@cache
+def _parameters(kind: Any) -> Mapping[str, inspect.Parameter]:
     return inspect.signature(kind, eval_str=True).parameters
 
 

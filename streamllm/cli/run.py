@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from streamllm.cli.conf import CONF
@@ -26,6 +28,7 @@ def main(cfg: DictConfig) -> float:
     config, keys, parts = everything(cfg)
     tuning, parts["model"] = parts.pop("tuning"), LoadedOnce(parts["model"])
     parts |= {key: getattr(keys, key) for key in PLAIN}
+    parts["brief"] = HydraConfig.get().mode == RunMode.MULTIRUN  # its table has all
     return float(tuning(run_experiment(config=config, name=str(keys.name), root=str(keys.output.root), **parts)))
 
 

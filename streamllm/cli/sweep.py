@@ -23,7 +23,8 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from streamllm.cli.errors import resolved
+from streamllm.cli import points
+from streamllm.cli.errors import check_repeated, plain, resolved
 from streamllm.files import write_atomically
 from streamllm.metrics.scores import DOCUMENT_SCORES, SWEEP, described, own_score, shown_on
 from streamllm.runs.folder import RunFolder
@@ -89,10 +90,12 @@ class SweepTable(Callback):
         self._command: list[str] = []
         self._process: int | None = None
         self._untold: list[Point] = []
-        self._ended = self._skips = False
+        self._folder: RunFolder | None = None  # of the point that is being made
+        self._ended = self._skips = self._tells = False
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         self._sweep, self._command, self._process = f"points-{secrets.token_hex(4)}", sys.argv, os.getpid()
+        self._tells = points.take(config)
         with contextlib.suppress(OmegaConfBaseException):  # no folder for notes: Hydra needs one too, and says so
             # At exit, and not on_multirun_end: that is not called when a point has failed, nor after Ctrl-C.
             atexit.register(self._show, self._notes(config))
@@ -106,15 +109,17 @@ class SweepTable(Callback):
         sys.argv = self._command  # env.json tells what was typed, and not how a launcher started this process
         if os.getpid() != self._process:  # points run side by side
             os.environ.setdefault("STREAMLLM_THREADS", "1")
-        self._skips = False
+        self._folder, self._skips = None, False
         with contextlib.suppress(Exception):  # nothing is checked yet: the run itself says what is wrong
-            keys = [str(key) for key in config if key != "hydra"]
-            self._skips = _folder(OmegaConf.masked_copy(config, keys)).finished and not config.get("rerun")
+            self._folder = _folder(_plain_without_hydra(config))
+            self._skips = self._folder.finished and not config.get("rerun")
+        if self._tells and os.getpid() == self._process and not self._skips:  # else its scores are its line
+            print(f"#{config.hydra.job.num}: {' '.join(config.hydra.overrides.task)}", flush=True)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         if self._sweep is None:
             return
-        point = _point(config, job_return, self._skips)
+        point = _point(config, job_return, self._skips, self._folder)
         path = self._notes(config) / f"{point.number}.json"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -126,22 +131,29 @@ class SweepTable(Callback):
         return Path(config.hydra.sweep.dir) / str(self._sweep)
 
     def _show(self, notes: Path) -> None:
-        points = [Point(**json.loads(path.read_text(encoding="utf-8"))) for path in notes.glob("*.json")] + self._untold
+        found = [Point(**json.loads(path.read_text(encoding="utf-8"))) for path in notes.glob("*.json")] + self._untold
         shutil.rmtree(notes, ignore_errors=True)
-        if not points:
+        if not found:
             return
-        print(table(sorted(points, key=lambda point: point.number)))
+        print(table(sorted(found, key=lambda point: point.number)))
         if not self._ended:
             print("the same command runs what is missing, and skips what is there")
         sys.stdout.flush()
 
 
-def _folder(cfg: DictConfig) -> RunFolder:
-    values = resolved(cfg)
+def _plain_without_hydra(config: DictConfig) -> dict[str, Any]:
+    """As `resolved`, of a configuration with Hydra's own keys, of which no copy is made."""
+    values = {str(key): config[key] for key in config if key not in ("hydra", "rerun")}
+    found = {key: plain(value) if OmegaConf.is_config(value) else value for key, value in values.items()}
+    check_repeated(found)
+    return found
+
+
+def _folder(values: Mapping[str, Any]) -> RunFolder:
     return RunFolder.of(values, str(values["name"]), str(values["output"]["root"]))
 
 
-def _point(config: DictConfig, job_return: JobReturn, skipped: bool) -> Point:
+def _point(config: DictConfig, job_return: JobReturn, skipped: bool, folder: RunFolder | None) -> Point:
     overrides = [str(item).lstrip("+~").partition("=") for item in config.hydra.overrides.task]
     known: dict[str, Any] = {
         "number": int(config.hydra.job.num),
@@ -151,7 +163,7 @@ def _point(config: DictConfig, job_return: JobReturn, skipped: bool) -> Point:
     if job_return.status != JobStatus.COMPLETED:
         return Point(**known, error=_one_line(job_return._return_value))  # return_value would raise it
     assert job_return.cfg is not None
-    folder = _folder(job_return.cfg)
+    folder = folder or _folder(resolved(job_return.cfg))
     own, found = own_of(folder.path), folder.metrics()
     metrics = {score.key: found.get(score.key) for score in shown_on(SWEEP, own, documents=True)}
     return Point(

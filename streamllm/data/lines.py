@@ -41,6 +41,20 @@ def read_lines(path: FilePath, max_bytes: int | None = MAX_BYTES) -> list[str]:
     return [line.strip() for line in lines]
 
 
+def count_lines(path: FilePath, max_bytes: int | None = MAX_BYTES) -> int:
+    """How many lines `read_lines` would give, without holding or decoding them. Errors as there, but for UTF-8."""
+    count, last = 0, b"\n"
+    try:
+        with _opened(existing_file(path), max_bytes) as file:
+            block = file.read1(1 << 20).removeprefix(b"\xef\xbb\xbf")
+            while block:
+                count, last = count + block.count(b"\n"), block[-1:]
+                block = file.read1(1 << 20)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise ValueError(f"{path} is not whole gzip data ({error}): fetch it again or unpack it") from error
+    return count + (last != b"\n")
+
+
 def read_text(path: FilePath, max_bytes: int | None = MAX_BYTES) -> str:
     """The text of a UTF-8 file, without byte order mark. Arguments and errors as for `read_lines`."""
     try:

@@ -2,18 +2,21 @@
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from streamllm.data.dataset import Dataset
-from streamllm.data.lines import MAX_BYTES, FilePath, existing_file, paired_lines, read_lines, stem
+from streamllm.data.lines import MAX_BYTES, FilePath, count_lines, existing_file, paired_lines, read_lines, stem
 from streamllm.data.pairs import checked_example, to_examples
 from streamllm.records import Example
 
 
 @dataclass(frozen=True, kw_only=True)
 class ParallelText(Dataset):
-    """Two text files, line by line, plain or .gz (see `read_parallel`).
+    """Two text files, line by line, plain or .gz (see `read_parallel`). With ``limit`` and without ``shuffle``,
+    the lines that are taken are checked, and the others are counted only.
 
     A language that is None is taken from the end of the file's name if that is two letters (``val.en.gz``).
 
@@ -40,8 +43,9 @@ class ParallelText(Dataset):
         super().__post_init__()
 
     def load(self) -> list[Example]:
+        limit = None if self.shuffle or self.sentences_per_document is not None else self.limit
         pairs = read_parallel(
-            self.source, self.target, name=self.name, skip_empty=self.skip_empty, max_bytes=self.max_bytes
+            self.source, self.target, name=self.name, skip_empty=self.skip_empty, max_bytes=self.max_bytes, limit=limit
         )
         return self._select(pairs)
 
@@ -76,6 +80,7 @@ def read_parallel(
     name: str | None = None,
     skip_empty: bool = False,
     max_bytes: int | None = MAX_BYTES,
+    limit: int | None = None,
 ) -> list[Example]:
     """The sentence pairs of two text files: line i of one is the translation of line i of the other.
 
@@ -85,6 +90,8 @@ def read_parallel(
         name: what the ids start with; the name of the source file without its endings when None.
         skip_empty: leave out the pairs of which a side is blank, instead of raising.
         max_bytes: what each file may hold, if it is compressed (`streamllm.data.lines.allowed_bytes`).
+        limit: take so many pairs from the beginning; the other lines are counted, and nothing else of them is looked
+            at. None takes all.
 
     Returns:
         The examples in the order of the files, with the ids ``<name>-<line>``, so that line 7 keeps its id
@@ -95,15 +102,29 @@ def read_parallel(
         ValueError: the files differ in their number of lines, have none, are not UTF-8, hold too much, or a line is
             blank.
     """
+    name, places = stem(source) if name is None else name, (str(source), str(target))
+    if limit is not None:
+        totals = count_lines(source, max_bytes), count_lines(target, max_bytes)
+        _refuse_other_lengths(*places, *totals)
+        lines = enumerate(paired_lines(source, target, max_bytes))
+        kept: list[tuple[int, tuple[str, str]]] = []
+        with suppress(ValueError):  # not UTF-8: below, the whole is read, and the error tells the place
+            kept = list(islice((line for line in lines if all(line[1]) or not skip_empty), limit))
+        if kept or not totals[0]:
+            numbers, first = [number for number, _ in kept], [pair for _, pair in kept]
+            return to_examples(first, name=name, places=places, numbers=numbers, total=totals[0])
     sources, references = read_lines(source, max_bytes), read_lines(target, max_bytes)
-    if len(sources) != len(references):
-        raise ValueError(
-            f"parallel files differ in length: {source} has {len(sources)} lines and {target} has "
-            f"{len(references)}; line i of one must translate line i of the other"
-        )
+    _refuse_other_lengths(*places, len(sources), len(references))
     pairs = list(zip(sources, references, strict=True))
-    name = stem(source) if name is None else name
-    return to_examples(pairs, name=name, places=(str(source), str(target)), skip_empty=skip_empty)
+    return to_examples(pairs, name=name, places=places, skip_empty=skip_empty)
+
+
+def _refuse_other_lengths(source: str, target: str, sources: int, references: int) -> None:
+    if sources != references:
+        raise ValueError(
+            f"parallel files differ in length: {source} has {sources} lines and {target} has "
+            f"{references}; line i of one must translate line i of the other"
+        )
 
 
 def stream_parallel(

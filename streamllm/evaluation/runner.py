@@ -11,7 +11,7 @@ from streamllm.contents import Contents
 from streamllm.engine.limits import Limits
 from streamllm.evaluation.progress import RunningScores, logging_to, store_all
 from streamllm.evaluation.rescore import with_own
-from streamllm.evaluation.tables import conclude, other_code, summary_text
+from streamllm.evaluation.tables import brief_text, conclude, other_code, summary_text
 from streamllm.metrics.arrival import ArrivalClock
 from streamllm.metrics.behaviour import cut_short_warning
 from streamllm.metrics.own import Metric, own_scores, own_values
@@ -78,6 +78,7 @@ def run_experiment(
     arrival: ArrivalClock | None = None,
     metrics: Sequence[Metric] = (),
     rerun: bool = False,
+    brief: bool = False,
 ) -> dict[str, Any]:
     """Translate a data set with a policy, and return the metrics (those of `metrics.summary.summarise`).
 
@@ -96,6 +97,7 @@ def run_experiment(
         metrics: own ones, besides ours. A finished run computes one that it lacks, or that has changed, from its
             traces.
         rerun: run anew; a folder that is there is kept as ``<folder>.before-1``, or the next number that is free.
+        brief: say in one line that a run had finished before.
 
     Raises:
         ValueError, OSError, ImportError: the data or the model cannot be loaded, or do not fit each other, or the run
@@ -118,8 +120,11 @@ def run_experiment(
         found, added = with_own(folder, metrics, config)
         new = f"  {' and '.join(added)}: computed now, from what was translated then\n" if added else ""
         new += f"  {unchecked}\n" if (unchecked := made_from.unchecked(folder)) else ""
-        again = "to run it again, add rerun=true"
-        print(f"{summary_text(folder, found)}\n{new}  finished before{other_code(folder)}; {again}")
+        if brief:
+            print(f"{brief_text(folder, found)}, finished before{other_code(folder)}\n{new}".rstrip(), flush=True)
+        else:
+            again = "to run it again, add rerun=true"
+            print(f"{summary_text(folder, found)}\n{new}  finished before{other_code(folder)}; {again}")
         if tracker is not None and (tracker.again or added):
             guarded = Guarded(tracker)
             with guarded.finishing():

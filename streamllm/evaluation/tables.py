@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from streamllm.metrics.latency import METRICS, corpus_latency, latency
 from streamllm.metrics.quality import quality, sentence_bleu
-from streamllm.metrics.scores import SCREEN, SENTENCES, Score, shown_on
+from streamllm.metrics.scores import SCREEN, SENTENCES, SWEEP, Score, shown_on
 from streamllm.records import Trace
 from streamllm.runs.environment import code
 from streamllm.runs.folder import RunFolder
@@ -29,6 +29,13 @@ LONG_LAGS = ("long_yaal", "long_laal")
 def summary_text(folder: RunFolder, metrics: Mapping[str, Any]) -> str:
     """The results of a run, to be read by people."""
     return f"{folder.path}: {figures_text(metrics, own_of(folder.path))}"
+
+
+def brief_text(folder: RunFolder, metrics: Mapping[str, Any]) -> str:
+    """The scores of a run that a sweep's table has, in one line."""
+    shown = shown_on(SWEEP, own_of(folder.path), documents=True)
+    said = [score.said(metrics[score.key]) for score in shown if metrics.get(score.key) is not None]
+    return f"{folder.path}: {'   '.join(said)}"
 
 
 def figures_text(metrics: Mapping[str, Any], own: Sequence[Score] = ()) -> str:

@@ -16,7 +16,7 @@ from streamllm.metrics.longform import sentence_latency
 from streamllm.metrics.quality import quality, sentence_bleu
 from streamllm.metrics.scores import SENTENCES, Score, shown_on
 from streamllm.records import Segment, Trace
-from streamllm.runs.compare import intervals, sentence_table
+from streamllm.runs.compare import Interval, bootstrap_of, scored_run
 from streamllm.runs.documents import cut
 from streamllm.runs.folder import CONFIG, METRICS, RunFolder
 from streamllm.runs.load import LAG_BOUNDS, flatten, load_runs, load_traces, read_config, runs_in, target_of
@@ -133,14 +133,12 @@ def gather(paths: Sequence[str | os.PathLike[str]], samples: int = 1000) -> Repo
     if samples < 0:
         raise ValueError(f"samples is {samples}; give a number of samples, or 0 for no intervals")
     table, unfinished = _find(paths)
-    if samples:
-        table = pandas.concat([table, intervals(table, samples, metrics=["bleu"])], axis=1)
     folders = [Path(folder) for folder in table["folder"]]
     configs = [flatten(read_config(folder)) for folder in folders]
     policies = [policy_name(target) for target in table["policy._target_"]]
     settings, varied = _settings(table, configs), _varied(configs)
     titles = _titles(policies, settings, varied, list(table["digest"]))
-    lows, highs = (table.get(column, [math.nan] * len(folders)) for column in ("bleu_low", "bleu_high"))
+    intervals: list[Interval] = []
     numbers: dict[Sentence, int] = {}
     runs = [
         Run(
@@ -152,12 +150,19 @@ def gather(paths: Sequence[str | os.PathLike[str]], samples: int = 1000) -> Repo
             config=configs[place],
             environment=RunFolder(folder).environment(),
             metrics=RunFolder(folder).metrics(),
-            interval=interval if math.isfinite(interval[0]) else None,
+            interval=None,
             own=own_of(folder),
-            results=dict(_results(folder, numbers)),
+            results=dict(_results(folder, numbers, samples, intervals)),
         )
-        for place, (folder, interval) in enumerate(zip(folders, zip(lows, highs, strict=True), strict=True))
+        for place, folder in enumerate(folders)
     ]
+    if samples:
+        ends = [{"bleu_low": one.low, "bleu_high": one.high} for one in intervals]
+        table = pandas.concat([table, pandas.DataFrame(ends, index=table.index)], axis=1)
+        runs = [
+            replace(run, interval=(one.low, one.high)) if math.isfinite(one.low) else run
+            for run, one in zip(runs, intervals, strict=True)
+        ]
     return Report(runs, list(numbers), table, unfinished, samples)
 
 
@@ -267,16 +272,21 @@ def _cut(text: str) -> str:
 # --- sentences
 
 
-def _results(folder: Path, numbers: dict[Sentence, int]) -> Iterable[tuple[int, Result]]:
-    """The results of a run by the numbers of their sentences; new sentences are given the next ones."""
+def _results(
+    folder: Path, numbers: dict[Sentence, int], samples: int, intervals: list[Interval]
+) -> Iterable[tuple[int, Result]]:
+    """The results of a run by the numbers of their sentences; new sentences are given the next ones. Its interval of
+    BLEU is added to ``intervals``, if there are ``samples``. The sentences are scored once."""
     traces = load_traces(folder)
-    if any(trace.segments for trace in traces):
+    documents = any(trace.segments for trace in traces)
+    names = [score.key for score in shown_on(SENTENCES)]
+    scored = scored_run(folder, ["bleu"] if documents else names)
+    if samples:
+        intervals.append(bootstrap_of(scored, samples, metrics=["bleu"])["bleu"])
+    if documents:
         yield from _documents(folder, traces, numbers)
         return
-    # A run against itself: one table of the scores of its sentences, in its own order.
-    names = [score.key for score in shown_on(SENTENCES)]
-    table = sentence_table(folder, folder, [name for name in names if name != "bleu"])
-    columns = [table[f"{name}_a"] for name in names]
+    columns = [scored.sentences(name).tolist() for name in names]
     for trace, *scores in zip(traces, *columns, strict=True):
         units = _source_units(trace)
         number = numbers.setdefault(Sentence(trace.id, trace.source, trace.reference, units), len(numbers))

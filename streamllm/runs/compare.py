@@ -18,7 +18,6 @@ from streamllm.check import whole_number
 from streamllm.files import RunError
 from streamllm.metrics.latency import METRICS, corpus_latency, latency
 from streamllm.metrics.longform import LATENCIES, Sentence, sentence_latency
-from streamllm.metrics.quality import sentence_bleu
 from streamllm.records import Trace
 from streamllm.runs.documents import FEW, cut, summed
 from streamllm.runs.folder import RunFolder
@@ -88,7 +87,19 @@ def bootstrap(
     Raises: FileNotFoundError: there is no run. RunError: it has not finished. ValueError: an unknown metric,
         ``samples`` below 1, or a configuration that does not tell the target language.
     """
-    scored = _Scored.of(run, _check_arguments(samples, metrics))
+    return bootstrap_of(scored_run(run, _check_arguments(samples, metrics)), samples, seed)
+
+
+def scored_run(run: RunPath, metrics: Sequence[str] | None = None) -> "_Scored":
+    """A finished run's sentences with their scores: for its interval, its table, or both. Raises: as `bootstrap`."""
+    return _Scored.of(run, metrics)
+
+
+def bootstrap_of(
+    scored: "_Scored", samples: int, seed: int = SEED, metrics: Sequence[str] | None = None
+) -> dict[str, Interval]:
+    """As `bootstrap`, of a run whose sentences have been scored; ``metrics`` are some of those that they have."""
+    scored = scored if metrics is None else replace(scored, names=list(metrics))
     counts = resample(scored.drawn, samples, seed)
     intervals = {}
     for name in scored.names:
@@ -290,7 +301,8 @@ class _Scored:
         """The score of each sentence."""
         if name == BLEU_NAME:
             how = self.language, self.tokenizer
-            return np.array([sentence_bleu(t.prediction, t.reference, *how) for t in self.traces])
+            found = self.bleu if BLEU_NAME in self.names else bleu_statistics(self.traces, *how)
+            return bleu_of_sums(found.astype(np.float64), bleu_scorer(*how), effective_order=True)
         return self.latencies[name]
 
     def statistics(self, name: str) -> Array:

@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,10 @@ def command() -> str:
     return shlex.join([*Path(sys.argv[0]).name.split(), *sys.argv[1:]])
 
 
+@cache
 def code() -> dict[str, Any]:
-    """The ``commit`` of this checkout, and whether it is ``dirty``; None for an installed package."""
+    """The ``commit`` of this checkout, and whether it is ``dirty``; None for an installed package. Asked once in a
+    process: what it runs was loaded then."""
     return _commit(Path(__file__).parents[2])
 
 

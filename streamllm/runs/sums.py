@@ -42,8 +42,9 @@ def bleu_statistics(sentences: Iterable[Written], language: str, chosen: str | N
     return np.array([[s.sys_len, s.ref_len, *s.counts, *s.totals] for s in scores], np.int64)
 
 
-def bleu_of_sums(sums: Array, scorer: "BLEU") -> Array:
-    """Corpus BLEU (samples,) of summed statistics (samples, 2 + 2 * orders)."""
+def bleu_of_sums(sums: Array, scorer: "BLEU", effective_order: bool = False) -> Array:
+    """Corpus BLEU (samples,) of summed statistics (samples, 2 + 2 * orders). With ``effective_order``, BLEU of single
+    sentences (`metrics.quality.sentence_bleu`) of what `bleu_statistics` gives."""
     orders = scorer.max_ngram_order
     return np.array(
         [
@@ -54,6 +55,7 @@ def bleu_of_sums(sums: Array, scorer: "BLEU") -> Array:
                 ref_len=reference_length,
                 smooth_method=scorer.smooth_method,
                 smooth_value=scorer.smooth_value,
+                effective_order=effective_order,
             ).score
             for system_length, reference_length, *correct_and_total in np.rint(sums).astype(np.int64).tolist()
         ]

@@ -16,6 +16,9 @@ WANDB_MODES = ("online", "offline", "disabled")
 INIT_SECONDS = 30  # for W&B to answer when an online run begins
 FINISH_SECONDS = 120  # for it to take, or to write, what is left when a run ends
 GRACE_SECONDS = 30  # beyond that, for its process to say that it gives up, which it sometimes never does
+RUNNING = "running/"
+"""How keys of scores of the sentences so far begin: of those, W&B gets some, closer at the beginning."""
+EVERY = 50  # so much of the steps so far lies between two of them
 UNPROMISED = {"x_transaction_log_flush_interval": 1.0}  # seconds that a killed run may lose; W&B's own are 15
 """Settings of W&B that may be gone in its next release, and that we can do without."""
 
@@ -53,6 +56,8 @@ class WandbTracker:
         self.tags = [str(tag) for tag in tags]  # ${name} may be a number
         self.pictures, self.again = pictures, again
         self._run: Any = None
+        self._next = 0
+        self._held: tuple[Mapping[str, Any], int] | None = None
 
     def start(self, run: RunInfo) -> None:
         try:
@@ -110,11 +115,25 @@ class WandbTracker:
         shown.update(flatten(hidden))
 
     def log(self, values: Mapping[str, Any], step: int) -> None:
+        """As `Tracker.log`. A call of W&B takes a millisecond, so of the running scores each of the first hundred is
+        sent, then one in every step / `EVERY` steps, and the last."""
+        if all(key.startswith(RUNNING) for key in values):
+            if step < self._next:
+                self._held = values, step
+                return
+            self._next = step + max(1, step // EVERY)
+        self._held = None
         self._run.log(dict(values), step=step)
+
+    def _send_held(self) -> None:
+        if self._held is not None:
+            (values, step), self._held = self._held, None
+            self._run.log(dict(values), step=step)
 
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         import wandb
 
+        self._send_held()
         data = [[self._cell(cell, number) for cell in row] for number, row in enumerate(rows)]
         self._run.log({name: wandb.Table(columns=list(columns), data=data)})
 
@@ -129,13 +148,16 @@ class WandbTracker:
         return wandb.Image(Image.open(io.BytesIO(cell.draw())))
 
     def summary(self, values: Mapping[str, Any]) -> None:
+        self._send_held()
         self._run.summary.update(dict(values))
 
     def finish(self, exit_code: int = 0) -> None:
         """Raises: TimeoutError: W&B did not take the rest in time; its files are in ``wandb/``."""
         if self._run is None:
             return
-        run, self._run = self._run, None
+        with contextlib.suppress(Exception):  # one figure of many
+            self._send_held()
+        run, self._run, self._next = self._run, None, 0
         errors: list[Exception] = []
 
         def end() -> None:

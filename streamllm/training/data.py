@@ -3,8 +3,10 @@ data is three numbers, the epoch, the block of pairs within it and the batch wit
 
 import logging
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import NamedTuple, TypeVar, overload
 
 import numpy as np
 
@@ -15,10 +17,11 @@ from streamllm.records import Example
 from streamllm.training.bpe import BPEDropout
 from streamllm.training.documents import Documents, seen
 from streamllm.training.sources import Source, Tokenized, Whole, begins_document
-from streamllm.units import pieces
+from streamllm.units import Unit, pieces
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
 FULL = "full"
 PADDING = 2**30  # unit index of padding: beyond every k, so never visible
 
@@ -71,6 +74,51 @@ class Batch:
         """How many of them are padding."""
         after_the_last_label = (self.labels[:, ::-1] >= 0).argmax(axis=1)
         return int((self.source_units == PADDING).sum() + after_the_last_label.sum())
+
+
+class Planned(NamedTuple):
+    """A stream before it is laid out: how many tokens each side will have, how many sentence pairs there are, and what
+    lays it out. So an epoch is cut into batches when only the lengths are known."""
+
+    source: int
+    target: int
+    sentences: int
+    encoded: Callable[[], Encoded]
+
+
+def _tokens_of(planned: Planned) -> int:
+    return planned.source + planned.target
+
+
+class Batches(Sequence[tuple[Batch, int]]):
+    """The batches of a block, each laid out when it is asked for: this process's rows, and how many labels there are in
+    the rows of all processes.
+
+    Args:
+        header: tokens of the target header; nothing is learned from them.
+    """
+
+    def __init__(self, groups: Sequence[Sequence[Planned]], header: int, rank: int = 0, world: int = 1):
+        self._groups = [group for group in groups if len(group) >= world]
+        self._header, self._rank, self._world = header, rank, world
+
+    def __len__(self) -> int:
+        return len(self._groups)
+
+    @overload
+    def __getitem__(self, index: int) -> tuple[Batch, int]: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[tuple[Batch, int]]: ...
+
+    def __getitem__(self, index: int | slice) -> tuple[Batch, int] | list[tuple[Batch, int]]:
+        if isinstance(index, slice):
+            return [self._made(group) for group in self._groups[index]]
+        return self._made(self._groups[index])
+
+    def _made(self, group: Sequence[Planned]) -> tuple[Batch, int]:
+        rows = [planned.encoded() for planned in group[self._rank :: self._world]]
+        return pad(rows), sum(planned.target + 1 - self._header for planned in group)
 
 
 def values_of_k(given: int | str | Sequence[int | str], name: str) -> list[int | str]:
@@ -146,6 +194,8 @@ class TrainingData:
         self.config = config
         self.seed = seed
         self.dropout = dropout
+        self._count = lru_cache(1 << 18)(lambda text: len(prompt.encode(text)))
+        self._count_later = lru_cache(1 << 18)(lambda word: len(prompt.encode(prompt.spaced(word, False, "word"))))
 
     def tokenize(self, example: Example, rng: random.Random | None = None, begins: bool = True) -> Tokenized:
         """The tokens of each unit; with ``rng``, regularised. ``begins``: the pair is the first of its stream."""
@@ -240,16 +290,16 @@ class TrainingData:
         """How many blocks an epoch has; None where nothing knows before its end."""
         return self.source.count
 
-    def blocks(self, epoch: int, start: int = 0, rank: int = 0, world: int = 1) -> Iterator[list[tuple[Batch, int]]]:
+    def blocks(self, epoch: int, start: int = 0, rank: int = 0, world: int = 1) -> Iterator[Batches]:
         """This process's batches of an epoch, block by block from number ``start`` on, in order: shuffled, each of
-        pairs of similar length.
+        pairs of similar length. A batch is laid out when it is asked for, unless its tokens are drawn.
 
         All processes cut the same global batches of ``world * batch_tokens`` and take every world-th row;
         the number beside a batch counts the labels in all processes' rows.
         """
         for block, pairs in enumerate(self.source.blocks(epoch, start), start):
             rng = random.Random(f"{self.seed}/{epoch}/{block}" if block else f"{self.seed}/{epoch}")
-            kept = self.encode_all(pairs, rng)
+            kept = self.plan(pairs, rng)
             if epoch == block == rank == 0:
                 self._say_left_out("the first %d pairs", len(pairs), sum(one.sentences for one in kept))
             yield self._batches(kept, rng, rank, world)
@@ -259,14 +309,53 @@ class TrainingData:
         return [batch for block in self.blocks(epoch, 0, rank, world) for batch in block]
 
     def encode_all(self, pairs: Sequence[Example | Tokenized], rng: random.Random) -> list[Encoded]:
-        """Pairs in tokens, or streams of them, each with a k of its own, without those that are too long."""
+        """As `plan`, in tokens."""
+        return [planned.encoded() for planned in self.plan(pairs, rng)]
+
+    def plan(self, pairs: Sequence[Example | Tokenized], rng: random.Random) -> list[Planned]:
+        """Pairs, or streams of them, each with a k of its own, without those that are too long."""
         ks = self.config.ks
         if (joined := self.config.documents) is None:
-            return self._short_enough([self.encode(pair, rng.choice(ks), rng) for pair in pairs])
-        streams = list(joined.join(pairs, rng, begins_document))
-        return self._short_enough(
-            [self.encode_stream(one, rng.choice(ks), rng.random() < joined.held, rng) for one in streams]
-        )
+            found = [self._planned([pair], rng.choice(ks), None, rng) for pair in pairs]
+        else:
+            streams = list(joined.join(pairs, rng, begins_document))
+            found = [self._planned(one, rng.choice(ks), rng.random() < joined.held, rng) for one in streams]
+        return [one for one in found if max(one.source, one.target) <= self.config.max_tokens]
+
+    def _planned(
+        self, pairs: Sequence[Example | Tokenized], k: int | str, held: bool | None, rng: random.Random
+    ) -> Planned:
+        """One pair (``held`` is None), or a stream of several. Where ``rng`` draws tokens they are laid out now, since
+        the next stream draws after them."""
+        if held is None:
+            encoded = partial(self.encode, pairs[0], k, rng)
+        else:
+            encoded = partial(self.encode_stream, pairs, k, held, rng)
+        if self.dropout is not None or self.config.source_mask:
+            made = encoded()
+            return Planned(len(made.source), len(made.target), made.sentences, lambda: made)
+        prompt = self.prompt
+        source, target = len(prompt.source_header), len(prompt.target_header)
+        for place, pair in enumerate(pairs):
+            if isinstance(pair, Tokenized):
+                source, target = source + sum(map(len, pair.source)), target + sum(map(len, pair.target))
+            else:
+                source += self._length(pair.source, prompt.source_unit, place == 0)
+                target += self._length(pair.reference, prompt.target_unit, place == 0)
+        source += len(prompt.source_footer) * (len(pairs) if held else 1)
+        if held is not None:
+            target += len(pairs)  # end tokens between sentences and at the end, see `seen`; the very last is not fed
+        return Planned(source, target, len(pairs), encoded)
+
+    def _length(self, text: str, unit: Unit, begins: bool) -> int:
+        """How many tokens the units of a text have; ``begins``: the first of them begins its stream."""
+        units = pieces(text, unit)
+        if unit != "word":
+            return sum(map(self._count, units))
+        length = sum(map(self._count_later, units))
+        if begins and units and not self.prompt.text.leading_space:
+            length += self._count(units[0]) - self._count_later(units[0])
+        return length
 
     def _short_enough(self, encoded: list[Encoded]) -> list[Encoded]:
         return [e for e in encoded if max(len(e.source), len(e.target)) <= self.config.max_tokens]
@@ -278,16 +367,12 @@ class TrainingData:
                 *(pairs - kept, pairs, self.config.max_tokens),
             )
 
-    def _batches(self, kept: list[Encoded], rng: random.Random, rank: int, world: int) -> list[tuple[Batch, int]]:
+    def _batches(self, kept: list[Planned], rng: random.Random, rank: int, world: int) -> Batches:
         # Jittered lengths mix the pairs of a batch anew in every epoch.
-        kept.sort(key=lambda e: ((len(e.source) + rng.randrange(3)) // 3, len(e.target) + rng.random()))
-        groups = list(self._cut(kept, world))
+        kept.sort(key=lambda e: ((e.source + rng.randrange(3)) // 3, e.target + rng.random()))
+        groups = list(self.cut(kept, _tokens_of, world))
         rng.shuffle(groups)
-        return [
-            (pad(group[rank::world]), sum(label >= 0 for pair in group for label in pair.labels))
-            for group in groups
-            if len(group) >= world
-        ]
+        return Batches(groups, len(self.prompt.target_header), rank, world)
 
     def fixed(self, *ks: int | str) -> Iterator[Batch]:
         """The data once for each k, in order of length, without regularisation and without what is too long: for
@@ -301,16 +386,22 @@ class TrainingData:
         self._say_left_out("the %d pairs of the validation data", len(pairs), len(encoded[0]))
         if not encoded[0]:
             raise ValueError("no sentence pair of the validation data is left: see data.max_tokens and validation.…")
-        return (pad(group) for one in encoded for group in self._cut(sorted(one, key=len), 1))
+        return (pad(group) for one in encoded for group in self.cut(sorted(one, key=len), len))
 
-    def _cut(self, encoded: list[Encoded], world: int) -> Iterator[list[Encoded]]:
-        group: list[Encoded] = []
+    def cut(self, items: Sequence[T], tokens: Callable[[T], int], world: int = 1) -> Iterator[list[T]]:
+        """Streams in groups of at most ``world`` times ``batch_tokens``, in their order.
+
+        Args:
+            tokens: of one stream, source and target.
+        """
+        group: list[T] = []
         longest = 0
-        for item in encoded:
-            longest_now = max(longest, len(item.source) + len(item.target))
+        for item in items:
+            size = tokens(item)
+            longest_now = max(longest, size)
             if group and longest_now * (len(group) + 1) > self.config.batch_tokens * world:
                 yield group
-                group, longest_now = [], len(item.source) + len(item.target)
+                group, longest_now = [], size
             group.append(item)
             longest = longest_now
         if group:

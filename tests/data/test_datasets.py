@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from streamllm.data.documents import DocumentDataset
 from streamllm.data.hub import HubDataset
-from streamllm.data.lines import MAX_BYTES, read_lines
+from streamllm.data.lines import MAX_BYTES, count_lines, read_lines
 from streamllm.data.sacrebleu_set import SacrebleuTestSet
 from streamllm.data.sample import Sample
 from streamllm.data.table import Table
@@ -187,6 +187,36 @@ def test_a_language_that_no_name_tells_must_be_given() -> None:
 def test_limit_takes_the_first_pairs(tmp_path: Path) -> None:
     files = numbered(tmp_path, 20)
     assert ParallelText(**files, limit=3).load() == ParallelText(**files).load()[:3]
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_a_limit_gives_the_ids_of_the_whole_and_leaves_out_as_it_does(tmp_path: Path, skip: bool) -> None:
+    sources = ["a", "", "\u2028", "d", *["more"] * 96] if skip else ["\ufeffa", "b\r", " c\u2028c ", *["more"] * 97]
+    files = write_pair(tmp_path, sources, ["x"] * 100)
+    for limit in (1, 2, 3, 98, 200):
+        whole = ParallelText(**files, skip_empty=skip).load()
+        assert ParallelText(**files, skip_empty=skip, limit=limit).load() == whole[:limit]
+    assert whole[0].id.endswith("-001")
+
+
+def test_lines_beyond_the_limit_are_counted_only(tmp_path: Path) -> None:
+    files = write_pair(tmp_path, ["a", "b", ""], ["x", "y", "z"])
+    assert [one.source for one in ParallelText(**files, limit=2).load()] == ["a", "b"]
+    with pytest.raises(ValueError, match=r"1 empty source line.*line 3"):
+        ParallelText(**files, limit=3).load()
+
+
+def test_files_that_differ_beyond_the_limit_are_refused(tmp_path: Path) -> None:
+    files = write_pair(tmp_path, ["a", "b", "c"], ["x", "y"])
+    with pytest.raises(ValueError, match=r"has 3 lines and .* has 2"):
+        ParallelText(**files, limit=1).load()
+
+
+@given(st.text("a\n\r\u2028\ufeff", max_size=12))
+def test_lines_are_counted_as_they_are_read(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+    file = tmp_path_factory.getbasetemp() / "counted.txt"
+    file.write_text(text, encoding="utf-8", newline="")
+    assert count_lines(file) == len(read_lines(file))
 
 
 def test_a_limit_beyond_the_data_takes_all(tmp_path: Path) -> None:

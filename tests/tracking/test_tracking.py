@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Iterable
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -137,6 +138,30 @@ def test_wandb_mode_that_does_not_exist_is_refused():
 def test_fewer_than_no_pictures_are_refused():
     with pytest.raises(ValueError, match=r"tracker\.pictures is -1; it is the number of sentences to draw"):
         WandbTracker(pictures=-1)
+
+
+def test_running_scores_are_told_closer_at_the_beginning_and_at_last(monkeypatch: pytest.MonkeyPatch, info: RunInfo):
+    told: list[tuple[str, int]] = []
+    run = SimpleNamespace(
+        config={}, summary={}, finish=lambda exit_code: None, log=lambda values, step: told.append((*values, step))
+    )
+    monkeypatch.setattr("wandb.init", lambda **given: run)
+    for end in ("summary", "finish"):
+        told.clear()
+        tracker = WandbTracker()
+        tracker.start(RunInfo(info.id, info.name, info.folder, {}))
+        for step in range(1, 2000):
+            tracker.log({"running/bleu": float(step)}, step)
+        tracker.log({"loss": 1.0}, 2000)
+        tracker.log({"loss": 1.0}, 2001)
+        tracker.log({"running/bleu": 2.0}, 2002)
+        tracker.summary({}) if end == "summary" else tracker.finish()
+        running, others = ([step for key, step in told if (key == "loss") is other] for other in (False, True))
+        assert others == [2000, 2001]
+        assert running[:100] == [*range(1, 101)]
+        assert len(running) < 300
+        assert all(later - earlier <= 1 + earlier / tracking.EVERY for earlier, later in pairwise(running))
+        assert running[-1] == 2002
 
 
 def test_only_the_first_pictures_are_drawn(monkeypatch: pytest.MonkeyPatch):

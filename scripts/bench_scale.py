@@ -1,0 +1,165 @@
+"""What grows with the work: python scripts/bench_scale.py sweep | report | limit | wandb | train [--size N]
+
+Each measurement is a process of its own, with inputs that are made up, and beside it one of the same over little. What
+is told is the processor time (user and system, of child processes too) and the largest memory of each.
+"""
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).parent.parent
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "STREAMLLM_THREADS": "1"}
+PLAIN = ["tracker=none", "dataset.limit=10"]
+
+
+def measure(what: str, command: Sequence[str], folder: Path) -> float:
+    """Run a command, and say what it took. Returns its processor time in seconds."""
+    before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, *command], cwd=folder, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    assert process.stdout is not None
+    lines = [(time.perf_counter() - begun, line) for line in process.stdout]
+    _, status, used = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"{what} failed: {' '.join(command)[:200]}")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    first = f", first line after {lines[0][0]:.1f} s, {len(lines)} lines" if lines else ""
+    print(f"{what}: {seconds:.2f} CPU s, {used.ru_maxrss / 1e3:.0f} MB{first}", flush=True)  # KB on Linux
+    return seconds
+
+
+def copies(root: Path, count: int) -> None:
+    """One finished run of the sample, and copies of it as runs with other seeds."""
+    from streamllm.runs.naming import digest
+
+    command = [sys.executable, str(ROOT / "run.py"), *PLAIN, f"output.root={root}"]
+    subprocess.run(command, env=ENVIRONMENT, check=True, capture_output=True)
+    (run,) = root.glob("*-*")
+    config = yaml.safe_load((run / "run.yaml").read_text())
+    for seed in range(1, count):
+        other = config | {"seed": seed}
+        folder = shutil.copytree(run, run.with_name(f"{config['name']}-{digest(other)}"))
+        (folder / "run.yaml").write_text(yaml.safe_dump(other, sort_keys=False, allow_unicode=True))
+
+
+def lengthened(root: Path, sentences: int) -> None:
+    """Give the runs in ``root`` so many sentences, each again and again under other ids."""
+    for file in [*root.glob("*-*/predictions.jsonl"), *root.glob("*-*/timings.jsonl")]:
+        lines = [json.loads(line) for line in file.read_text().splitlines()]
+        every = ({**lines[n % len(lines)], "id": f"s-{n}"} for n in range(sentences))
+        file.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in every))
+
+
+def sweep(folder: Path, size: int) -> None:
+    """``-m`` over points that have all finished before."""
+    copies(folder / "outputs", size)
+    for count in (1, size):
+        seeds = ",".join(map(str, range(count)))
+        command = [str(ROOT / "run.py"), "-m", f"seed={seeds}", *PLAIN, "output.root=outputs"]
+        measure(f"-m over {count} finished points", command, folder)
+
+
+def report(folder: Path, size: int) -> None:
+    """A page about runs of ``size`` sentences."""
+    copies(folder / "outputs", 25)
+    lengthened(folder / "outputs", size)
+    measure(f"report of 25 runs of {size} sentences", ["-m", "streamllm.report", "outputs", "-o", "page.html"], folder)
+
+
+LOAD = """
+import sys, time
+import streamllm
+from streamllm.data.text import ParallelText
+list(ParallelText(source=sys.argv[1] + '.en', target=sys.argv[1] + '.de', limit=100).load())
+"""
+
+
+def limit(folder: Path, size: int) -> None:
+    """The first hundred pairs of two files of ``size`` lines."""
+    for count in (100, size):
+        for language, line in (("en", "a small dog runs over the green grass"), ("de", "ein Hund rennt über das Gras")):
+            (folder / f"{count}.{language}").write_text(f"{line}\n" * count)
+        measure(f"dataset.limit=100 of {count} lines", ["-c", LOAD, str(count)], folder)
+
+
+TOLD = """
+import sys
+from pathlib import Path
+import streamllm
+from streamllm.tracking.tracker import RunInfo
+from streamllm.tracking.wandb_tracker import WandbTracker
+root = Path(sys.argv[1])
+tracker = WandbTracker()
+tracker.start(RunInfo('a' * 12, 'run-a', root / 'run-a', {}))
+for step in range(1, int(sys.argv[2]) + 1):
+    tracker.log({'running/bleu': 20 + step / 1e4, 'running/al': 3.0}, step=step)
+tracker.summary({'bleu': 20.0})
+tracker.finish()
+"""
+
+
+def wandb(folder: Path, size: int) -> None:
+    """What W&B is told of the scores while a run goes on, offline."""
+    few, many = (
+        measure(f"W&B offline, {count} sentences", ["-c", TOLD, str(folder / str(count)), str(count)], folder)
+        for count in (10, size)
+    )
+    print(f"{1000 * (many - few) / (size - 10):.2f} CPU ms a sentence")
+
+
+FIRST = """
+import sys, time
+import streamllm
+from streamllm.data.sample import Sample
+from streamllm.models.loading import ModelConfig
+from streamllm.training.data import DataConfig, TrainingData
+model = ModelConfig('bundled:tiny-en-de').load()
+pairs = Sample().load()
+words = [word for pair in pairs for word in pair.source.split()]
+pairs = (pairs * (int(sys.argv[1]) // len(pairs) + 1))[: int(sys.argv[1])]
+data = TrainingData(pairs, model.prompt, DataConfig(), seed=1)
+begun = time.process_time()
+next(iter(data.blocks(0)))[0]
+print(f'first batch of {len(pairs)} pairs: {time.process_time() - begun:.2f} CPU s', file=sys.stderr)
+"""
+
+
+def train(folder: Path, size: int) -> None:
+    """From the pairs in memory to the first batch."""
+    subprocess.run([sys.executable, "-c", FIRST, str(size)], env=ENVIRONMENT, check=True)
+
+
+TASKS: dict[str, tuple[Callable[[Path, int], None], int]] = {
+    "sweep": (sweep, 500),
+    "report": (report, 1000),
+    "limit": (limit, 1_000_000),
+    "wandb": (wandb, 1000),
+    "train": (train, 100_000),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("task", choices=TASKS)
+    parser.add_argument("--size", type=int, help="points, sentences, lines or pairs; each task has its own")
+    arguments = parser.parse_args()
+    task, size = TASKS[arguments.task]
+    with tempfile.TemporaryDirectory() as folder:
+        task(Path(folder), arguments.size or size)
+
+
+if __name__ == "__main__":
+    main()
