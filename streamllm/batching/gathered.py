@@ -22,6 +22,7 @@ class Gathered:
         self.tokens += tokens
         self._stretches.append((held, row.slot, row.length, at, at + 1, 0, True, True))
         row.length, row.source_offset = row.length + held, at + held
+        row.source_end = row.length
 
     def target(self, row: Row) -> None:
         """What the row is to write."""

@@ -120,17 +120,6 @@ class Pool:
             self._holder.close(row.slot)
             self._free.append(row.slot)
 
-    def forget(self, row: Row, n: int) -> None:
-        """Take the last ``n`` tokens of a row, which are target tokens, out of sight.
-
-        Raises:
-            RuntimeError: some are source tokens.
-        """
-        last = slice(row.length - n, row.length)
-        if (self._source[row.slot, last] != UNUSED).any():
-            raise RuntimeError(f"cannot trim {n} target tokens: source has been read since they were fed")
-        self._target[row.slot, last] = UNUSED
-
     def forget_oldest(self, row: Row, target: bool, n: int, after: int) -> None:
         """Take the ``n`` tokens of a stream of a row that follow the first ``after`` out of memory. Those behind them
         move down; what is waiting to be read is fed before, since it was to see them."""
@@ -147,6 +136,8 @@ class Pool:
             stream[row.slot, : len(columns)] = stream[row.slot, columns]
             stream[row.slot, len(columns) : row.length] = UNUSED
         row.length = len(columns)
+        sources = np.flatnonzero(self._source[row.slot, : row.length] != UNUSED)
+        row.source_end = int(sources[-1]) + 1 if len(sources) else 0
 
     # Feeding
 
@@ -181,10 +172,12 @@ class Pool:
         self.forward_passes += 1
         self.fed_tokens += len(feed.tokens)
         fed, index = feed.arrays()
-        for stream, of_it in ((self._source, index[0]), (self._target, index[1])):
-            stream[fed.slot[of_it], fed.column[of_it]] = (fed.source_end if stream is self._source else fed.target_end)[
-                of_it
-            ] - 1
+        for of_it, stream, ends, other in (
+            (index[0], self._source, fed.source_end, self._target),
+            (index[1], self._target, fed.target_end, self._source),
+        ):
+            stream[fed.slot[of_it], fed.column[of_it]] = ends[of_it] - 1
+            other[fed.slot[of_it], fed.column[of_it]] = UNUSED  # what was trimmed there
         return fed
 
     def _read_ahead(self, rows: Sequence[Row]) -> None:

@@ -9,7 +9,7 @@ from streamllm.engine.attention import Attention
 from streamllm.engine.finite import Logits, check_logits
 from streamllm.engine.paradigms.forgetting import Forgets, Forgetting
 from streamllm.engine.paradigms.memory import TargetStart
-from streamllm.engine.portions import portions
+from streamllm.engine.portions import FEWEST, portions
 from streamllm.engine.positions import check_end
 
 
@@ -21,8 +21,6 @@ class Owner(Protocol):
 
     @property
     def wait(self) -> Callable[["Row"], None]: ...
-
-    def forget(self, row: "Row", n: int) -> None: ...
 
     def forget_oldest(self, row: "Row", target: bool, n: int, after: int) -> None: ...
 
@@ -47,6 +45,7 @@ class Row(Forgets):
         self.paths: list[Columns] = []  # of these hypotheses, with that token
         self.branches_end = 0  # columns up to which hypotheses may lie that go on later
         self.length = self.source_offset = self.target_offset = 0  # tokens held
+        self.source_end = 0  # the column after the last source token
         self.answer: Answer | None = None
         self.forward_passes = self.source_tokens = self.fed_tokens = 0
         self.forgetting = pool.forgetting
@@ -63,8 +62,9 @@ class Row(Forgets):
         self.read_in_windows(tokens, self._read)
 
     def _read(self, tokens: list[int]) -> None:
-        check_end(self._positions, self.source_held + len(tokens))
-        self._count(tokens, self.source_held)
+        held = self.source_offset + len(self.unread)
+        check_end(self._positions, held + len(tokens))
+        self._count(len(tokens), held)
         self.unread += tokens
         self.source_tokens += len(tokens)
 
@@ -94,16 +94,16 @@ class Row(Forgets):
         self._keeps_start = self._keeps_start and hidden > 0
         check_end(self._positions, self.target_start + self.target_offset + len(tokens))
         self.branches_end = 0
-        self._count(tokens, self.source_held + self.target_offset)
+        self._count(len(tokens), self.source_offset + len(self.unread) + self.target_offset)
         return self._wait(tokens, hidden)
 
     def _wait(self, tokens: list[int], hidden: int) -> Answer:
         self.unwritten, self.hidden, self.answer = tokens, hidden, None
         self._pool.wait(self)
-        assert self.answer is not None
+        answer: Answer = self.answer  # type: ignore[assignment]
         # Here, not in the step: the error is this sentence's alone.
-        check_logits(self.answer.highest, self.source_tokens, self.target_offset)
-        return self.answer
+        check_logits(answer.highest, self.source_tokens, self.target_offset)
+        return answer
 
     def likeliest(self, logits: Logits) -> int:
         assert self.answer is not None
@@ -112,8 +112,9 @@ class Row(Forgets):
     def trim(self, n: int) -> None:
         """Raises: RuntimeError: source has been read since these tokens were fed."""
         n = min(n, self.target_offset)
-        self._pool.forget(self, n)
-        self.length -= n
+        if self.length - n < self.source_end:
+            raise RuntimeError(f"cannot trim {n} target tokens: source has been read since they were fed")
+        self.length -= n  # what lies behind has an index that nobody looks for until it is written over
         self.target_offset -= n
 
     def reset_target(self) -> None:
@@ -151,10 +152,10 @@ class Row(Forgets):
         """Columns that the row needs for what it holds and for what it is about to be fed."""
         return max(self.length + len(self.unread) + len(self.unwritten), self.branches_end)
 
-    def _count(self, tokens: list[int], held: int) -> None:
+    def _count(self, tokens: int, held: int) -> None:
         """What the sentence would cost alone."""
-        self.forward_passes += len(portions(len(tokens), held))
-        self.fed_tokens += len(tokens)
+        self.forward_passes += 1 if tokens <= FEWEST else len(portions(tokens, held))
+        self.fed_tokens += tokens
 
 
 class RowBranches:

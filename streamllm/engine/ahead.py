@@ -69,9 +69,11 @@ class Ahead:
 
     def predict(self) -> int:
         """The token that comes next, from all source read so far. It is not written yet."""
-        if not self._known and (guessed := self._guessed()):
+        if self._known:
+            return self._known[0]
+        if self._guess is not None and (guessed := self._guessed()):
             self._check(guessed)
-        elif not self._known:
+        else:
             if self._watches:
                 logits, self.attention = self._memory.attend(self._open)
             else:

@@ -18,8 +18,6 @@ def portion(held: int) -> int:
 
 def portions(tokens: int, held: int) -> list[int]:
     """How many of so many tokens each forward feeds, one after the other."""
-    if tokens <= FEWEST:  # nearly always
-        return [tokens]
     sizes: list[int] = []
     while tokens > (size := portion(held)):
         sizes.append(size)

@@ -207,7 +207,7 @@ class Session:
             return False
         if not (self.prompt.starts_unit(following) or self.prompt.ends_unit(tokens[-1])):
             return False
-        return bool(self.prompt.decode(tokens).strip())
+        return self.prompt.says_something(tuple(tokens))
 
     def _is_whole_characters(self, tokens: list[int]) -> bool:
         text = self.prompt.decode(tokens)

@@ -97,6 +97,7 @@ class PromptTokens:
         self.ends_unit = cache(lambda token: vocabulary.bytes_of(token).endswith(WHITE_SPACE))
         self.text_before_stop = cache(self._text_before_stop)
         self.text_of = cache(vocabulary.text_of)
+        self.says_something = cache(lambda tokens: bool(vocabulary.text_of(tokens).strip()))
         stop = self.text.stop
         if stop is not None and all(self.text_before_stop(token) is None for token in vocabulary.encode(stop)):
             raise ValueError(
