@@ -26,9 +26,9 @@ class InNumpy:
         return self._blocks.nbytes
 
     def forget(self, slot: int, columns: np.ndarray[Any, Any], moved: np.ndarray[Any, Any], by: int) -> None:
-        for keys, values in zip(self._blocks.keys, self._blocks.values, strict=True):
+        for i, (keys, values) in enumerate(zip(self._blocks.keys, self._blocks.values, strict=True)):
             held, moves = self._blocks.held(keys, slot), columns[moved]
-            held[:, moves] = self._decoder.moved(held[:, moves], by)
+            held[:, moves] = self._decoder.moved(i, held[:, moves], by)
             for part in (held, self._blocks.held(values, slot)):
                 part[:, : len(columns)] = part[:, columns]
 
@@ -93,17 +93,24 @@ class InNumpy:
         self._blocks.fit(rows, lengths)
         # Rows stand in the order of their lengths, so that rows beside each other are alike.
         order = np.argsort(lengths, kind="stable")
-        place = np.repeat(np.cumsum(counts[order]) - counts[order], counts[order])
-        within = np.arange(len(slots)) - place
-        by_length = np.repeat(firsts[order], counts[order]) + within
+        place = np.arange(len(slots)) - np.repeat(np.cumsum(counts[order]) - counts[order], counts[order])
+        by_length = np.repeat(firsts[order], counts[order]) + place
         used = int(lengths[order[-1]])
-        owners = slots[by_length]
-        masks = source[owners, :used] < source_ends[by_length, None]
-        masks |= target[owners, :used] < bases[by_length, None]
         back = np.empty_like(by_length)
         back[by_length] = np.arange(len(slots))
-        for i, path in paths.items():
-            masks[back[i], path] = True
+        owners = slots[by_length]
+        sees = (
+            (source[owners, :used], source_ends[by_length, None], source_ends[by_length, None]),
+            (target[owners, :used], bases[by_length, None], target_ends[by_length, None]),
+        )
+        masks = {}
+        for window in self._decoder.windows:
+            within = [index < end for index, end, _ in sees]
+            if window is not None:
+                within = [w & (index >= last - window) for w, (index, _, last) in zip(within, sees, strict=True)]
+            masks[window] = within[0] | within[1]
+            for i, path in paths.items():
+                masks[window][back[i], path if window is None else path[-window:]] = True
         spans = Spans(rows[order], counts[order], lengths[order], masks)
         wanted = back[asked]
         rising = np.argsort(wanted, kind="stable")
@@ -112,7 +119,8 @@ class InNumpy:
         if 0 < len(chosen) < len(slots):
             which = np.bincount(np.repeat(np.arange(len(rows)), counts[order])[chosen], minlength=len(rows))
             some = which > 0
-            of_asked = Spans(spans.rows[some], which[some], spans.lengths[some], masks[chosen])
+            of_them = {window: mask[chosen] for window, mask in masks.items()}
+            of_asked = Spans(spans.rows[some], which[some], spans.lengths[some], of_them)
         queries: list[Any] | None = None if noted is None else []
         logits = self._decoder.forward(
             self._blocks,

@@ -5,41 +5,20 @@ where they lie.
 Invariant: logits are those of the model, but for rounding; `streamllm.batching.trial` tries it for each model.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import mlx.core as mx
-import mlx.nn as nn
 import numpy as np
-from mlx.utils import tree_flatten
 
 from streamllm.cpu.blocks import Blocks
 from streamllm.cpu.enabled import enabled
-from streamllm.cpu.mkl import Batch, Floats, Numbers, Sizes, Weight, library
-
-SHAPES = ("llama", "qwen2", "qwen3")
-"""Model types whose forward is the one that is computed here."""
-
-PARTS = ("Linear", "Embedding", "RMSNorm", "RoPE", "Llama3RoPE")
-"""What they are built of."""
-
-COPIED = 1 << 25
-"""Parameters up to which a model's weights are laid out once more, for faster products: 128 MiB."""
+from streamllm.cpu.mkl import Batch, Floats, Numbers, Sizes, library
+from streamllm.cpu.weights import Frequencies, Weights, weights_of
 
 WIDER = 2
 """How many times longer than the shortest the longest of tokens may be whose softmax is taken together."""
-
-
-class _Layer(NamedTuple):
-    before_attention: Floats  # weights of norms
-    qkv: Weight
-    qkv_bias: Floats | None
-    heads_norms: tuple[Floats, Floats] | None  # of queries and keys
-    out: Weight
-    before_mlp: Floats
-    gate_up: Weight
-    down: Weight
 
 
 @dataclass(frozen=True)
@@ -50,13 +29,13 @@ class Spans:
         rows: (R,) of `Blocks`.
         counts: (R,) tokens of each.
         lengths: (R,) columns that they see, at most; not falling.
-        masks: a token sees these columns, (T, the longest).
+        masks: a token sees these columns, (T, the longest): of all that are held, and through each window of the model.
     """
 
     rows: Numbers
     counts: Numbers
     lengths: Numbers
-    masks: np.ndarray[Any, np.dtype[np.bool_]]
+    masks: Mapping[int | None, np.ndarray[Any, np.dtype[np.bool_]]]
 
 
 class Scratch:
@@ -73,28 +52,26 @@ class Scratch:
 
 
 class Decoder:
-    """The weights of a model, and its forward. One serves all threads; build it anew when weights have changed."""
+    """The forward of a model by its weights. One serves all threads; build it anew when weights have changed.
 
-    def __init__(self, model: Any):
-        inside, args = model.model, model.args
-        attention = inside.layers[0].self_attn
-        self.heads, self.kv_heads = attention.n_heads, attention.n_kv_heads
-        self.layers, self.width = len(inside.layers), attention.q_proj.weight.shape[0] // attention.n_heads
-        self.scale = float(attention.scale)
-        self._epsilon = np.float32(args.rms_norm_eps)
-        self._frequencies = _frequencies(attention.rope)
-        copies = sum(array.size for array in _arrays(model)) <= COPIED
-        self._blocks = [_layer(layer, copies) for layer in inside.layers]
-        self._norm, self._embedding = _numpy(inside.norm.weight), _numpy(inside.embed_tokens.weight)
-        head = model.lm_head.weight if hasattr(model, "lm_head") else inside.embed_tokens.weight
-        self._head = Weight([_numpy(head)], copies)
+    Attributes:
+        windows: of sliding attention, None standing for that which sees all.
+    """
+
+    def __init__(self, weights: Weights):
+        self._weights = weights
+        self.heads, self.kv_heads, self.width = weights.heads, weights.kv_heads, weights.width
+        self.scale, self.layers = weights.scale, len(weights.layers)
+        self.windows = sorted({layer.window for layer in weights.layers}, key=lambda window: window or 0)
+        self._epsilon = np.float32(weights.epsilon)
 
     @staticmethod
     def of(model: Any) -> "Decoder | None":
         """None where this model, or this machine, wants MLX to compute."""
         if not enabled() or library() is None or mx.default_device() != mx.Device(mx.cpu):  # type: ignore[arg-type]
             return None
-        return Decoder(model) if _is_of_the_shape(model) else None
+        weights = weights_of(model)
+        return None if weights is None else Decoder(weights)
 
     def blocks(self, rows: int) -> Blocks:
         """Empty, for so many rows."""
@@ -121,48 +98,51 @@ class Decoder:
             of_asked: the spans of those alone.
             noted: takes the queries (asked, heads, width) of each layer.
         """
-        count = len(tokens)
+        weights, count = self._weights, len(tokens)
         at = blocks.at(np.repeat(spans.rows, spans.counts), columns).reshape(-1)
-        turns = self._turns(positions, self.heads + self.kv_heads)
-        x = scratch("x", count, self._embedding.shape[1])
-        np.take(self._embedding, tokens, axis=0, out=x, mode="clip")
-        attend, spread = _Attend(self, blocks, spans), self.heads + 2 * self.kv_heads
-        for i, layer in enumerate(self._blocks):
+        turns = [self._turns(rope, positions, self.heads + self.kv_heads) for rope in weights.ropes]
+        x = scratch("x", count, weights.embedding.shape[1])
+        np.take(weights.embedding, tokens, axis=0, out=x, mode="clip")
+        if weights.embedding_scale != 1:
+            x *= np.float32(weights.embedding_scale)
+        attend = _Attend(self, blocks, spans)
+        for i, layer in enumerate(weights.layers):
             qkv = scratch("qkv", count, layer.qkv.width)
             layer.qkv.product(self._normed(x, layer.before_attention, scratch), qkv)
             if layer.qkv_bias is not None:
                 qkv += layer.qkv_bias
-            each = qkv.reshape(count, spread, self.width)
-            turned = each[:, : self.heads + self.kv_heads]
+            each = qkv.reshape(count, self.heads + 2 * self.kv_heads, self.width)
             if layer.heads_norms is not None:
-                self._norm_heads(turned, layer.heads_norms)
-            _rotate(qkv[:, : turns.cos.shape[1]], turns, scratch)
+                self._norm_heads(each[:, : self.heads + self.kv_heads], layer.heads_norms)
+            _rotate(qkv[:, : (self.heads + self.kv_heads) * self.width], turns[layer.rope], scratch)
             blocks.keys[i][at] = each[:, self.heads : -self.kv_heads].reshape(-1, self.width)
             blocks.values[i][at] = each[:, -self.kv_heads :].reshape(-1, self.width)
             if noted is not None:
                 noted.append(each[asked, : self.heads])
             if i == self.layers - 1:
                 if not len(asked):
-                    return np.empty((0, self._head.width), np.float32)
+                    return np.empty((0, weights.head.width), np.float32)
                 if len(asked) < count:  # nobody asks for more of the others than what is stored by now
                     x, qkv, count = x[asked], qkv[asked], len(asked)
                     attend = _Attend(self, blocks, of_asked)
-            seen = attend(i, qkv, scratch)
-            x += layer.out.product(seen, scratch("out", count, layer.out.width))
-            both = layer.gate_up.product(
-                self._normed(x, layer.before_mlp, scratch), scratch("both", count, layer.gate_up.width)
-            )
-            x += layer.down.product(_swiglu(both, scratch), scratch("out", count, layer.down.width))
-        return self._head.product(self._normed(x, self._norm, scratch), np.empty((count, self._head.width), np.float32))
+            seen = attend(i, layer.window, qkv, scratch)
+            x += self._after(layer.out.product(seen, scratch("out", *x.shape)), layer.after_attention, scratch)
+            both = scratch("both", count, layer.gate_up.width)
+            layer.gate_up.product(self._normed(x, layer.before_mlp, scratch), both)
+            gated = _swiglu(both, scratch) if weights.activation == "silu" else _geglu(both, scratch)
+            x += self._after(layer.down.product(gated, scratch("out", *x.shape)), layer.after_mlp, scratch)
+        logits = np.empty((count, weights.head.width), np.float32)
+        return weights.head.product(self._normed(x, weights.norm, scratch), logits)
 
-    def moved(self, keys: Floats, by: int) -> Floats:
-        """Keys (…, width) at positions that are ``by`` higher."""
+    def moved(self, layer: int, keys: Floats, by: int) -> Floats:
+        """Keys (…, width) of a layer at positions that are ``by`` higher."""
         out = keys.reshape(-1, self.width).copy()
-        _rotate(out, self._turns(np.array([by]), 1), Scratch())
+        rope = self._weights.ropes[self._weights.layers[layer].rope]
+        _rotate(out, self._turns(rope, np.array([by]), 1), Scratch())
         return out.reshape(keys.shape)
 
-    def _turns(self, positions: Numbers, heads: int) -> "_Turns":
-        angles = positions[:, None] * self._frequencies
+    def _turns(self, frequencies: Frequencies, positions: Numbers, heads: int) -> "_Turns":
+        angles = positions[:, None] * frequencies
         cos, sin = np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
         half = self.width // 2
         partners = np.arange(heads * self.width).reshape(heads, 2, half)[:, ::-1].reshape(-1)
@@ -177,6 +157,10 @@ class Decoder:
         out *= weight
         return out
 
+    def _after(self, x: Floats, weight: Floats | None, scratch: Scratch) -> Floats:
+        """What is added to the stream, normalised where the model does."""
+        return x if weight is None else self._normed(x, weight, scratch)
+
     def _norm_heads(self, heads: Floats, weights: tuple[Floats, Floats]) -> None:
         factors = np.sqrt(np.einsum("thd,thd->th", heads, heads) / np.float32(self.width) + self._epsilon)
         heads /= factors[..., None]
@@ -188,7 +172,8 @@ class _Attend:
     """Attention of the tokens of a forward, in each layer anew."""
 
     def __init__(self, decoder: Decoder, blocks: Blocks, spans: Spans):
-        self._decoder, self._blocks, self._hidden = decoder, blocks, ~spans.masks[:, None]
+        self._decoder, self._blocks = decoder, blocks
+        self._hidden = {window: ~mask[:, None] for window, mask in spans.masks.items()}
         heads, width = decoder.heads, decoder.width
         firsts = np.cumsum(spans.counts) - spans.counts
         self._parts = _alike(spans.lengths)
@@ -220,18 +205,18 @@ class _Attend:
         own = every // (heads // decoder.kv_heads)  # which keys a head takes
         self._held = _flat(4 * width * (blocks.starts[rows][:, None] + own * blocks.sizes[rows][:, None]))
 
-    def __call__(self, layer: int, qkv: Floats, scratch: Scratch) -> Floats:
+    def __call__(self, layer: int, window: int | None, qkv: Floats, scratch: Scratch) -> Floats:
         """(T, heads · width), from queries (with keys and values behind them) of each token."""
         heads, count = self._decoder.heads, len(qkv)
         scores = scratch("scores", self._scores)
         out = scratch("seen", count, heads * self._decoder.width)
         keys, values = self._blocks.keys[layer].ctypes.data, self._blocks.values[layer].ctypes.data
-        to = self._to + scores.ctypes.data
+        to, hidden = self._to + scores.ctypes.data, self._hidden[window]
         self._products(self._queries + qkv.ctypes.data, self._held + keys, to)
         for tokens, longest, start in self._shapes:
             n = tokens.stop - tokens.start
             part = scores[start : start + n * heads * longest].reshape(n, heads, longest)
-            np.copyto(part, -np.inf, where=self._hidden[tokens, :, :longest])
+            np.copyto(part, -np.inf, where=hidden[tokens, :, :longest])
             part -= part.max(axis=-1, keepdims=True)
             np.exp(part, out=part)
             part /= part.sum(axis=-1, keepdims=True)
@@ -284,63 +269,18 @@ def _swiglu(both: Floats, scratch: Scratch) -> Floats:
     return out
 
 
-def _frequencies(rope: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Radians a position, (width / 2,)."""
-    if hasattr(rope, "_freqs"):  # Llama 3's
-        return 1 / np.array(rope._freqs, np.float64)
-    frequencies: np.ndarray[Any, Any] = rope.scale * rope.base ** (-np.arange(0, rope.dims, 2) / rope.dims)
-    return frequencies
-
-
-def _arrays(module: Any) -> Sequence[mx.array]:
-    return [array for _, array in tree_flatten(module.parameters())]  # type: ignore[misc]
-
-
-def _numpy(array: mx.array) -> Floats:
-    """Where it lies."""
-    mx.eval(array)
-    return np.asarray(array)
-
-
-def _layer(layer: Any, copies: bool) -> _Layer:
-    attention, mlp = layer.self_attn, layer.mlp
-    into = (attention.q_proj, attention.k_proj, attention.v_proj)
-    norms = None
-    if hasattr(attention, "q_norm"):
-        norms = _numpy(attention.q_norm.weight), _numpy(attention.k_norm.weight)
-    return _Layer(
-        _numpy(layer.input_layernorm.weight),
-        Weight([_numpy(each.weight) for each in into], copies),
-        np.concatenate([_numpy(each.bias) for each in into]) if "bias" in into[0] else None,
-        norms,
-        Weight([_numpy(attention.o_proj.weight)], copies),
-        _numpy(layer.post_attention_layernorm.weight),
-        Weight([_numpy(each.weight) for each in (mlp.gate_proj, mlp.up_proj)], copies),
-        Weight([_numpy(mlp.down_proj.weight)], copies),
-    )
-
-
-def _is_of_the_shape(model: Any) -> bool:
-    """Whether nothing in it is other than what `Decoder` computes: no window, no other positions, no adapter, no
-    packed weights, no bias where none is looked for."""
-    if getattr(model, "model_type", None) not in SHAPES or not type(model).__module__.startswith("mlx_lm.models."):
-        return False
-    inside = model.model
-    if any(getattr(layer, "use_sliding", False) for layer in inside.layers):
-        return False
-    leaves = tree_flatten(model.leaf_modules(), is_leaf=nn.Module.is_module)
-    if any(type(leaf).__name__ not in PARTS for _, leaf in leaves) or any(
-        array.dtype != mx.float32 for array in _arrays(model)
-    ):
-        return False
-    for layer in inside.layers:
-        attention, mlp = layer.self_attn, layer.mlp
-        into = [attention.q_proj, attention.k_proj, attention.v_proj]
-        if len({"bias" in each for each in into}) > 1:
-            return False
-        if any("bias" in each for each in (attention.o_proj, mlp.gate_proj, mlp.up_proj, mlp.down_proj)):
-            return False
-        rope = attention.rope
-        if rope.traditional or rope.dims != attention.q_proj.weight.shape[0] // attention.n_heads:
-            return False
-    return "bias" not in getattr(model, "lm_head", {})
+def _geglu(both: Floats, scratch: Scratch) -> Floats:
+    """gelu(gate) · up, by the approximation with a hyperbolic tangent (Hendrycks and Gimpel 2016, arXiv 1606.08415)."""
+    half = both.shape[1] // 2
+    gate, out = both[:, :half], scratch("gated", both.shape[0], half)
+    np.multiply(gate, gate, out=out)
+    out *= np.float32(0.044715)
+    out += 1
+    out *= gate
+    out *= np.float32(np.sqrt(2 / np.pi))
+    np.tanh(out, out=out)
+    out += 1
+    out *= gate
+    out *= np.float32(0.5)
+    out *= both[:, half:]
+    return out

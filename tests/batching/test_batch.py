@@ -337,11 +337,13 @@ def test_a_beam_in_a_row_gives_what_one_in_a_memory_of_its_own_gives(
     check_against_alone(model, pool_of, [random_beam(seed) for seed in seeds], rows, target_start)
 
 
-def test_a_beam_sees_through_the_windows_of_its_model() -> None:
+@pytest.mark.parametrize("decodes", [False, True], ids=["MLX", "numpy"])
+def test_a_beam_sees_through_the_windows_of_its_model(decodes: bool) -> None:
     """A window counts the tokens of a hypothesis, and not the columns, which other hypotheses use too."""
     family = next(family for family in FAMILIES if family.name == "gemma3_text")
     model = build(family)
-    (batched,) = all_of(Pool(model, 1), [random_beam(7)])
+    pool = Pool(model, 1, decoder=Decoder.of(model) if decodes else None)
+    (batched,) = all_of(pool, [random_beam(7)])
     alone = random_beam(7)(GroupMemory(model))
     np.testing.assert_allclose(batched[0], alone[0], atol=2e-4, rtol=1e-4)
 
