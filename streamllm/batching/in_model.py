@@ -16,7 +16,7 @@ from mlx_lm.models import cache as mlx_lm_cache
 from streamllm.batching.holder import Answer, Asked, Columns, Fed, Index
 from streamllm.batching.layer import UNUSED, Feed, Layer, Sight
 from streamllm.batching.packing import Packing, packed
-from streamllm.engine.attention import Attention, Call
+from streamllm.engine.attention import Call, RecordedAttention
 from streamllm.engine.finite import Likeliest
 from streamllm.engine.forward import forward
 from streamllm.engine.paradigms.forgetting import Forgetting
@@ -87,7 +87,7 @@ class InModel:
                 one_row, place = (int(cell[last]) for cell in cells)
                 one, there = slice(one_row, one_row + 1), slice(place, place + 1)
                 of_it = [(queries[one, :, there], keys[one], scale) for queries, keys, scale in calls]
-                attention = Attention(of_it, np.flatnonzero(source[fed.slot[last]] != UNUSED).tolist())
+                attention = RecordedAttention(of_it, np.flatnonzero(source[fed.slot[last]] != UNUSED).tolist())
             answers.append(Answer(own, found[start:end], highest[start:end], attention))
         return answers
 

@@ -1,6 +1,7 @@
 """A pool's keys and values in numpy, each row in a block of its own, and its forwards by `streamllm.cpu.decoder`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -8,9 +9,47 @@ import numpy as np
 from streamllm.batching.holder import Answer, Asked, Columns, Fed, Index
 from streamllm.batching.layer import UNUSED
 from streamllm.cpu.decoder import Decoder, Scratch, Spans
-from streamllm.engine.attention import Attention
+from streamllm.cpu.mkl import Floats
+from streamllm.engine.attention import check_heads
 
 NOTHING: list[int] = []
+
+
+@dataclass(frozen=True)
+class HeldAttention:
+    """An `Attention` that is computed when it is asked for, which is of few heads.
+
+    Args:
+        queries: of the token, (heads, width) in each layer.
+        keys: of the row, (heads, columns, width) in each layer, where they lie.
+        source: which columns hold source tokens: all but those that are `UNUSED`.
+    """
+
+    queries: list[Floats]
+    keys: Callable[[int], Floats]
+    source: Index
+    scale: float
+
+    @property
+    def heads(self) -> list[tuple[int, int]]:
+        return [(layer, head) for layer, queries in enumerate(self.queries) for head in range(len(queries))]
+
+    def weights(self, heads: Sequence[Sequence[int]]) -> Floats:
+        of_each = len(self.queries[0])
+        check_heads(heads, len(self.queries), of_each)
+        columns = np.flatnonzero(self.source != UNUSED)
+        if not len(columns):
+            return np.empty((len(heads), 0), np.float32)
+        scores = np.empty((len(heads), len(columns)), np.float32)
+        for row, (layer, head) in zip(scores, heads, strict=True):
+            keys = self.keys(layer)
+            seen = keys[head * len(keys) // of_each, : columns[-1] + 1] @ self.queries[layer][head]
+            row[:] = seen[columns]
+        scores *= self.scale
+        scores -= np.maximum.reduce(scores, axis=-1, keepdims=True)
+        np.exp(scores, out=scores)
+        scores /= np.add.reduce(scores, axis=-1, keepdims=True)
+        return scores
 
 
 class InNumpy:
@@ -58,18 +97,13 @@ class InNumpy:
             attention = None
             if attends:
                 assert noted is not None
-                attention = self._attention(noted, end - 1, int(fed.slot[asked.tokens[end - 1]]), source)
+                slot = int(fed.slot[asked.tokens[end - 1]])
+                queries = [each[end - 1] for each in noted]
+                attention = HeldAttention(queries, self._blocks.keys_of(slot), source[slot].copy(), self._decoder.scale)
             own = logits[start:end] if several else logits[start]
             answers.append(Answer(own, found[start:end], highest[start:end], attention))
             start = end
         return answers
-
-    def _attention(self, noted: list[Any], token: int, slot: int, source: Index) -> Attention:
-        calls = [
-            (queries[None, token, :, None], self._blocks.held(keys, slot)[None], self._decoder.scale)
-            for queries, keys in zip(noted, self._blocks.keys, strict=True)
-        ]
-        return Attention(calls, np.flatnonzero(source[slot] != UNUSED).tolist())
 
     def _forward(
         self,

@@ -2,6 +2,7 @@
 head lie one behind the other; whatever else changes, what a row holds stays as it is."""
 
 from collections import defaultdict
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -68,6 +69,11 @@ class Blocks:
     def held(self, buffer: Vectors, row: int) -> Floats:
         """A row's part of the keys or values of a layer, (heads, tokens, width)."""
         return self._view(buffer, int(self.starts[row]), int(self.sizes[row]))
+
+    def keys_of(self, row: int) -> Callable[[int], Floats]:
+        """A row's keys, (heads, tokens, width) of a layer, as they are now, wherever its block is moved later."""
+        buffers, start, size = list(self.keys), int(self.starts[row]), int(self.sizes[row])
+        return lambda layer: self._view(buffers[layer], start, size)
 
     def at(self, rows: Numbers, columns: Numbers) -> Numbers:
         """Which vectors tokens have, (tokens, heads), from the row and the column of each."""

@@ -4,7 +4,7 @@ MLX's attention. Invariant: outside `recorded`, nothing is changed."""
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import mlx.core as mx
 import numpy as np
@@ -16,8 +16,39 @@ class UnreadableAttention(ValueError):
     """The attention of this model does not go through MLX's, so it cannot be noted."""
 
 
-Call = tuple[Any, Any, float]
-"""Queries (1, H, N, D), keys (1, H_kv, L, D) and the scale of one layer; arrays of MLX or of numpy."""
+Call = tuple[mx.array, mx.array, float]
+"""Queries (1, H, N, D), keys (1, H_kv, L, D) and the scale of one layer."""
+
+
+class Attention(Protocol):
+    """How much the last token of a forward attends to each source token.
+
+    Weights are the softmax over the source tokens alone; what a model adds to the logits of attention (a cap, sinks)
+    is left out, as are the target and a sliding window that is shorter than the source.
+    """
+
+    @property
+    def heads(self) -> list[tuple[int, int]]:
+        """All pairs of layer and head."""
+        ...
+
+    def weights(self, heads: Sequence[Sequence[int]]) -> mx.array | np.ndarray[Any, Any]:
+        """(heads, source tokens), float32.
+
+        Raises:
+            ValueError: there is no such head.
+        """
+        ...
+
+
+def check_heads(heads: Sequence[Sequence[int]], layers: int, of_each: int) -> None:
+    """Raises: ValueError: there are none, or some are none of a model with so many layers and heads."""
+    wrong = [head for head in heads if len(head) != 2 or not (0 <= head[0] < layers and 0 <= head[1] < of_each)]
+    if wrong or not heads:
+        raise ValueError(
+            f"attention heads are {[list(head) for head in heads]}; accepted are pairs of layer (below {layers}) and "
+            f"head (below {of_each}), at least one"
+        )
 
 
 @contextmanager
@@ -50,11 +81,8 @@ def recorded(model: Any) -> Iterator[list[Call]]:
 
 
 @dataclass(frozen=True)
-class Attention:
-    """How much the last token of a forward attends to each source token.
-
-    Weights are the softmax over the source tokens alone; what a model adds to the logits of attention (a cap, sinks)
-    is left out, as are the target and a sliding window that is shorter than the source.
+class RecordedAttention:
+    """An `Attention`.
 
     Args:
         calls: of `recorded`.
@@ -66,24 +94,10 @@ class Attention:
 
     @property
     def heads(self) -> list[tuple[int, int]]:
-        """All pairs of layer and head."""
         return [(layer, head) for layer, call in enumerate(self.calls) for head in range(call[0].shape[1])]
 
-    def weights(self, heads: Sequence[Sequence[int]]) -> mx.array | np.ndarray[Any, Any]:
-        """(heads, source tokens), float32, an array of what the calls are.
-
-        Raises:
-            ValueError: there is no such head.
-        """
-        known = set(self.heads)
-        wrong = [tuple(head) for head in heads if tuple(head) not in known]
-        if wrong or not heads:
-            raise ValueError(
-                f"attention heads are {[list(head) for head in heads]}; accepted are pairs of layer (below "
-                f"{len(self.calls)}) and head (below {self.calls[0][0].shape[1]}), at least one"
-            )
-        if isinstance(self.calls[0][0], np.ndarray):
-            return self._weights_in_numpy(heads)
+    def weights(self, heads: Sequence[Sequence[int]]) -> mx.array:
+        check_heads(heads, len(self.calls), self.calls[0][0].shape[1])
         columns = mx.array(self.columns, mx.int32)  # none of them, if all units read are without tokens
         rows = []
         for layer, head in heads:
@@ -92,15 +106,3 @@ class Attention:
             seen = keys[0, head // group][columns].astype(mx.float32)
             rows.append(mx.softmax(seen @ queries[0, head, -1].astype(mx.float32) * scale))
         return mx.stack(rows)
-
-    def _weights_in_numpy(self, heads: Sequence[Sequence[int]]) -> np.ndarray[Any, Any]:
-        scores = np.empty((len(heads), len(self.columns)), np.float32)
-        for row, (layer, head) in zip(scores, heads, strict=True):
-            queries, keys, scale = self.calls[layer]
-            group = queries.shape[1] // keys.shape[1]
-            row[:] = keys[0, head // group][self.columns] @ queries[0, head, -1] * scale
-        if self.columns:
-            scores -= scores.max(axis=-1, keepdims=True)
-        np.exp(scores, out=scores)
-        normalised: np.ndarray[Any, Any] = scores / scores.sum(axis=-1, keepdims=True)
-        return normalised

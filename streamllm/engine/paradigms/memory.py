@@ -11,7 +11,7 @@ import mlx.core as mx
 import numpy as np
 
 from streamllm.check import is_whole
-from streamllm.engine.attention import Attention, Call, UnreadableAttention
+from streamllm.engine.attention import Attention, Call, RecordedAttention, UnreadableAttention
 from streamllm.engine.finite import Likeliest, Logits, check_logits
 from streamllm.engine.forward import forward
 from streamllm.engine.portions import portions
@@ -255,4 +255,4 @@ class CachedMemory:
         finally:
             self._attends = False
         calls, self._calls = self._calls, []  # what is kept cannot be written over in place
-        return logits, Attention(calls, list(self._columns))
+        return logits, RecordedAttention(calls, list(self._columns))
