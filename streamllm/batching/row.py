@@ -1,6 +1,7 @@
 """One sentence in a pool. Invariant: it gives what a memory of its own gives, whatever the others do."""
 
 from collections.abc import Callable
+from functools import partial
 from itertools import count, islice
 from typing import Protocol
 
@@ -9,7 +10,7 @@ from streamllm.engine.attention import Attention
 from streamllm.engine.finite import Logits, check_logits
 from streamllm.engine.paradigms.forgetting import Forgets, Forgetting
 from streamllm.engine.paradigms.memory import TargetStart
-from streamllm.engine.portions import FEWEST, portions
+from streamllm.engine.portions import FEWEST, TOGETHER, portions
 from streamllm.engine.positions import check_end
 
 
@@ -29,7 +30,7 @@ class Row(Forgets):
     """One sentence's memory (`streamllm.engine.paradigms.memory.Memory`) in a pool. A read waits for the next write: so
     it costs no forward of its own.
 
-    ``forward_passes`` counts what the sentence asked for, so that it does not depend on the sentences beside it.
+    ``forward_passes`` counts what the sentence would cost alone, so that it does not depend on those beside it.
     """
 
     def __init__(self, pool: Owner, slot: int, target_start: TargetStart):
@@ -48,6 +49,7 @@ class Row(Forgets):
         self.source_end = 0  # the column after the last source token
         self.answer: Answer | None = None
         self.forward_passes = self.source_tokens = self.fed_tokens = 0
+        self._waiting = 0  # source tokens that a memory of its own would feed with the next write
         self.forgetting = pool.forgetting
 
     @property
@@ -58,13 +60,17 @@ class Row(Forgets):
     def target_held(self) -> int:
         return self.target_offset
 
-    def read(self, tokens: list[int]) -> None:
-        self.read_in_windows(tokens, self._read)
+    def read(self, tokens: list[int], waits: bool = False) -> None:
+        self.read_in_windows(tokens, partial(self._read, waits=True) if waits else self._read)
 
-    def _read(self, tokens: list[int]) -> None:
+    def _read(self, tokens: list[int], waits: bool = False) -> None:
+        self._count_waiting()
         held = self.source_offset + len(self.unread)
         check_end(self._positions, held + len(tokens))
-        self._count(len(tokens), held)
+        if waits and len(tokens) < TOGETHER:
+            self._waiting = len(tokens)
+        else:
+            self._count(len(tokens), held)
         self.unread += tokens
         self.source_tokens += len(tokens)
 
@@ -94,7 +100,10 @@ class Row(Forgets):
         self._keeps_start = self._keeps_start and hidden > 0
         check_end(self._positions, self.target_start + self.target_offset + len(tokens))
         self.branches_end = 0
-        self._count(len(tokens), self.source_offset + len(self.unread) + self.target_offset)
+        if self._waiting and (hidden or self.checked > 1 or self._waiting + len(tokens) > TOGETHER):
+            self._count_waiting()
+        waiting, self._waiting = self._waiting, 0
+        self._count(len(tokens) + waiting, self.source_offset + len(self.unread) + self.target_offset - waiting)
         return self._wait(tokens, hidden)
 
     def _wait(self, tokens: list[int], hidden: int) -> Answer:
@@ -122,6 +131,7 @@ class Row(Forgets):
         self.target_offset = 0
 
     def forget_oldest(self, forgetting: Forgetting, target: bool, n: int) -> None:
+        self._count_waiting()
         window = forgetting.target if target else forgetting.source
         self._pool.forget_oldest(self, target, n, window.sinks)
         if target:
@@ -133,6 +143,7 @@ class Row(Forgets):
         self._keeps_start = keep
 
     def fork(self) -> "RowBranches":
+        self._count_waiting()
         return RowBranches(self)
 
     def branch(self, tokens: list[int], paths: list[Columns]) -> Logits:
@@ -156,6 +167,12 @@ class Row(Forgets):
         """What the sentence would cost alone."""
         self.forward_passes += 1 if tokens <= FEWEST else len(portions(tokens, held))
         self.fed_tokens += tokens
+
+    def _count_waiting(self) -> None:
+        """Alone, what waits would be fed now, in a forward of its own."""
+        if self._waiting:
+            waiting, self._waiting = self._waiting, 0
+            self._count(waiting, self.source_held - waiting)
 
 
 class RowBranches:

@@ -169,6 +169,10 @@ class Ahead:
         self._taken, self._picked, self._marked = [], [], False
         self._reads += 1
 
+    def at_end(self, ends: Callable[[int], bool]) -> bool:
+        """Whether the token that is known to come next ``ends`` the target."""
+        return bool(self._known) and ends(self._known[0])
+
     # Sentences of a document
 
     def close(self, ends: Callable[[int], bool], end: int) -> None:

@@ -10,6 +10,10 @@ SCORES = 1 << 22
 FEWEST = 16
 """Fewer than these are never fed at a time: beside so many tokens held, the memory itself is what counts."""
 
+TOGETHER = 16
+"""Source tokens that wait for the next write, and the tokens of that, are fed in one forward if they are so many at
+most: each is a batch row of its own there."""
+
 
 def portion(held: int) -> int:
     """How many tokens a forward may feed to a sentence that holds so many."""

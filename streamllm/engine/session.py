@@ -34,6 +34,11 @@ from streamllm.prompt import PromptTokens
 from streamllm.records import Emission, Hypothesis
 from streamllm.units import pieces
 
+ENDED_READS = 8
+"""After so many reads in a row, each of which left the target at its end, a source is more than its sentence (as
+`streamllm.metrics.behaviour.cut_short` has it), and reads go through one forward with the prediction after them. Before
+that a read is fed at once, so that it is done while the next unit is awaited."""
+
 _END = -1  # stands for the end token where a hypothesis is cut into units
 
 
@@ -80,6 +85,7 @@ class Session:
         self._max_ahead = math.inf if max_ahead is None else max_ahead
         self._queue: deque[str] = deque()  # units that came out of one token together
         self._reads = 0
+        self._ended_reads = 0  # in a row, up to the last: the target was at its end before each
         # Number of source tokens fed by the end of each unit that is held, at least in part; and how many are not.
         self._unit_ends: list[int] = []
         self._units_gone = 0
@@ -126,8 +132,12 @@ class Session:
         if not tokens:
             return
         self._boundary_is_stale = self._has_unit
+        self._ended_reads = self._ended_reads + 1 if self._ahead.at_end(self._ends) else 0
         self._ahead.settle()
-        self.memory.read(tokens)
+        if self._ended_reads > ENDED_READS:
+            self.memory.read(tokens, waits=True)
+        else:
+            self.memory.read(tokens)
         self._forget_units()
 
     def _forget_units(self) -> None:

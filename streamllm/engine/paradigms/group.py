@@ -94,16 +94,17 @@ class GroupMemory(Forgets, CachedMemory):
 
     @property
     def source_held(self) -> int:
-        return self.caches[0].source_offset
+        return self.caches[0].source_offset + len(self._waiting)
 
     @property
     def target_held(self) -> int:
         return self.caches[0].target_offset
 
-    def read(self, tokens: list[int]) -> None:
-        self.read_in_windows(tokens, super().read)
+    def read(self, tokens: list[int], waits: bool = False) -> None:
+        self.read_in_windows(tokens, partial(super().read, waits=waits))
 
     def forget_oldest(self, forgetting: Forgetting, target: bool, n: int) -> None:
+        self._feed_waiting()  # it was to see what is forgotten
         for cache, rotate in zip(self.caches, forgetting.moves, strict=True):
             forget, window = (
                 (cache.forget_target, forgetting.target) if target else (cache.forget_source, forgetting.source)
@@ -114,10 +115,11 @@ class GroupMemory(Forgets, CachedMemory):
 
     def write(self, tokens: list[int], hidden: int = 0) -> mx.array:
         if self._after_source and not self.target_offset and not self._keeps_start:
-            self._place(self.caches[0].source_offset - hidden)
+            self._place(self.source_held - hidden)
+        waiting = self._take_waiting(tokens, alone=hidden > 0)
         if not hidden:
             self._keeps_start = False
-            return self._feed(tokens, self._targets)
+            return self._feed_both(waiting, tokens) if waiting else self._feed(tokens, self._targets)
         return self._feed(tokens, self._targets, partial(self._without, hidden))
 
     def _without(self, hidden: int, n: int) -> AbstractContextManager[None]:
@@ -137,6 +139,7 @@ class GroupMemory(Forgets, CachedMemory):
             cache.trim_target(n)
 
     def fork(self) -> "Branches":
+        self._feed_waiting()
         return Branches(self, of_source=False)
 
 

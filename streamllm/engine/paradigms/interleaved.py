@@ -36,8 +36,12 @@ class InterleavedMemory(CachedMemory):
                 "paradigm=interleaved cannot predict with some of the source hidden, since tokens of the target "
                 "have seen it: choose another policy, or paradigm=group"
             )
+        waiting = self._take_waiting(tokens)
         self._target += len(tokens)
-        return self._feed(tokens, self._sources)
+        return self._feed([*waiting, *tokens], self._sources)
+
+    def _may_wait(self) -> bool:
+        return True  # the streams are one sequence
 
     def trim(self, n: int) -> None:
         self._target -= n
@@ -45,4 +49,5 @@ class InterleavedMemory(CachedMemory):
             cache.trim_source(n)
 
     def fork(self) -> "Branches":
+        self._feed_waiting()
         return Branches(self, of_source=True)

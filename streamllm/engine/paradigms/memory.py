@@ -14,7 +14,8 @@ from streamllm.check import is_whole
 from streamllm.engine.attention import Attention, Call, RecordedAttention, UnreadableAttention
 from streamllm.engine.finite import Likeliest, Logits, check_logits
 from streamllm.engine.forward import forward
-from streamllm.engine.portions import portions
+from streamllm.engine.paradigms.together import takes_both
+from streamllm.engine.portions import TOGETHER, portions
 from streamllm.engine.positions import check_end, table
 
 if TYPE_CHECKING:  # the cache needs mlx-lm, which is slow to import: runs that load no model do not wait for it
@@ -23,6 +24,8 @@ if TYPE_CHECKING:  # the cache needs mlx-lm, which is slow to import: runs that 
 
 MANY_EXPONENTIALS = 20_000
 """From so many exponentials of a layer on, numpy takes them on a CPU: it is faster, but MLX has to stop for it."""
+
+HALF_FED = "a forward pass of this session failed halfway: open a new session"
 
 TargetStart = int | Literal["after_source"]
 FURTHEST = 2**31  # positions are 32 bits wide
@@ -59,8 +62,9 @@ class Memory(Protocol):
         """Which source tokens are not held any more, as a range of all that were fed; (0, 0) where all are."""
         ...
 
-    def read(self, tokens: list[int]) -> None:
-        """Feed source tokens, and evaluate the memory."""
+    def read(self, tokens: list[int], waits: bool = False) -> None:
+        """Feed source tokens, and evaluate the memory. Where they may ``wait``, a few tokens are fed in one forward
+        with those of the next write, if the model takes both streams in one."""
         ...
 
     def write(self, tokens: list[int], hidden: int = 0) -> Logits:
@@ -149,6 +153,7 @@ class CachedMemory:
         self._calls: list[Call] = []
         self.positions = table(model)
         self._half_fed = False  # some layers hold the tokens of a forward that failed, others do not
+        self._waiting: list[int] = []  # source tokens that are fed with the next write
 
     def _feed(
         self,
@@ -159,7 +164,7 @@ class CachedMemory:
         """Feed tokens, `portions` at a time; the logits (V,) after the last. ``seeing``: what each forward of so many
         tokens happens in."""
         if self._half_fed:
-            raise RuntimeError("a forward pass of this session failed halfway: open a new session")
+            raise RuntimeError(HALF_FED)
         if self.positions is not None:
             check_end(self.positions, views[0].offset + len(tokens))
         cache = self.caches[0]
@@ -176,15 +181,30 @@ class CachedMemory:
         with seeing(last):
             return self._forward(tokens, views)
 
-    def _forward(self, tokens: list[int], views: Sequence[Any]) -> mx.array:
+    def _feed_both(self, source: list[int], target: list[int]) -> mx.array:
+        """Feed tokens of both streams in one forward, each a batch row of its own; the logits (V,) after the last."""
+        from streamllm.cache.together import together
+
+        if self._half_fed:
+            raise RuntimeError(HALF_FED)
+        if self.positions is not None:
+            check_end(self.positions, self._targets[0].offset + len(target))
+        logits = self._forward([*source, *target], together(self.caches, len(source), len(target)), rows=True)
+        self._calls = [(queries[-1:], keys[-1:], scale) for queries, keys, scale in self._calls]
+        return logits
+
+    def _forward(self, tokens: list[int], views: Sequence[Any], rows: bool = False) -> mx.array:
         self.forward_passes += 1
         self.fed_tokens += len(tokens)
         self._half_fed = True
         last: tuple[Any, Any] | None = None if len(tokens) == 1 else (slice(None), -1)
         if self._last:
             last = (0, slice(-self._last, None))
+        elif rows:
+            last = (slice(-1, None), 0)
+        fed = mx.array(tokens)[:, None] if rows else mx.array([tokens])
         try:
-            logits, calls = forward(self.model, mx.array([tokens]), views, last, MANY_EXPONENTIALS, self._attends)
+            logits, calls = forward(self.model, fed, views, last, MANY_EXPONENTIALS, self._attends)
         except UnreadableAttention:  # all was fed
             self._half_fed = False
             raise
@@ -199,12 +219,39 @@ class CachedMemory:
         """Keys and values alone: the logits of a read are never computed."""
         mx.eval([buffer for cache in self.caches for buffer in cache.buffers])
 
-    def read(self, tokens: list[int]) -> None:
+    def read(self, tokens: list[int], waits: bool = False) -> None:
+        self._feed_waiting()
+        self.source_tokens += len(tokens)
+        if waits and len(tokens) < TOGETHER and self._may_wait():
+            check_end(self.positions, self._sources[0].offset + len(tokens))
+            self._waiting = tokens
+        else:
+            self._feed_source(tokens)
+
+    def _may_wait(self) -> bool:
+        return takes_both(self.model, self.caches)
+
+    def _feed_waiting(self) -> None:
+        """Feed what waits, in a forward of its own."""
+        if self._waiting:
+            tokens, self._waiting = self._waiting, []
+            self._feed_source(tokens)
+
+    def _feed_source(self, tokens: list[int]) -> None:
         start = self.caches[0].source_offset
         self._feed(tokens, self._sources)
         self._evaluate()  # now: MLX is lazy, and the next write would pay for this read
         self._columns += range(start, start + len(tokens))
-        self.source_tokens += len(tokens)
+
+    def _take_waiting(self, tokens: list[int], alone: bool = False) -> list[int]:
+        """The source tokens to be fed in one forward with these of the target; none if they have been fed before
+        them, as they must be where the target is to go ``alone``."""
+        if alone or self._last or len(self._waiting) + len(tokens) > TOGETHER:
+            self._feed_waiting()
+        waiting, self._waiting = self._waiting, []
+        start = self.caches[0].source_offset
+        self._columns += range(start, start + len(waiting))
+        return waiting
 
     @property
     def target_offset(self) -> int:

@@ -48,7 +48,7 @@ class BatchMemory(GroupMemory):
     def target_offset(self) -> int:
         return len(self._tokens)
 
-    def read(self, tokens: list[int]) -> None:
+    def read(self, tokens: list[int], waits: bool = False) -> None:
         super().read(tokens)
         self._forget()
 
@@ -98,6 +98,9 @@ class BatchPositionsMemory(GroupMemory):
                 "paradigm=batch"
             )
         self._rotations = found
+
+    def _may_wait(self) -> bool:
+        return False  # a read moves the target
 
     def write(self, tokens: list[int], hidden: int = 0) -> mx.array:
         self._follow(self.caches[0].source_offset - hidden)
