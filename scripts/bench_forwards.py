@@ -1,33 +1,37 @@
 """Forward passes per target token: a loop that looks ahead and forgets, ours, and ours in batches; and what it gains to
 read and write in one forward.
 
-    python scripts/bench_forwards.py [--k 3 5] [--data-dir FOLDER] [--limit 180] [--batch-size 32] [--json FILE]
+    python scripts/bench_forwards.py [--k 3 5] [--data-dir FOLDER] [--limit 180] [--batch-size 32] [--join 20] [--json FILE]
 
 *Forgetful* is the same session made to drop its look-ahead before every write, as loops do that call the model for one
 word at a time: it feeds the last target token again, whether or not source came in between. In *a pool*, a read waits
 for the next write and goes through one forward with it; in a pool of several sentences, one forward serves all. All
 must write the same. The second table is of pools only: each design translates all sentences in turn, in each round, and
-the CPU time of this process is compared with that of the first.
+the CPU time of this process is compared with that of the first. The third table is of sentences joined, each document
+translated as if it were one sentence: what a read costs after its target has ended, with the prediction after it.
 """
 
 import argparse
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from bench_eval import load_dataset
+from bench_eval import load_dataset, outcome
 from benchmark import markdown, save
 
 import streamllm  # noqa: F401  (loads the BLAS before mlx)
 from streamllm.batching import pool
 from streamllm.batching.coroutines import Task, run_all
 from streamllm.batching.pool import Pool
+from streamllm.data.joined import joined
 from streamllm.engine import forward
+from streamllm.engine import session as sessions
 from streamllm.engine.head import Cut
-from streamllm.engine.loop import translate
+from streamllm.engine.loop import stream, translate
 from streamllm.engine.session import Session
 from streamllm.models.loading import ModelConfig
 from streamllm.models.model import StreamingModel
@@ -49,6 +53,16 @@ DESIGNS = {
     "fed_tokens": ("tokens fed", ",d"),
     "cpu_ms_per_sentence": ("CPU ms/sentence", ".1f"),
     "cpu_ratio": ("CPU ratio", ".2f"),
+}
+
+
+ENDS = {
+    "k": ("k", "d"),
+    "way": ("after the end of a target", ""),
+    "reads": ("reads", ",d"),
+    "forward_passes": ("forward passes", ",d"),
+    "per_read": ("per read", ".2f"),
+    "different": ("different", "d"),
 }
 
 
@@ -155,6 +169,45 @@ def compare_designs(
     ]
 
 
+def compare_ends(model: StreamingModel, documents: Sequence[Example], k: int) -> list[dict[str, Any]]:
+    """One row for each way to read on after a target has ended; *different* counts documents that come out otherwise
+    than with the first."""
+    usual = sessions.ENDED_READS
+    rows: list[dict[str, Any]] = []
+    first: list[Any] = []
+    try:
+        for way, after in (("each read at once", sys.maxsize), ("reads wait for the prediction", usual)):
+            sessions.ENDED_READS = after
+            costs = [after_the_end(model, document, k) for document in documents]
+            found = [result[:3] for result in map(outcome, translate_alone(Session, model, documents, k))]
+            first = first or found
+            reads, passes = (sum(cost[i] for cost in costs) for i in range(2))
+            rows.append(
+                {
+                    "k": k,
+                    "way": way,
+                    "reads": reads,
+                    "forward_passes": passes,
+                    "per_read": passes / max(1, reads),
+                    "different": sum(a != b for a, b in zip(first, found, strict=True)),
+                }
+            )
+    finally:
+        sessions.ENDED_READS = usual
+    return rows
+
+
+def after_the_end(model: StreamingModel, document: Example, k: int) -> tuple[int, int]:
+    """Reads after the last unit was written, and the forward passes since."""
+    session = Session(model.session().memory, model.prompt)
+    reads = passes = 0
+    for event, _ in stream(session, document.source.split(), WaitK(k).start(document)):
+        if event.kind in ("write", "extend"):
+            reads, passes = 0, session.forward_passes
+        reads += event.kind in ("read", "forced_read")
+    return reads, session.forward_passes - passes
+
+
 def seconds(do: Callable[[Pool], Any], pool: Pool) -> float:
     started = time.process_time()
     do(pool)
@@ -169,6 +222,7 @@ def main() -> None:
     parser.add_argument("--k", type=int, nargs="+", default=[3, 5])
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=3, help="of the second table; 0 leaves it out")
+    parser.add_argument("--join", type=int, default=20, help="sentences a document of the third table; 0 leaves it out")
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
     args = parser.parse_args()
     dataset = load_dataset(args.data_dir, args.limit)
@@ -181,7 +235,12 @@ def main() -> None:
         translate_in(Pool(model.model, 2, model.target_start), model, examples[:2], 3)  # warm
         designs = [row for k in args.k for row in compare_designs(model, examples, k, args.batch_size, args.rounds)]
         print(f"\n{markdown(designs, DESIGNS)}")
-    save(args.json, {"model": args.model, "sentences": len(examples)}, rows=rows, designs=designs)
+    ends: list[dict[str, Any]] = []
+    if args.join:
+        documents = [*joined(examples, args.join, "joined", dataset.source_unit, dataset.target_unit)]
+        ends = [row for k in args.k for row in compare_ends(model, documents, k)]
+        print(f"\n{markdown(ends, ENDS)}")
+    save(args.json, {"model": args.model, "sentences": len(examples)}, rows=rows, designs=designs, ends=ends)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Kills run, sweep and train at random, goes on with the same command, and compares the end with an unkilled one.
 
-    python scripts/check_kills.py [--kills 200] [--seed 0] [--only run|sweep|train] [--side-by-side 2]
+    python scripts/check_kills.py [--kills 200] [--seed 0] [--only run|sweep|documents|continuous|train]
+        [--side-by-side 2]
 
 Each kill is SIGKILL to the process group: at a random moment, or after the n-th change that is seen among the files of
 the output folder (a line appended, a file begun, a file renamed). After up to six kills the command is left to end;
@@ -126,9 +127,13 @@ class Job:
 TINY = "{model_type: qwen2, hidden_size: 32, num_hidden_layers: 1, intermediate_size: 32, num_attention_heads: 2, "
 TINY += "num_key_value_heads: 2, rms_norm_eps: 1.0e-6, tie_word_embeddings: true}"
 
+TALKS = ("policy=waitk", "k=3", "dataset.sentences_per_document=6", "dataset.limit=5", "tracker=none")
+
 JOBS = (  # another kind of run joins here
     Job("run", ("run", "policy=waitk", "k=3", "dataset.limit=24", "batch_size=1", "tracker=none"), of_runs),
     Job("sweep", ("run", "-m", "policy=waitk", "k=1,4", "dataset.limit=8", "batch_size=3", "tracker=none"), of_runs),
+    Job("documents", ("run", "paradigm=sentences", "batch_size=1", *TALKS), of_runs),
+    Job("continuous", ("run", "paradigm=continuous", "batch_size=2", *TALKS), of_runs),
     Job(
         "train",
         (
@@ -344,13 +349,13 @@ def main() -> None:
                 range(len(lives)),
             )
         ]
-    print(f"{'job':<7} {'lives':>5} {'kills':>5}  " + "  ".join(WHERE.values()) + "  wrong")
+    print(f"{'job':<10} {'lives':>5} {'kills':>5}  " + "  ".join(WHERE.values()) + "  wrong")
     for job in jobs:
         own = [life for life in done if life.job is job]
         where = sum((life.where for life in own), Counter[str]())
         columns = "  ".join(f"{where[key]:>{len(label)}}" for key, label in WHERE.items())
         wrong = sum(bool(life.wrong) for life in own)
-        print(f"{job.name:<7} {len(own):>5} {sum(life.kills for life in own):>5}  {columns}  {wrong:>5}")
+        print(f"{job.name:<10} {len(own):>5} {sum(life.kills for life in own):>5}  {columns}  {wrong:>5}")
     wrong_parts = [line for life in done for line in life.wrong]
     seconds = time.monotonic() - started
     print(f"{sum(life.kills for life in done)} kills (seed {given.seed}), {seconds:.0f} s", end=": ")

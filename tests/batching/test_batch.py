@@ -22,6 +22,7 @@ from streamllm.batching.trial import _why_not
 from streamllm.cpu.decoder import Decoder
 from streamllm.engine.paradigms.group import GroupMemory
 from streamllm.engine.paradigms.memory import Memory
+from streamllm.engine.paradigms.together import takes_both
 from streamllm.engine.portions import AT_ONCE
 
 UNFIT = {"gemma2", "gpt_bigcode"}  # one computes attention, the other positions, for one sentence only
@@ -54,8 +55,8 @@ def all_of(pool: Pool, tasks: list[Task[Any]]) -> list[Any]:
     return [result for _, result in sorted(run_all(pool, [numbered(*pair) for pair in enumerate(tasks)]))]
 
 
-def programmed(memory: Memory) -> list[np.ndarray]:
-    """Logits after each write of `reference.PROGRAM`."""
+def programmed(memory: Memory, waits: bool = False) -> list[np.ndarray]:
+    """Logits after each write of `reference.PROGRAM`; whether its reads wait for them."""
     tokens = [fed.token for fed in fed_tokens()]
     logits = []
     for step in PROGRAM:
@@ -64,7 +65,7 @@ def programmed(memory: Memory) -> list[np.ndarray]:
             continue
         now, tokens = tokens[: step.count], tokens[step.count :]
         if step.action == "read":
-            memory.read(now)
+            memory.read(now, waits)
         else:
             logits.append(np.array(memory.write(now)))
     return logits
@@ -104,6 +105,16 @@ def test_rows_of_a_batch_give_the_logits_of_the_reference(family: Family) -> Non
         assert exact == (family.model_type not in UNFIT)
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("family", FAMILIES, ids=[family.name for family in FAMILIES])
+def test_reads_that_wait_for_the_next_write_give_the_logits_of_the_reference(family: Family) -> None:
+    memory = GroupMemory(build(family), 7)
+    logits = programmed(memory, waits=True)
+    assert memory.forward_passes == (9 if takes_both(memory.model, memory.caches) else 13)
+    assert takes_both(memory.model, memory.caches) == (family.model_type not in UNFIT)
+    assert deviation(np.stack(logits), expected(family, 7)[ends_of_writes()]) < TOLERANCE
+
+
 def random_life(seed: int, longest_read: int) -> Any:
     """A sentence of random reads, writes, hidden writes and trims; returns logits and counts."""
 
@@ -116,7 +127,7 @@ def random_life(seed: int, longest_read: int) -> Any:
             action = dice.choice(["read", "write", "hidden", "trim"])
             if action == "read":
                 tokens *= dice.randrange(1, longest_read + 1)
-                memory.read(tokens)
+                memory.read(tokens, waits=dice.random() < 0.5)
                 fresh, read = 0, read + len(tokens)
             elif action == "trim":
                 n = dice.randrange(fresh + 1)

@@ -10,14 +10,16 @@ import random
 import subprocess
 import unicodedata
 import venv
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import long_documents
 import pytest
+from document_runs import RUNS, SILENT
 
-from streamllm.metrics.longform import Document, longform
+from streamllm.metrics.longform import Document, Sentence, longform
 from streamllm.metrics.moses import WITH_ABBREVIATIONS, abbreviations, moses_language, tokenise
 from streamllm.metrics.quality import tokenizer
 from streamllm.runs.longform_logs import Scale, omnisteval_command, write_omnisteval, write_simulstream
@@ -83,15 +85,36 @@ def test_scores_of_ten_documents_equal_omnisteval(
     documents = long_documents.run(seed, unit)
     said = said_of(documents, language, unit, tools, tmp_path)
     ours = longform(documents, language, unit, units_per_second=long_documents.RATE, word_error=False)
+    check_omnisteval(said, ours.metrics, ours.sentences)
+
+
+def check_omnisteval(said: dict[str, Any], metrics: Mapping[str, Any], sentences: Sequence[Sentence]) -> None:
+    """All that OmniSTEval says, from logs of both forms, equals ours."""
     for form in ("omnisteval", "simulstream"):
         theirs = said[form]["scores"] | said[form]["degeneracy"]
-        names = theirs.keys() & ours.metrics.keys()
+        names = theirs.keys() & metrics.keys()
         assert len(names) == 16
         for name in names:
             value = theirs[name] / (1000 if name.split("_")[-1] in IN_UNITS else 1)
-            assert ours.metrics[name] == pytest.approx(value, abs=1e-9), (form, name)
-        for row, sentence in zip(said[form]["rows"], ours.sentences, strict=True):
+            assert metrics[name] == pytest.approx(value, abs=1e-9), (form, name)
+        for row, sentence in zip(said[form]["rows"], sentences, strict=True):
             assert (row["prediction"], row["reference"]) == (sentence.prediction, sentence.reference)
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_scores_of_a_run_over_documents_equal_omnisteval_and_simulstream(
+    name: str, tools: Path, tmp_path: Path
+) -> None:
+    """What ``metrics.json`` says of runs of the bundled model, on logs that we write of what is stored."""
+    run = RUNS[name]
+    documents, metrics = run.made([*RUNS].index(name), tmp_path)
+    said = said_of(documents, run.target_language, run.target_unit, tools, tmp_path)
+    sentences = longform(documents, run.target_language, run.target_unit, word_error=False).sentences
+    check_omnisteval(said, metrics, sentences)
+    assert [one.id for one in documents if not one.units] == [f"talk{SILENT}"] * ("nothing" in name)
+    if metrics["stream_laal"] is not None:  # mweralign is installed
+        theirs = said["stream_laal"]
+        assert {key: metrics[key] for key in theirs} == pytest.approx(theirs, abs=1e-9)
 
 
 @ten_documents

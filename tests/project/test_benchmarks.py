@@ -103,6 +103,18 @@ def test_forwards_are_counted_of_sentences_that_come_out_the_same(script: Any):
     assert one["tokens_per_target_token"] == pytest.approx(session["tokens_per_target_token"])
 
 
+def test_reads_after_the_end_of_a_target_are_counted_with_the_prediction_after_each(script: Any):
+    bench = script("bench_forwards")
+    dataset = bench.load_dataset(None, 6)
+    documents = [*bench.joined(dataset.load(), 6, "joined", "word", "word")]
+    usual = bench.sessions.ENDED_READS
+    at_once, waiting = bench.compare_ends(bench.ModelConfig("bundled:tiny-en-de").load(), documents, 3)
+    assert at_once["reads"] == waiting["reads"] > 40
+    assert at_once["per_read"] >= 2 > 1.2 >= waiting["per_read"]
+    assert waiting["different"] == 0
+    assert bench.sessions.ENDED_READS == usual
+
+
 def test_designs_of_reading_and_writing_are_put_back(script: Any):
     bench = script("bench_forwards")
     usual = bench.pool.LONG_READ, bench.pool.AVERAGE_READ

@@ -34,7 +34,7 @@ def test_kills_at_random_change_no_byte() -> None:
 def test_kills_are_shared_among_the_jobs(kills: ModuleType) -> None:
     lives = kills.shares(200, random.Random(0), kills.JOBS)
     assert sum(count for _, count in lives) == 200
-    assert {job.name for job, _ in lives} == {"run", "sweep", "train"}
+    assert {job.name for job, _ in lives} == {"run", "sweep", "documents", "continuous", "train"}
     assert max(count for _, count in lives) == kills.KILLS_IN_A_ROW
 
 
