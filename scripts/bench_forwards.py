@@ -1,7 +1,8 @@
 """Forward passes per target token: a loop that looks ahead and forgets, ours, and ours in batches; and what it gains to
 read and write in one forward.
 
-    python scripts/bench_forwards.py [--k 3 5] [--data-dir FOLDER] [--limit 180] [--batch-size 32] [--join 20] [--json FILE]
+    python scripts/bench_forwards.py [--k 3 5] [--data-dir FOLDER] [--limit 180] [--batch-size 32] [--join 20]
+        [--json FILE]
 
 *Forgetful* is the same session made to drop its look-ahead before every write, as loops do that call the model for one
 word at a time: it feeds the last target token again, whether or not source came in between. In *a pool*, a read waits

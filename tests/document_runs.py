@@ -1,5 +1,5 @@
-"""Ten short runs of the bundled model over documents, stored as any run: policies, ways to live on, directions, words and
-characters; in some, one document is left without output."""
+"""Ten short runs of the bundled model over documents, stored as any run: policies, ways to live on, directions, words
+and characters; in some, one document is left without output."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +23,7 @@ from streamllm.units import Unit
 
 CLOCK = ArrivalClock(2.5, seconds_per_read=0.07, seconds_per_write=0.11)
 MODEL = ModelConfig("bundled:tiny-en-de")
+SENTENCES = Sentences()
 SILENT = "_2"
 """How the id ends of a document without output."""
 
@@ -58,7 +59,7 @@ class SaysNothing:
 @dataclass(frozen=True)
 class DocumentRun:
     policy: Callable[[], Policy]
-    paradigm: Any = Sentences()
+    paradigm: Any = SENTENCES
     source_language: str = "en"
     target_language: str = "de"
     source_unit: Unit = "word"

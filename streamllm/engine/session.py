@@ -35,9 +35,9 @@ from streamllm.records import Emission, Hypothesis
 from streamllm.units import pieces
 
 ENDED_READS = 8
-"""After so many reads in a row, each of which left the target at its end, a source is more than its sentence (as
-`streamllm.metrics.behaviour.cut_short` has it), and reads go through one forward with the prediction after them. Before
-that a read is fed at once, so that it is done while the next unit is awaited."""
+"""After so many units read in a row with the target at its end, the source is taken to be more than a sentence (as
+`streamllm.metrics.behaviour.cut_short` takes it), and each read goes through one forward with the prediction after it.
+Until then, reads are fed at once: they are done while the next unit is awaited."""
 
 _END = -1  # stands for the end token where a hypothesis is cut into units
 
@@ -85,7 +85,7 @@ class Session:
         self._max_ahead = math.inf if max_ahead is None else max_ahead
         self._queue: deque[str] = deque()  # units that came out of one token together
         self._reads = 0
-        self._ended_reads = 0  # in a row, up to the last: the target was at its end before each
+        self._ended_reads = 0  # units read in a row, up to the last: the target was at its end before each
         # Number of source tokens fed by the end of each unit that is held, at least in part; and how many are not.
         self._unit_ends: list[int] = []
         self._units_gone = 0
@@ -114,25 +114,26 @@ class Session:
     # Reading
 
     def read(self, unit: str) -> None:
-        """Feed one source unit (after the source header, the first time) and evaluate the cache."""
+        """Feed one source unit (after the source header, the first time) and evaluate the cache; long after the end of
+        the target, with the next prediction."""
         tokens = self.prompt.source_tokens(unit, first=self._reads == 0)
-        self._read(tokens)
+        self._read(tokens, units=1)
         self._unit_ends.append(self.memory.source_tokens)
         self._unit_starts.append(self.memory.source_tokens - len(tokens))
 
     def end_source(self) -> None:
         """Feed the footer: no more source will come, or none of this sentence."""
         self._source_ended = True
-        self._read(self.prompt.source_footer)
+        self._read(self.prompt.source_footer, units=0)
 
-    def _read(self, tokens: list[int]) -> None:
+    def _read(self, tokens: list[int], units: int) -> None:
         if self._reads == 0:
             tokens = self.prompt.source_header + tokens
         self._reads += 1
         if not tokens:
             return
         self._boundary_is_stale = self._has_unit
-        self._ended_reads = self._ended_reads + 1 if self._ahead.at_end(self._ends) else 0
+        self._ended_reads = self._ended_reads + units if self._ahead.at_end(self._ends) else 0
         self._ahead.settle()
         if self._ended_reads > ENDED_READS:
             self.memory.read(tokens, waits=True)

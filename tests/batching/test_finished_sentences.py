@@ -2,6 +2,7 @@
 forward with the prediction that follows, alone and in a batch; nothing else is different."""
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -88,6 +89,6 @@ def test_the_reads_of_a_short_sentence_are_fed_at_once(model: Any) -> None:
     for event, _ in stream(session, TALKS[0].source.split(), WaitK(3).start(TALKS[0])):
         if event.kind == "forced_read":
             costs.append(session.forward_passes)
-    steps = [after - before for before, after in zip(costs, costs[1:], strict=False)]
+    steps = [after - before for before, after in pairwise(costs)]
     assert steps[: sessions.ENDED_READS - 2] == [2] * (sessions.ENDED_READS - 2)
     assert set(steps[sessions.ENDED_READS + 1 :]) == {1}

@@ -26,7 +26,7 @@ def killing(self, *args, **options):
     return take(self, *args, **options)
 
 Stream.take = killing
-from streamllm.cli.command import main
+from streamllm.cli.main import main
 main()
 """
 

@@ -112,7 +112,7 @@ def test_reads_after_the_end_of_a_target_are_counted_with_the_prediction_after_e
     assert at_once["reads"] == waiting["reads"] > 40
     assert at_once["per_read"] >= 2 > 1.2 >= waiting["per_read"]
     assert waiting["different"] == 0
-    assert bench.sessions.ENDED_READS == usual
+    assert usual == bench.sessions.ENDED_READS
 
 
 def test_designs_of_reading_and_writing_are_put_back(script: Any):

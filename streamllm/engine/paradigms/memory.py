@@ -63,8 +63,8 @@ class Memory(Protocol):
         ...
 
     def read(self, tokens: list[int], waits: bool = False) -> None:
-        """Feed source tokens, and evaluate the memory. Where they may ``wait``, a few tokens are fed in one forward
-        with those of the next write, if the model takes both streams in one."""
+        """Feed source tokens, and evaluate the memory. If the read ``waits``, a few tokens are fed in one forward with
+        those of the next write, where the model takes both streams in one."""
         ...
 
     def write(self, tokens: list[int], hidden: int = 0) -> Logits:

@@ -1,4 +1,4 @@
-"""Whether a model takes source and target tokens in one forward, each at its own position: it is tried, once a model."""
+"""Whether a model takes source and target tokens in one forward, each at a position of its own: it is tried, once."""
 
 import weakref
 from typing import TYPE_CHECKING, Any
