@@ -1,7 +1,7 @@
-"""What a sentence costs here and with others who hold the same weights: CTranslate2, SimulEval with transformers, mlx-lm.
+"""What a sentence costs here, and with CTranslate2, SimulEval with transformers, and mlx-lm, all with the same weights.
 
     pip install -e '.[peers]'
-    python scripts/bench_peers.py --data-dir FOLDER [--sentences 1000] [--batch-sizes 1 32 128] [--rounds 1] [--json FILE]
+    python scripts/bench_peers.py --data-dir FOLDER [--sentences 1000] [--batch-sizes 1 32 128] [--json FILE]
 
 All sides take turns, each in a process of its own, after a run that does not count; printed are medians. SimulEval is
 installed into a folder of its own (``--simuleval FOLDER`` keeps it), since it wants an older tqdm.
@@ -12,7 +12,7 @@ the start is left out and scores and files are not. CTranslate2 and mlx-lm: thei
 - **streamllm**: ``run.py`` with ``policy=full``, ``waitk k=3`` and ``alignatt policy.f=2``.
 - **CTranslate2**: the bundled Qwen2, converted here, in float32 and int8. It gets the tokens of the whole source as
   `full` feeds them and writes as many tokens as `full` predicts, the end token included (a callback ends each sentence,
-  the end token is forbidden before). Sentences go in batches of similar length, as CTranslate2 sorts them by itself.
+  the end token ends nothing). Sentences go in batches of similar length, as CTranslate2 sorts them by itself.
 - **mlx-lm**: `BatchGenerator` with the same prompts and numbers of tokens, with our BLAS (MLX's own is slower).
 - **SimulEval**: a wait-3 agent on transformers, sentence by sentence. As agents commonly do, it encodes the source so
   far and the target so far anew for each word, and keeps a cache within a word only; once the source has ended, it
@@ -37,6 +37,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from inspect import signature
 from pathlib import Path
 from resource import RUSAGE_CHILDREN, getrusage
 from typing import Any
@@ -160,6 +161,7 @@ def convert(model: Path, to: Path) -> None:
     spec.register_vocabulary([str(token) for token in range(config["vocab_size"])])
     spec.config.layer_norm_epsilon = config["rms_norm_eps"]
     spec.config.unk_token = spec.config.bos_token = spec.config.eos_token = str(config["eos_token_id"])
+    to.mkdir(parents=True)
     spec.validate()
     spec.save(str(to))
 
@@ -187,6 +189,7 @@ def in_ctranslate2(work: Work, kind: str, batch_size: int, threads: int) -> tupl
             prompts[:sentences],
             max_batch_size=batch_size // replicas,
             include_prompt_in_result=False,
+            end_token=str(work.source_header[0]),  # so that the usual one ends nothing, as with mlx-lm
             min_length=longest,
             max_length=longest,
             callback=ended,
@@ -230,13 +233,16 @@ def wait_k_agent(work: Work, model: Path, k: int) -> type:
     import torch
     from simuleval.agents import TextToTextAgent  # type: ignore[import-not-found]
     from simuleval.agents.actions import ReadAction, WriteAction  # type: ignore[import-not-found]
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
 
     class WaitK(TextToTextAgent):  # type: ignore[misc]
         def __init__(self, args: Any = None):
             super().__init__(args)
             self.tokenizer = AutoTokenizer.from_pretrained(model)
             self.model = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
+            # The newer name of the argument; where there are both, the older one warns.
+            parameters = signature(self.model.forward).parameters
+            self.cache_name = "cache" if "cache" in parameters else "past_key_values"
 
         def reset(self) -> None:
             super().reset()
@@ -255,7 +261,7 @@ def wait_k_agent(work: Work, model: Path, k: int) -> type:
                 tokens, _ = self.continuation([*source, *work.source_footer], to_end=True)
                 return WriteAction(self.tokenizer.decode(tokens).strip(), finished=True)
             tokens, ended = self.continuation(source, to_end=False)
-            if not tokens or ended and not finished:
+            if not tokens or (ended and not finished):
                 self.wants_more = True
             if not tokens:
                 return ReadAction()
@@ -266,7 +272,8 @@ def wait_k_agent(work: Work, model: Path, k: int) -> type:
         @torch.inference_mode()
         def continuation(self, source: list[int], to_end: bool) -> tuple[list[int], bool]:
             """Tokens of the next word, or of all words, and whether the end token follows."""
-            fed, cache, new = [*source, *self.target], None, []
+            fed, new = [*source, *self.target], list[int]()
+            cache = {self.cache_name: DynamicCache(config=self.model.config)}
             positions = [*range(len(source)), *range(len(self.target))]  # each stream has its own
             length = len(fed)
             while True:
@@ -274,15 +281,15 @@ def wait_k_agent(work: Work, model: Path, k: int) -> type:
                     input_ids=torch.tensor([fed]),
                     position_ids=torch.tensor([positions]),
                     attention_mask=torch.ones(1, length, dtype=torch.long),
-                    past_key_values=cache,
                     logits_to_keep=1,
+                    **cache,
                 )
                 token = int(out.logits[0, -1].argmax())
                 if token in work.end_tokens or len(self.target) + len(new) == LONGEST:
                     return new, True
                 if new and not to_end and self.tokenizer.convert_ids_to_tokens(token)[0] in "Ġ▁":
                     return new, False
-                cache, fed, positions = out.past_key_values, [token], [len(self.target) + len(new)]
+                fed, positions = [token], [len(self.target) + len(new)]
                 new.append(token)
                 length += 1
 
@@ -432,7 +439,9 @@ def agreements(found: Mapping[tuple[str, int], Times]) -> list[str]:
     """Who writes the same as whom, in sentences; what there is of each pair."""
     said = []
     for one, other in ((BASE, MLX_LM), ("CTranslate2 int8", BASE), (SIMULEVAL, "streamllm wait-3")):
-        pair = [next((times.written for (side, _), times in found.items() if side == name), []) for name in (one, other)]
+        pair = [
+            next((times.written for (side, _), times in found.items() if side == name), []) for name in (one, other)
+        ]
         n = min(map(len, pair))
         if n:
             same = sum(a == b for a, b in zip(*pair, strict=False))

@@ -211,3 +211,90 @@ def test_a_ratio_is_the_median_of_its_rounds_within_its_interval(script: Any) ->
     middle, low, high = ratio([1.0] * 5, [0.9, 1.0, 1.1, 1.2, 9.0])
     assert middle == pytest.approx(1.1)
     assert low < middle < high
+
+
+def test_samples_of_a_process_are_grouped_by_operation_and_thread(script: Any) -> None:
+    bench = script("bench_profile")
+    printed = """
+    7/7      7f00 _PyEval_EvalFrameDefault (/usr/lib/libpython3.11.so.1.0)
+    7/8      7f01 mkl_blas_avx512_sgemm_kernel_0_b0 (/venv/lib/libmkl_avx512.so.3)
+    7/8      7f02 mkl_blas_avx512_sgemm_scopy_right48_ea (/venv/lib/libmkl_avx512.so.3)
+    7/8      7f03 mkl_blas_avx512_sgemm_kernel_nocopy_tn_b0 (/venv/lib/libmkl_avx512.so.3)
+    7/8      7f04 void mlx::core::scatter<float, long, mlx::core::None>(mlx::core::array const&) (/venv/lib/libmlx.so)
+    7/9      7f05 _PyObject_Malloc (/usr/lib/libpython3.11.so.1.0)
+    7/9      7f06 simd_exp_FLOAT (/venv/lib/_multiarray_umath.cpython-311-x86_64-linux-gnu.so)
+    """
+    whole = bench.by_operation(bench.parse_samples(printed))
+    assert whole == {
+        ("Python", "main"): 1,
+        ("matrix products", "mlx"): 2,
+        ("packing for products", "mlx"): 1,
+        ("writing keys and values (scatter)", "mlx"): 1,
+        ("Python", "python"): 1,
+        ("softmax and sigmoid, by numpy", "python"): 1,
+    }
+    start = bench.by_operation(bench.parse_samples(printed.strip().splitlines()[0]))
+    *rows, every = bench.operations(whole, start)
+    shares = {row["what"]: row["share"] for row in rows if row["share"]}
+    assert shares["matrix products"] == pytest.approx(2 / 6)
+    assert shares["Python"] == pytest.approx(1 / 6)
+    assert every["share"] == pytest.approx(1)
+    assert every["main"] == 0
+
+
+def test_what_is_built_in_is_charged_to_the_file_that_calls_it(script: Any) -> None:
+    bench = script("bench_profile")
+    profiler = bench.cProfile.Profile()
+    profiler.runcall(bench.markdown, [{"n": i} for i in range(50)], {"n": ("n", "d")})
+    rows = bench.by_file(bench.pstats.Stats(profiler), 2)
+    (row,) = [row for row in rows if row["file"].endswith("benchmark.py`")]
+    assert row["share"] == pytest.approx(1)
+    assert row["ms"] > 0
+
+
+def test_sides_take_turns_and_those_who_have_no_batches_only_one_by_one(script: Any) -> None:
+    bench = script("bench_peers")
+    full, other = "streamllm full", bench.SIMULEVAL
+    turns = bench.turns([full, other], [1, 32], 1000, 100)
+    assert turns == {(full, 1): 100, (other, 1): 100, (full, 32): 1000}
+
+
+def test_a_peer_is_compared_in_cpu_time_with_the_base_of_its_batch_size(script: Any) -> None:
+    bench = script("bench_peers")
+    found = {
+        (bench.BASE, 32): bench.Times(10, wall=[1.0], cpu=[0.5], written=[[1], [2]]),
+        ("streamllm full", 32): bench.Times(20, wall=[4.0, 2.0, 3.0], cpu=[3.0, 2.0, 9.0]),
+        (bench.MLX_LM, 1): bench.Times(2, wall=[1.0], cpu=[1.0], written=[[1], [3]]),
+    }
+    base, full, alone = bench.rows(found)
+    assert base["ratio"] == 1
+    assert full["cpu_ms"] == pytest.approx(150)
+    assert full["sentences_per_second"] == pytest.approx(20 / 3)
+    assert full["ratio"] == pytest.approx(3)
+    assert "ratio" not in alone
+    (said,) = bench.agreements(found)
+    assert said == f"{bench.BASE} writes the same as {bench.MLX_LM} in 1 of 2 sentences."
+
+
+@pytest.mark.parametrize("wrong", ["--few=0", "--few=100", "--batch-sizes=0", "--rounds=0", "--sides=nobody"])
+def test_what_cannot_be_measured_beside_peers_is_refused(script: Any, wrong: str) -> None:
+    with pytest.raises(SystemExit):
+        script("bench_peers").parse([wrong])
+
+
+def test_peers_get_the_prompts_that_full_has_fed_and_its_number_of_tokens(script: Any) -> None:
+    bench = script("bench_peers")
+    read = [{"kind": "read", "text": word} for word in ("A", "dog.")]
+    stats = {"source_tokens": 6, "target_tokens": 3}
+    line = {
+        "source": "A dog.",
+        "reference": "Ein Hund.",
+        "events": [*read, {"kind": "end", "text": ""}],
+        "stats": stats,
+    }
+    work = bench.work_of([line])
+    (prompt,) = work.prompts
+    assert prompt[: len(work.source_header)] == work.source_header
+    assert prompt[-2:] == [*work.source_footer, *work.target_header]
+    assert work.lengths == [4]
+    assert work.first(0).prompts == []
