@@ -18,11 +18,13 @@ the start is left out and scores and files are not. CTranslate2 and mlx-lm: thei
   far and the target so far anew for each word, and keeps a cache within a word only; once the source has ended, it
   writes the rest in one go. It gives each stream its positions, so it writes what our wait-3 writes.
 
-What is equal: weights, source tokens, numbers of predicted tokens, and so the products of `full`, CTranslate2 and
-mlx-lm. What is not: an ordinary decoder's target positions follow the source's, and the model was trained with
-positions from 0 (``target_start=0``), so CTranslate2 and mlx-lm do the same work but write other words. That the
-conversion is right is seen from these two writing the same. Wait-3 and AlignAtt do more: they feed tokens again after
-reads. Ours and SimulEval also divide text, follow a policy, score, and write files.
+What is equal: weights, source tokens, numbers of predicted tokens, and so what must be multiplied for `full`, by
+CTranslate2 and by mlx-lm. What is not: an ordinary decoder counts target positions on from the source, and the model
+was trained to count them from 0, so these two write other words; that the conversion is right is seen from both writing
+the same. CTranslate2 feeds the prompts of a batch at once and without logits up to the length of the shortest, and the
+rest token by token with logits (`DecoderReplica::run_generation`). Ours leaves out most of the last layer for what is
+read. Wait-3 and AlignAtt do more than `full`: they feed tokens again after reads. Ours and SimulEval also divide text,
+follow a policy, score, and write files.
 """
 
 import argparse
@@ -182,7 +184,7 @@ def in_ctranslate2(work: Work, kind: str, batch_size: int, threads: int) -> tupl
 
         def ended(step: Any) -> bool:
             left[step.batch_id] -= 1
-            return left[step.batch_id] <= 0
+            return bool(left[step.batch_id] <= 0)
 
         longest = max(work.lengths) + max(map(len, prompts))  # constrained tokens of prompts count
         results = generator.generate_batch(
@@ -231,8 +233,8 @@ def in_mlx_lm(work: Work, batch_size: int) -> tuple[float, float, list[list[int]
 def wait_k_agent(work: Work, model: Path, k: int) -> type:
     """A class of agents for SimulEval."""
     import torch
-    from simuleval.agents import TextToTextAgent  # type: ignore[import-not-found]
-    from simuleval.agents.actions import ReadAction, WriteAction  # type: ignore[import-not-found]
+    from simuleval.agents import TextToTextAgent
+    from simuleval.agents.actions import ReadAction, WriteAction
     from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
 
     class WaitK(TextToTextAgent):  # type: ignore[misc]
@@ -269,7 +271,6 @@ def wait_k_agent(work: Work, model: Path, k: int) -> type:
             self.written += 1
             return WriteAction(self.tokenizer.decode(tokens).strip(), finished=False)
 
-        @torch.inference_mode()
         def continuation(self, source: list[int], to_end: bool) -> tuple[list[int], bool]:
             """Tokens of the next word, or of all words, and whether the end token follows."""
             fed, new = [*source, *self.target], list[int]()
@@ -277,13 +278,14 @@ def wait_k_agent(work: Work, model: Path, k: int) -> type:
             positions = [*range(len(source)), *range(len(self.target))]  # each stream has its own
             length = len(fed)
             while True:
-                out = self.model(
-                    input_ids=torch.tensor([fed]),
-                    position_ids=torch.tensor([positions]),
-                    attention_mask=torch.ones(1, length, dtype=torch.long),
-                    logits_to_keep=1,
-                    **cache,
-                )
+                with torch.inference_mode():
+                    out = self.model(
+                        input_ids=torch.tensor([fed]),
+                        position_ids=torch.tensor([positions]),
+                        attention_mask=torch.ones(1, length, dtype=torch.long),  # else new positions begin a new text
+                        logits_to_keep=1,
+                        **cache,
+                    )
                 token = int(out.logits[0, -1].argmax())
                 if token in work.end_tokens or len(self.target) + len(new) == LONGEST:
                     return new, True
@@ -299,7 +301,7 @@ def wait_k_agent(work: Work, model: Path, k: int) -> type:
 def in_simuleval(work: Work, output: Path) -> None:
     """Evaluate the agent with SimulEval, which writes its results to ``output``."""
     import torch
-    from simuleval.cli import evaluate  # type: ignore[import-not-found]
+    from simuleval.cli import evaluate
 
     torch.set_num_threads(1)  # of so small a model, more take longer
     output.mkdir(parents=True)
@@ -421,7 +423,7 @@ def rows(found: Mapping[tuple[str, int], Times]) -> list[dict[str, Any]]:
     table = []
     for (side, batch_size), times in found.items():
         wall, cpu = statistics.median(times.wall), statistics.median(times.cpu)
-        row = {
+        row: dict[str, Any] = {
             "side": side,
             "batch_size": batch_size,
             "sentences": times.sentences,

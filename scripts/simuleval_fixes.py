@@ -9,8 +9,8 @@ where the target language belongs, which is no JSON. How sentences are sent, rec
 import json
 from typing import Any
 
-from simuleval.data.segments import TextSegment  # type: ignore[import-not-found]
-from simuleval.evaluator import SentenceLevelEvaluator  # type: ignore[import-not-found]
+from simuleval.data.segments import TextSegment
+from simuleval.evaluator import SentenceLevelEvaluator
 
 
 def to_json(segment: Any) -> str:
