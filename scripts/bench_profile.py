@@ -41,11 +41,13 @@ GROUPS = (  # the first that fits library and symbol; "" fits all
     ("gathering", "libmlx", "gather"),
     ("copies", "libmlx", "copy|ContiguousIterator|contiguous"),
     ("small operations", "libmlx|libCf", "binary|unary|reduc|ternary|select|arange|simd|Compiled"),
+    ("small operations", "^libCf", ""),  # what mx.compile has made
     ("MLX: graph, scheduler, allocator", r"libmlx|libstdc|libm\.|^ld-", ""),
     ("MLX: bindings", "^core.*so", ""),
     ("memory: copied and set", "libc", "mem(move|cpy|set)"),
     ("memory: allocated and freed; locks", "libc", ""),
     ("tokenizers, JSON, other libraries", "tokenizers|_json|regex|msgspec|unicodedata", ""),
+    ("Python: collecting garbage", "libpython|^python", "gc_collect|visit_(decref|reachable)|_traverse$|subtract_refs"),
     ("Python", "", ""),
 )
 OPERATIONS = {
@@ -112,7 +114,7 @@ def operations(whole: Counter[tuple[str, str]], start: Counter[tuple[str, str]])
     left = {key: max(0, count - start[key]) for key, count in whole.items()}
     total = sum(left.values())
     rows = []
-    for name, *_ in GROUPS:
+    for name in dict.fromkeys(name for name, *_ in GROUPS):
         parts = {kind: left.get((name, kind), 0) / total for kind in ("python", "mlx", "main")}
         rows.append({"what": name, **parts, "share": sum(parts.values())})
     rows.sort(key=lambda row: -float(row["share"]))  # type: ignore[arg-type]
