@@ -16,7 +16,8 @@ the start is left out and scores and files are not. CTranslate2 and mlx-lm: thei
 - **mlx-lm**: `BatchGenerator` with the same prompts and numbers of tokens, with our BLAS (MLX's own is slower).
 - **SimulEval**: a wait-3 agent on transformers, sentence by sentence. As agents commonly do, it encodes the source so
   far and the target so far anew for each word, and keeps a cache within a word only; once the source has ended, it
-  writes the rest in one go. It gives each stream its positions, so it writes what our wait-3 writes.
+  writes the rest in one go. It gives each stream its positions. In most sentences it writes what our wait-3 writes; not
+  in all, since its earlier target tokens, encoded anew, see source words that ours had not read when it fed them.
 
 What is equal: weights, source tokens, numbers of predicted tokens, and so what must be multiplied for `full`, by
 CTranslate2 and by mlx-lm. What is not: an ordinary decoder counts target positions on from the source, and the model
