@@ -4,9 +4,11 @@
 
 By operation: run.py under `perf record` (Linux, package linux-perf), with many sentences and with a few; the samples of
 the few are taken off, so the start is left out. A sample belongs to the group of the symbol in which it was taken. "Of
-Python" are the threads that run Python, "of MLX" those in which MLX computes. By file: cProfile with the CPU time of
-the thread that runs Python, in one thread; what is built in is charged to its caller. cProfile slows small functions
-down, so their shares are too large: compare them with each other, and with the first table.
+Python" are the threads that run Python (more than a twentieth of their samples), "of MLX" the others.
+
+By file: cProfile with the CPU time of the thread that runs Python, in one thread; what is built in is charged to its
+caller. cProfile slows small functions down, so their shares are too large: compare them with each other, and with the
+first table.
 """
 
 import argparse
@@ -94,17 +96,14 @@ def parse_samples(printed: str) -> list[Sample]:
 
 def by_operation(samples: Iterable[Sample]) -> Counter[tuple[str, str]]:
     """How many samples each group has in each kind of thread: ``main``, ``python`` or ``mlx``."""
-    threads: dict[int, Counter[str]] = {}
     samples = list(samples)
-    for sample in samples:
-        side = "python" if re.search("libpython|^python", sample.library) else "mlx" if "mkl" in sample.library else ""
-        threads.setdefault(sample.thread, Counter())[side] += 1
+    every = Counter(sample.thread for sample in samples)
+    python = Counter(sample.thread for sample in samples if re.search("libpython|^python", sample.library))
 
     def kind(sample: Sample) -> str:
-        found = threads[sample.thread]
-        if found["python"] <= found["mlx"]:
-            return "mlx"
-        return "main" if sample.process == sample.thread else "python"
+        if sample.process == sample.thread:
+            return "main"
+        return "python" if 20 * python[sample.thread] > every[sample.thread] else "mlx"
 
     return Counter((group_of(sample), kind(sample)) for sample in samples)
 
