@@ -32,7 +32,7 @@ def take(config: DictConfig) -> bool:
     Returns: False for any other sweep, which stays as it is.
     """
     name = f"{BasicSweeper.__module__}.{BasicSweeper.__qualname__}"
-    if config.hydra.sweeper is None or config.hydra.sweeper._target_ != name:
+    if config.hydra.sweeper is None or config.hydra.sweeper["_target_"] != name:
         return False
     # Under Hydra's own name: it makes no sweeper of another package than its own and hydra_plugins.
     Plugins.instance().class_name_to_class[name] = PointsSweeper
