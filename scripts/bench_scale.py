@@ -1,4 +1,4 @@
-"""What grows with the work: python scripts/bench_scale.py sweep | report | limit | wandb | train [--size N]
+"""What grows with the work: python scripts/bench_scale.py TASK [--size N]
 
 Each measurement is a process of its own, with inputs that are made up, and beside it one of the same over little. What
 is told is the processor time (user and system, of child processes too) and the largest memory of each.
@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import yaml
+from made_up_runs import stored
 
 ROOT = Path(__file__).parent.parent
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "STREAMLLM_THREADS": "1"}
@@ -142,12 +143,55 @@ def train(folder: Path, size: int) -> None:
     subprocess.run([sys.executable, "-c", FIRST, str(size)], env=ENVIRONMENT, check=True)
 
 
+def made_up(task: str, folder: Path, size: int) -> dict[str, float]:
+    """What `made_up_runs` measures, in a process of its own."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    command = [sys.executable, str(ROOT / "scripts" / "made_up_runs.py"), task, str(folder), str(size)]
+    done = subprocess.run(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    processor = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return {key: value for line in lines for key, value in line.items()} | {"processor": processor}
+
+
+def end(folder: Path, size: int) -> None:
+    """A whole run, and what of it comes after its last sentence."""
+    found = made_up("evaluate", folder, size)
+    figures = f"{found['end']:.1f} CPU s after its last sentence ({found['whole']:.1f} in all)"
+    print(f"end of a run of {size}: {figures}, {found['memory']:.0f} MB")
+
+
+def resume(folder: Path, size: int) -> None:
+    """A run that is stopped in the middle, and one that goes on when nine tenths are stored."""
+    fresh = made_up("interrupted", folder, size)
+    stored(folder, 0.5, size)
+    pressed = made_up("interrupted", folder, size)
+    left = pressed["processor"] - pressed["pressed"]
+    print(f"Ctrl-C in the middle of {size}: {left:.2f} CPU s until the process has ended, {pressed['memory']:.0f} MB")
+    stored(folder, 0.9, size)
+    found = made_up("evaluate", folder, size)
+    figures = f"{found['begin'] - fresh['begin']:.2f} CPU s to the next sentence more than a new run takes to its first"
+    print(f"going on at 90 % of {size}: {figures}; {found['end']:.1f} after the last, {found['memory']:.0f} MB")
+
+
+def bootstrap(folder: Path, size: int) -> None:
+    """The intervals of a run's scores, from 1000 samples."""
+    stored(folder, 1, size)
+    (folder / "run-1" / "metrics.json").write_text('{"bleu": 0.0}')
+    found = made_up("drawn", folder, size)
+    figures = f"{found['seconds']:.1f} CPU s, {found['memory']:.0f} MB (sum of the intervals: {found['checksum']!r})"
+    print(f"bootstrap of {size} sentences: {figures}")
+
+
 TASKS: dict[str, tuple[Callable[[Path, int], None], int]] = {
     "sweep": (sweep, 500),
     "report": (report, 1000),
     "limit": (limit, 1_000_000),
     "wandb": (wandb, 1000),
     "train": (train, 100_000),
+    "end": (end, 29_000),
+    "resume": (resume, 29_000),
+    "bootstrap": (bootstrap, 29_000),
 }
 
 

@@ -82,7 +82,7 @@ from streamllm.evaluation import runner
 from streamllm.models import loading; mark("the rest of streamllm")
 bracket(loading.ModelConfig, "load", "configuration and data", "loading the model")
 bracket(session.Session, "write", "preparing the folder", "first word")
-bracket(runner, "summarise", "all other words", "scoring")
+bracket(runner.Gathered, "finish", "all other words", "scoring")
 sys.path[0] = os.path.dirname(sys.argv[0])
 runpy.run_path(sys.argv[0], run_name="__main__")
 """

@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from streamllm.files import RunError, read_bytes
+from streamllm.files import RunError, open_to_read, read_bytes
 
 Shape = TypeVar("Shape")
 
@@ -103,23 +103,38 @@ def read_json(path: Path, shape: type[Shape], otherwise: str, kind: type[ValueEr
 
 
 def read_json_lines(
-    path: Path, shape: type[Shape], damaged: Callable[[int, ValueError], None]
-) -> Iterator[tuple[int, Shape]]:
-    """The lines of a file of JSON, with their numbers from 1; none where it is not there. What follows the last line
-    end is left out.
+    path: Path,
+    shape: type[Shape],
+    damaged: Callable[[int, ValueError], None],
+    quick: Callable[[bytes], Shape | None] = lambda line: None,
+) -> Iterator[tuple[int, int, Shape]]:
+    """The lines of a file of JSON, with their numbers from 1 and the bytes where they begin; none where it is not
+    there. What follows the last line end is left out.
 
     Args:
         damaged: told of a line that has not the ``shape``, and why; unless it raises, the line is left out.
+        quick: reads a line faster; None of it means that the line is read here.
     """
     if not path.exists():
         return
-    for number, line in enumerate(read_bytes(path).split(b"\n")[:-1], start=1):
-        try:
-            found = fit(parse(line), shape)
-        except ValueError as error:
-            damaged(number, error)
-        else:
-            yield number, found
+    begin = 0
+    with open_to_read(path) as file:
+        for number, line in enumerate(file, start=1):
+            if not line.endswith(b"\n"):
+                return
+            try:
+                found = read_line(line, shape, quick)
+            except ValueError as error:
+                damaged(number, error)
+            else:
+                yield number, begin, found
+            begin += len(line)
+
+
+def read_line(line: bytes, shape: type[Shape], quick: Callable[[bytes], Shape | None]) -> Shape:
+    """One line. Raises: ValueError: it has not the ``shape``."""
+    found = quick(line)
+    return fit(parse(line.removesuffix(b"\n")), shape) if found is None else found
 
 
 def shown(value: object) -> str:

@@ -270,11 +270,34 @@ def open_for_append(path: Path) -> io.BufferedRandom:
     """Open a file of lines, cutting off a last line without a line end."""
     file = io.BufferedRandom(_Named(path, "a+b", path))
     try:
-        file.seek(0)
-        content = file.read()
-        file.truncate(content.rfind(b"\n") + 1)
+        file.truncate(_whole_lines(file))
+        file.seek(0, os.SEEK_END)
     except BaseException:
         with suppress(OSError):
             file.close()
         raise
     return file
+
+
+BLOCK = 1 << 20  # bytes, read at a time
+
+
+def _whole_lines(file: BinaryIO) -> int:
+    """How many bytes there are up to the last line end."""
+    end = file.seek(0, os.SEEK_END)
+    while end > 0:
+        begin = max(0, end - BLOCK)
+        file.seek(begin)
+        last = file.read(end - begin).rfind(b"\n")
+        if last >= 0:
+            return begin + last + 1
+        end = begin
+    return 0
+
+
+def count_lines(path: Path) -> int:
+    """How many lines a file has; none if it is not there. Raises as `open_to_read`."""
+    if not path.exists():
+        return 0
+    with open_to_read(path) as file:
+        return sum(block.count(b"\n") for block in iter(lambda: file.read(BLOCK), b""))

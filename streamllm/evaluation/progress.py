@@ -1,69 +1,90 @@
-"""What a run shows while it goes on: a bar with running scores, and its log."""
+"""What a run shows while it goes on, a bar with running scores and its log; and what it gathers for its end."""
 
 import contextlib
 import io
 import logging
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 from streamllm.files import open_to_write
-from streamllm.metrics.latency import latency
-from streamllm.metrics.quality import RunningBLEU
+from streamllm.metrics.behaviour import CutShort
 from streamllm.metrics.scores import scores
+from streamllm.metrics.summary import Summary
+from streamllm.metrics.tokenised import Tokenised
 from streamllm.records import Trace
 from streamllm.runs.folder import RunFolder
 from streamllm.tracking.tracker import Guarded
-from streamllm.units import Unit
+
+AT_ONCE = 1000  # sentences of before that are taken in before the first new one
+CATCH_UP = 16  # of the others, with each new one
+MANY = 2000  # sentences that take long enough for a word
+
+
+class Gathered:
+    """What a run says at its end, from its traces as they finish. Of a run that goes on, those that were stored before
+    are taken in little by little, so that the next sentence does not wait for them; `figures` do."""
+
+    def __init__(self, summary: Summary, before: Sequence[Trace]):
+        self.summary = summary
+        self._tokenised, self._cut_short = Tokenised(), CutShort()
+        self._before = iter(before)
+        self._waiting = len(before)
+        if self._waiting <= AT_ONCE:
+            self._catch_up(AT_ONCE)
+
+    def add(self, trace: Trace) -> None:
+        """Take in a trace that has just finished."""
+        self._take(trace)
+        self._catch_up(CATCH_UP)
+
+    def finish(self) -> None:
+        """Take in what waits, with a bar if that is much."""
+        from tqdm import tqdm
+
+        with tqdm(total=self._waiting, desc="scores", unit="sentence", disable=self._waiting < MANY) as bar:
+            while self._waiting:
+                before = self._waiting
+                self._catch_up(CATCH_UP)
+                bar.update(before - self._waiting)
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """The scores so far; none while some sentences wait."""
+        return {} if self._waiting else self.summary.running
+
+    def warnings(self, order: Sequence[str]) -> list[str]:
+        """What is to be said of the texts, ``order`` being the ids of all sentences."""
+        found = self._tokenised.warning(order), self._cut_short.warning(order)
+        return [warning for warning in found if warning]
+
+    def _catch_up(self, count: int) -> None:
+        for trace in islice(self._before, count):
+            self._take(trace)
+            self._waiting -= 1
+
+    def _take(self, trace: Trace) -> None:
+        for one in (self.summary, self._tokenised, self._cut_short):
+            one.add(trace)
 
 
 def store_all(
-    traces: Iterator[Trace],
-    folder: RunFolder,
-    done: dict[str, Trace],
-    total: int,
-    running: "RunningScores",
-    tracker: Guarded,
+    traces: Iterator[Trace], folder: RunFolder, done: int, total: int, gathered: Gathered, tracker: Guarded
 ) -> None:
-    """Store each trace as it comes, adding it to ``done``, with a progress bar of running scores."""
+    """Store each trace as it comes, ``done`` being there already, with a progress bar of running scores."""
     from tqdm import tqdm
 
     labels = {key: score.label for key, score in scores(documents=True).items()}
     patience = 0.1 if sys.stderr.isatty() else 30.0  # seconds between two pictures of the bar; few lines in a log file
-    with tqdm(total=total, initial=len(done), unit="sentence", mininterval=patience, dynamic_ncols=True) as bar:
-        for trace in traces:
+    with tqdm(total=total, initial=done, unit="sentence", mininterval=patience, dynamic_ncols=True) as bar:
+        for number, trace in enumerate(traces, start=done + 1):
             folder.append(trace)
-            done[trace.id] = trace
-            running.add(trace)
-            figures = running.figures()
-            bar.set_postfix({labels[key]: f"{value:.2f}" for key, value in figures.items()}, refresh=False)
+            gathered.add(trace)
+            if figures := gathered.figures:
+                bar.set_postfix({labels[key]: f"{value:.2f}" for key, value in figures.items()}, refresh=False)
+                tracker.log({f"running/{key}": value for key, value in figures.items()}, step=number)
             bar.update()
-            tracker.log({f"running/{key}": value for key, value in figures.items()}, step=len(done))
-
-
-class RunningScores:
-    """BLEU and AL of the sentences so far; of documents BLEU alone, as they are."""
-
-    def __init__(
-        self, target_language: str, target_unit: Unit, traces: Iterable[Trace] = (), tokenizer: str | None = None
-    ):
-        self._bleu, self._unit = RunningBLEU(target_language, tokenizer), target_unit
-        self._lagging, self._sentences = 0.0, 0
-        for trace in traces:
-            self.add(trace)
-
-    def add(self, trace: Trace) -> None:
-        self._bleu.add(trace.prediction, trace.reference)
-        if trace.segments:  # an AL of hundreds of words says nothing
-            return
-        lagging = latency(trace.delays, trace.source_units, trace.reference, self._unit)["al"]
-        if lagging == lagging:  # nan: a sentence without output
-            self._lagging += lagging
-            self._sentences += 1
-
-    def figures(self) -> dict[str, float]:
-        figures = {"bleu": self._bleu.score}
-        return figures | {"al": self._lagging / self._sentences} if self._sentences else figures
 
 
 @contextlib.contextmanager

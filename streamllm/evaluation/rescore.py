@@ -13,7 +13,7 @@ from streamllm.metrics.summary import summarise
 from streamllm.metrics.tokenised import tokenised_warning
 from streamllm.records import State
 from streamllm.runs.folder import RunFolder
-from streamllm.runs.load import load_traces, read_config, target_of
+from streamllm.runs.load import read_config, stored_run, target_of
 from streamllm.runs.made_from import of_metrics
 from streamllm.runs.scores import rewrite
 
@@ -39,7 +39,7 @@ def with_own(
     missing = [metric for metric in metrics if metric.key not in found or f"metric {metric.key}" in changed]
     if not missing:
         return found, []
-    found |= own_values(missing, load_traces(folder.path))
+    found |= own_values(missing, stored_run(folder.path).stored_traces())
     rewrite(folder, found, own_scores(missing), now)
     return found, [metric.label for metric in missing]
 
@@ -59,7 +59,7 @@ def rescore(
     Raises: FileNotFoundError: there is no run. RunError: it has not finished, or is damaged. RunInUse: another process
         writes it. MetricError: as `with_own`.
     """
-    traces, folder = load_traces(run), RunFolder(run)
+    traces, folder = stored_run(run).stored_traces(), RunFolder(run)
     before = folder.metrics()
     own = own_scores(metrics, taken=read_config(run))
     language, unit, tokenizer = target_of(folder.path)

@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 from streamllm import check
 from streamllm.contents import Contents
 from streamllm.engine.limits import Limits
-from streamllm.evaluation.progress import RunningScores, logging_to, store_all
+from streamllm.evaluation.progress import MANY, Gathered, logging_to, store_all
 from streamllm.evaluation.rescore import with_own
 from streamllm.evaluation.tables import brief_text, conclude, other_code, summary_text
 from streamllm.metrics.arrival import ArrivalClock
-from streamllm.metrics.behaviour import cut_short_warning
 from streamllm.metrics.own import Metric, own_scores, own_values
 from streamllm.metrics.quality import check_tokenizer
-from streamllm.metrics.summary import summarise
-from streamllm.metrics.tokenised import tokenised_warning
+from streamllm.metrics.summary import Summary
 from streamllm.policies.bounded import bounded
 from streamllm.records import Example, Policy, State, Trace
 from streamllm.runs import made_from
@@ -31,6 +29,8 @@ if TYPE_CHECKING:
     from streamllm.engine.paradigms.memory import Paradigm
     from streamllm.models.loading import ModelConfig
     from streamllm.prompt import Prompt
+    from streamllm.runs.lines import PredictionLine
+    from streamllm.runs.traces import StoredTraces
 
 log = logging.getLogger(__name__)
 
@@ -130,7 +130,7 @@ def run_experiment(
             with guarded.finishing():
                 guarded.start(RunInfo(folder.digest, folder.path.name, folder.path, config))
                 target = (dataset.target_language, dataset.target_unit, tokenizer)
-                conclude(guarded, folder, folder.traces(), found, *target)
+                conclude(guarded, folder, folder.stored_traces(), found, *target)
         return found
     examples = dataset.load()  # before the model: bad data costs nothing
 
@@ -209,7 +209,8 @@ def complete(
     guarded = Guarded(tracker or NullTracker())
     with folder:
         made_from.check(folder, contents())
-        done = _check_done(folder, folder.traces(), examples)
+        stored = _check_done(folder, examples)
+        done = set(stored.ids)
         pending = [example for example in examples if example.id not in done]
         translate_pending = make_translate() if pending else None
         todo = short_enough(pending) if pending else []
@@ -231,29 +232,30 @@ def complete(
                 )
                 if unchecked:
                     log.info("%s: %s", folder.path, unchecked)
+                documents = any(example.segments for example in examples)
+                summary = Summary(target_language, target_unit, arrival, at_limit, tokenizer, documents)
+                gathered = Gathered(summary, stored[:])
                 if translate_pending is not None and todo:
-                    running = RunningScores(target_language, target_unit, done.values(), tokenizer)
-                    store_all(translate_pending(todo), folder, done, len(kept), running, guarded)
-                traces = [done[example.id] for example in examples if example.id in kept]
-                found: dict[str, Any] = dict(
-                    summarise(traces, target_language, target_unit, arrival, at_limit, tokenizer)
-                )
+                    store_all(translate_pending(todo), folder, len(done), len(kept), gathered, guarded)
+                order = [example.id for example in examples if example.id in kept]
+                if len(order) >= MANY:
+                    log.info("%s: writing the scores of %d sentences", folder.path, len(order))
+                gathered.finish()
+                found: dict[str, Any] = dict(summary.metrics(order))
                 if skip_long:
-                    found[LEFT_OUT] = len(examples) - len(traces)
-                found |= own_values(metrics, traces)
+                    found[LEFT_OUT] = len(examples) - len(order)
+                found |= own_values(metrics, stored.ordered(order)) if metrics else {}
                 name_own(folder.path, own)
                 folder.add_contents(made_from.of_metrics(metrics, config), anew=True)
-                folder.finish(found, traces)
+                traces = folder.finish(found, order)
                 conclude(guarded, folder, traces, found, target_language, target_unit, tokenizer)
-                for warning in (tokenised_warning(traces), cut_short_warning(traces)):
-                    if warning:
-                        log.warning("%s", warning)
+                for warning in gathered.warnings(order):
+                    log.warning("%s", warning)
                 log.debug("finished: %s", found)
             except KeyboardInterrupt:
-                stored = len(folder.traces())  # not of `done`, to which the last may not have been added yet
                 log.info(
                     "interrupted: %d of %d sentences are stored in %s; the same command goes on from there",
-                    *(stored, len(examples), folder.path),
+                    *(folder.count(), len(examples), folder.path),
                 )
                 raise
             except Exception:
@@ -275,20 +277,26 @@ def _check_examples(examples: Sequence[Example]) -> None:
         seen.add(example.id)
 
 
-def _check_done(folder: RunFolder, traces: Sequence[Trace], examples: Sequence[Example]) -> dict[str, Trace]:
-    """Stored traces by id, once they are known to be of these examples: files may have changed since."""
+def _check_done(folder: RunFolder, examples: Sequence[Example]) -> "StoredTraces":
+    """What is stored, once it is known to be of these examples: files may have changed since."""
     by_id = {example.id: example for example in examples}
-    for trace in traces:
-        example = by_id.get(trace.id)
-        if example is None or (example.source, example.reference) != (trace.source, trace.reference):
-            raise ValueError(
-                f"{folder.path} was begun on other data: {_changed(trace, example)}. "
-                "Restore the data, or give rerun=true, which keeps that folder under another name"
-            )
-    return {trace.id: trace for trace in traces}
+    changed: list[str] = []
+
+    def look(line: "PredictionLine") -> None:
+        example = by_id.get(line.id)
+        if not changed and (example is None or (example.source, example.reference) != (line.source, line.reference)):
+            changed.append(_changed(line, example))
+
+    stored = folder.stored_traces(look)
+    if changed:
+        raise ValueError(
+            f"{folder.path} was begun on other data: {changed[0]}. "
+            "Restore the data, or give rerun=true, which keeps that folder under another name"
+        )
+    return stored
 
 
-def _changed(trace: Trace, example: Example | None) -> str:
+def _changed(trace: "PredictionLine", example: Example | None) -> str:
     if example is None:
         return f"its sentence {trace.id!r} ({trace.source!r}) is not there now"
     if example.source != trace.source:

@@ -81,7 +81,7 @@ def conclude(
         return
     undefined = [key for key, value in metrics.items() if value is None]  # W&B drops what is None
     tracker.summary({**metrics, "undefined": undefined, "folder": str(folder.path), "env": folder.environment()})
-    if any(trace.segments for trace in traces):
+    if "documents" in metrics:
         from streamllm.runs.documents import cut
 
         sentences = cut(traces, target_language, target_unit)

@@ -70,19 +70,44 @@ def cut_short(trace: Trace) -> bool:
     return bool(trace.delays) and share >= CUT_SHARE and share * trace.source_units >= CUT_UNITS
 
 
-def cut_short_warning(traces: Sequence[Trace]) -> str | None:
-    """A line about translations that were cut short, if their sources are several sentences or they are many; else
-    None."""
-    cut = [trace for trace in traces if cut_short(trace)]
-    several = [trace for trace in cut if any(map(ends_sentence, trace.source.split()[:-1]))]
-    if not several and len(cut) < MANY * len(traces):
-        return None
-    share = sum(map(source_after_last_write, cut)) / len(cut)
-    return (
-        f"{len(cut)} of {len(traces)} translations ended with {share:.0%} of the source still to come (such as "
-        f"{(several or cut)[0].id!r}). A source of several sentences is a document, which a translation that ends with "
-        "its first sentence does not cover: give paradigm=sentences (docs/documents.md)"
-    )
+class CutShort:
+    """Counts translations that were cut short, trace by trace."""
+
+    def __init__(self) -> None:
+        self._traces = 0
+        self._cut: list[
+            tuple[str, float, bool]
+        ] = []  # id, what came after, and whether the source is several sentences
+
+    def add(self, trace: Trace) -> None:
+        self._traces += 1
+        if cut_short(trace):
+            several = any(map(ends_sentence, trace.source.split()[:-1]))
+            self._cut.append((trace.id, source_after_last_write(trace), several))
+
+    def warning(self, order: Sequence[str] | None = None) -> str | None:
+        """A line about translations that were cut short, if their sources are several sentences or they are many; else
+        None. ``order`` are the ids of all traces in the order of the data; None is that of their coming."""
+        place = {id: index for index, id in enumerate(order or ())}
+        cut = sorted(self._cut, key=lambda one: place[one[0]]) if place else self._cut
+        several = [one for one in cut if one[2]]
+        if not cut or (not several and len(cut) < MANY * self._traces):
+            return None
+        share = sum(after for _, after, _ in cut) / len(cut)
+        example, *_ = (several or cut)[0]
+        return (
+            f"{len(cut)} of {self._traces} translations ended with {share:.0%} of the source still to come (such as "
+            f"{example!r}). A source of several sentences is a document, which a translation that ends with its first "
+            "sentence does not cover: give paradigm=sentences (docs/documents.md)"
+        )
+
+
+def cut_short_warning(traces: Iterable[Trace]) -> str | None:
+    """`CutShort.warning` of all ``traces``."""
+    found = CutShort()
+    for trace in traces:
+        found.add(trace)
+    return found.warning()
 
 
 DISPLAYED = frozenset({"shown", "draft"})
@@ -134,9 +159,12 @@ def _outputs(trace: Trace, unit: Unit) -> Iterator[tuple[int, Sequence[str]]]:
     yield written, trace.units[written:]
 
 
-def _erased(trace: Trace, unit: Unit) -> int:
-    """`erasure` of `displayed`. Written units are in all outputs after, so of each the rest alone is compared: a long
-    document has as many outputs as units."""
+def erased(trace: Trace, unit: Unit) -> int:
+    """How many units disappear over the outputs of a trace: `erasure` of `displayed`.
+
+    Written units are in all outputs after, so of each the rest alone is compared: a long document has as many outputs
+    as units.
+    """
     erased = 0
     for (before, rest), (after, following) in pairwise(_outputs(trace, unit)):
         erased += len(rest) - common_prefix(rest, [*trace.units[before:after], *following])
@@ -161,4 +189,4 @@ def normalised_erasure(traces: Iterable[Trace], unit: Unit) -> float:
     final = sum(len(trace.units) for trace in traces)
     if not final or not any(event.kind in DISPLAYED for trace in traces for event in trace.events):
         return math.nan
-    return sum(_erased(trace, unit) for trace in traces) / final
+    return sum(erased(trace, unit) for trace in traces) / final

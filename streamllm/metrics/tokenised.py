@@ -3,7 +3,7 @@
 sacrebleu's own warning would come in the middle of a run and is switched off (`streamllm.metrics.quality`)."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from streamllm.records import Trace
 
@@ -18,16 +18,39 @@ def looks_tokenised(text: str) -> bool:
     return _SIGNS.search(text) is not None
 
 
-def tokenised_warning(traces: Sequence[Trace]) -> str | None:
-    """A line about references and predictions that look tokenised; None where less than ``SHARE`` of both do."""
-    sides = [[trace.reference for trace in traces], [trace.prediction for trace in traces]]
-    found = [[text for text in texts if looks_tokenised(text)] for texts in sides]
-    shares = [len(texts) / max(len(traces), 1) for texts in found]
-    if max(shares) < SHARE:
-        return None
-    example = next(text for texts in found for text in texts)
-    return (
-        f"{shares[0]:.0%} of the references and {shares[1]:.0%} of the predictions look tokenised, such as "
-        f"{example!r:.80}: marks that are set apart count as units of their own, so latencies and quality are not "
-        "those of plain text; give detokenised texts"
-    )
+class Tokenised:
+    """Counts references and predictions that look tokenised, trace by trace."""
+
+    def __init__(self) -> None:
+        self._traces = 0
+        self._references: list[tuple[str, str]] = []  # ids and texts
+        self._predictions: list[tuple[str, str]] = []
+
+    def add(self, trace: Trace) -> None:
+        self._traces += 1
+        for found, text in ((self._references, trace.reference), (self._predictions, trace.prediction)):
+            if looks_tokenised(text):
+                found.append((trace.id, text))
+
+    def warning(self, order: Sequence[str] | None = None) -> str | None:
+        """A line about references and predictions that look tokenised; None where less than ``SHARE`` of both do.
+        ``order`` are the ids of all traces in the order of the data; None is that of their coming."""
+        sides = (self._references, self._predictions)
+        shares = [len(found) / max(self._traces, 1) for found in sides]
+        if max(shares) < SHARE:
+            return None
+        place = {id: index for index, id in enumerate(order or ())}
+        _, example = min(next(filter(None, sides)), key=lambda one: place.get(one[0], 0))
+        return (
+            f"{shares[0]:.0%} of the references and {shares[1]:.0%} of the predictions look tokenised, such as "
+            f"{example!r:.80}: marks that are set apart count as units of their own, so latencies and quality are not "
+            "those of plain text; give detokenised texts"
+        )
+
+
+def tokenised_warning(traces: Iterable[Trace]) -> str | None:
+    """`Tokenised.warning` of all ``traces``."""
+    found = Tokenised()
+    for trace in traces:
+        found.add(trace)
+    return found.warning()

@@ -5,42 +5,24 @@ are by bootstrap; whether two runs differ is tested by randomisation. Documents 
 what is drawn and exchanged are documents, and sentences where there are fewer than `documents.FEW`.
 """
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from streamllm.check import whole_number
 from streamllm.files import RunError
-from streamllm.metrics.latency import METRICS, corpus_latency, latency
-from streamllm.metrics.longform import LATENCIES, Sentence, sentence_latency
-from streamllm.records import Trace
-from streamllm.runs.documents import FEW, cut, summed
-from streamllm.runs.folder import RunFolder
-from streamllm.runs.load import load_traces, target_of
+from streamllm.metrics.latency import METRICS
+from streamllm.metrics.longform import LATENCIES
 from streamllm.runs.randomisation import NAME, TRIALS, randomisation_p
-from streamllm.runs.sums import (
-    SEED,
-    Array,
-    bleu_of_sums,
-    bleu_scorer,
-    bleu_statistics,
-    mean_of_sums,
-    mean_statistics,
-    percentiles,
-    resample,
-)
+from streamllm.runs.scored import BLEU_NAME, RunPath, Scored, named
+from streamllm.runs.sums import SEED, Array, percentiles
 
 if TYPE_CHECKING:
     import pandas
 
-RunPath = str | os.PathLike[str]
-
-BLEU_NAME = "bleu"
 BOOTSTRAP = "paired bootstrap"
 SHOWN = 3  # ids that an error names
 
@@ -90,20 +72,20 @@ def bootstrap(
     return bootstrap_of(scored_run(run, _check_arguments(samples, metrics)), samples, seed)
 
 
-def scored_run(run: RunPath, metrics: Sequence[str] | None = None) -> "_Scored":
+def scored_run(run: RunPath, metrics: Sequence[str] | None = None) -> "Scored":
     """A finished run's sentences with their scores: for its interval, its table, or both. Raises: as `bootstrap`."""
-    return _Scored.of(run, metrics)
+    return Scored.of(run, metrics)
 
 
 def bootstrap_of(
-    scored: "_Scored", samples: int, seed: int = SEED, metrics: Sequence[str] | None = None
+    scored: "Scored", samples: int, seed: int = SEED, metrics: Sequence[str] | None = None
 ) -> dict[str, Interval]:
     """As `bootstrap`, of a run whose sentences have been scored; ``metrics`` are some of those that they have."""
     scored = scored if metrics is None else replace(scored, names=list(metrics))
-    counts = resample(scored.drawn, samples, seed)
+    drawn = scored.resampled(samples, seed)
     intervals = {}
     for name in scored.names:
-        low, high = percentiles(scored.corpus(name, counts))
+        low, high = percentiles(drawn[name])
         intervals[name] = Interval(name, scored.value(name), low, high)
     return intervals
 
@@ -154,7 +136,7 @@ def paired_test(
     if trials < 1:
         raise ValueError(f"trials is {trials}; at least 1 is needed, and {TRIALS} is usual")
     names = _check_arguments(samples, metrics)
-    a, b = _pair(_Scored.of(baseline, names), _Scored.of(system, names))
+    a, b = _pair(Scored.of(baseline, names), Scored.of(system, names))
 
     def p_value(name: str, drawn: Array, difference: float) -> float:
         return randomisation_p(a.statistics(name), b.statistics(name), partial(a.score, name), trials, seed)
@@ -173,23 +155,23 @@ def paired_bootstrap(
     every sample get 1, where sacrebleu gives its least value.
     """
     names = _check_arguments(samples, metrics)
-    a, b = _pair(_Scored.of(baseline, names), _Scored.of(system, names))
+    a, b = _pair(Scored.of(baseline, names), Scored.of(system, names))
     return _differences(a, b, samples, seed, BOOTSTRAP, lambda _, drawn, difference: _p_of_bootstrap(drawn, difference))
 
 
 def _differences(
-    a: "_Scored",
-    b: "_Scored",
+    a: "Scored",
+    b: "Scored",
     samples: int,
     seed: int,
     test: str,
     p_value: Callable[[str, Array, float], float],
 ) -> dict[str, Difference]:
     """``p_value`` is asked with a metric, its differences in the samples, and the one found."""
-    counts = resample(a.drawn, samples, seed)
+    of_a, of_b = a.resampled(samples, seed), b.resampled(samples, seed)
     differences = {}
     for name in a.names:
-        drawn = b.corpus(name, counts) - a.corpus(name, counts)
+        drawn = of_b[name] - of_a[name]
         low, high = percentiles(drawn)
         old, new = a.value(name), b.value(name)
         p = p_value(name, drawn, new - old)
@@ -213,118 +195,20 @@ def sentence_table(run_a: RunPath, run_b: RunPath, metrics: Sequence[str] | None
     import pandas
 
     names = None if metrics is None else [BLEU_NAME, *(_check_arguments(1, metrics) or ())]
-    a, b = _pair(_Scored.of(run_a, names), _Scored.of(run_b, names))
+    a, b = _pair(Scored.of(run_a, names), Scored.of(run_b, names))
     if names is None:
         names = [BLEU_NAME, *(("long_al", "long_laal") if a.of_document is not None else ("al", "laal"))]
     columns: dict[str, Any] = {
-        "id": [trace.id for trace in a.traces],
-        "source": [trace.source for trace in a.traces],
-        "reference": [trace.reference for trace in a.traces],
-        "prediction_a": [trace.prediction for trace in a.traces],
-        "prediction_b": [trace.prediction for trace in b.traces],
+        "id": [trace.id for trace in a.texts],
+        "source": [trace.source for trace in a.texts],
+        "reference": [trace.reference for trace in a.texts],
+        "prediction_a": [trace.prediction for trace in a.texts],
+        "prediction_b": [trace.prediction for trace in b.texts],
     }
     for name in dict.fromkeys(names):
         of_a, of_b = a.sentences(name), b.sentences(name)
         columns |= {f"{name}_a": of_a, f"{name}_b": of_b, f"{name}_difference": of_b - of_a}
     return pandas.DataFrame(columns)
-
-
-# --- the statistics of one run
-
-
-@dataclass(frozen=True)
-class _Scored:
-    """The traces of a run, of documents one for each sentence, with what its corpus scores are sums of."""
-
-    folder: Path
-    language: str
-    tokenizer: str | None
-    names: list[str]
-    traces: list[Trace]
-    of_document: Any  # (sentences,): the number of the document of each; None for a run over sentences
-    bleu: Any  # (sentences, 2 + 2 * 4): lengths, matching n-grams, n-grams; empty if not asked for
-    latencies: dict[str, Array]  # each (sentences,), nan where undefined
-
-    @classmethod
-    def of(cls, run: RunPath, asked: Sequence[str] | None) -> "_Scored":
-        traces, folder = load_traces(run), RunFolder(run)
-        folder.metrics()  # raises for a run that has not finished
-        language, unit, chosen_tokenizer = target_of(folder.path)
-        of_document = None
-        if any(trace.segments for trace in traces):
-            found = cut(traces, language, unit)
-            of_document = np.array([number for number, one in enumerate(found) for _ in one])
-            every = [sentence for one in found for sentence in one]
-            traces, known = [_as_trace(sentence) for sentence in every], list(LATENCIES)
-            names = _named(asked, known, f"{folder.path}, a run over documents,")
-            rows = [sentence_latency(sentence, unit) for sentence in every]
-        else:
-            names = _named(asked, list(METRICS), str(folder.path))
-            chosen = {name: METRICS[name] for name in names if name != BLEU_NAME}
-            rows = [latency(t.delays, t.source_units, t.reference, unit, chosen) for t in traces]
-        return cls(
-            folder=folder.path,
-            language=language,
-            tokenizer=chosen_tokenizer,
-            names=names,
-            traces=traces,
-            of_document=of_document,
-            bleu=bleu_statistics(traces, language, chosen_tokenizer) if BLEU_NAME in names else np.zeros((0, 0)),
-            latencies={name: np.array([row[name] for row in rows], np.float64) for name in names if name != BLEU_NAME},
-        )
-
-    def take(self, order: Sequence[int]) -> "_Scored":
-        return replace(
-            self,
-            traces=[self.traces[index] for index in order],
-            of_document=None if self.of_document is None else self.of_document[list(order)],
-            bleu=self.bleu[list(order)] if self.bleu.size else self.bleu,
-            latencies={name: values[list(order)] for name, values in self.latencies.items()},
-        )
-
-    @property
-    def by_document(self) -> bool:
-        """Whether samples are of whole documents."""
-        return self.of_document is not None and int(self.of_document.max()) + 1 >= FEW
-
-    @property
-    def drawn(self) -> int:
-        """How many things a sample draws from."""
-        return int(self.of_document.max()) + 1 if self.by_document else len(self.traces)
-
-    @property
-    def drawn_of(self) -> str:
-        """What a test of a run over documents exchanges, to be added to its name."""
-        return "" if self.of_document is None else " of documents" if self.by_document else " of their sentences"
-
-    def sentences(self, name: str) -> Array:
-        """The score of each sentence."""
-        if name == BLEU_NAME:
-            how = self.language, self.tokenizer
-            found = self.bleu if BLEU_NAME in self.names else bleu_statistics(self.traces, *how)
-            return bleu_of_sums(found.astype(np.float64), bleu_scorer(*how), effective_order=True)
-        return self.latencies[name]
-
-    def statistics(self, name: str) -> Array:
-        """What its corpus score is computed from, (drawn, statistics), when it has been summed."""
-        found = self.bleu.astype(np.float64) if name == BLEU_NAME else mean_statistics(self.latencies[name])
-        return summed(found, self.of_document, self.drawn) if self.by_document else np.asarray(found)
-
-    def score(self, name: str, sums: Array) -> Array:
-        """The corpus scores (samples,) of sums of `statistics`."""
-        if name == BLEU_NAME:
-            return bleu_of_sums(sums, bleu_scorer(self.language, self.tokenizer))
-        return mean_of_sums(sums)
-
-    def corpus(self, name: str, counts: Array) -> Array:
-        """The corpus score of each sample; ``counts`` (samples, drawn) is how often each of them is in it."""
-        return self.score(name, counts @ self.statistics(name))
-
-    def value(self, name: str) -> float:
-        """The score of the run itself, to the last digit that of ``metrics.json``."""
-        if name == BLEU_NAME:
-            return float(self.corpus(name, np.ones((1, self.drawn)))[0])
-        return corpus_latency({name: value} for value in self.latencies[name].tolist()).means[name]
 
 
 def _p_of_bootstrap(drawn: Array, difference: float) -> float:
@@ -341,39 +225,13 @@ def _p_of_bootstrap(drawn: Array, difference: float) -> float:
 
 def _check_arguments(samples: int, metrics: Sequence[str] | None) -> list[str] | None:
     if metrics is not None:
-        _named(metrics, [*METRICS, *LATENCIES], "")
+        named(metrics, [*METRICS, *LATENCIES], "")
     if samples < 1:
         raise ValueError(f"samples is {samples}; at least 1 is needed, and 1000 is usual")
     return None if metrics is None else list(metrics)
 
 
-def _named(metrics: Sequence[str] | None, latencies: Sequence[str], run: str) -> list[str]:
-    """The scores that are asked for; None asks for all. ``run`` says whose ``latencies`` they are."""
-    known = [BLEU_NAME, *latencies]
-    names = known if metrics is None else list(metrics)
-    if isinstance(metrics, str) or not names or (unknown := [name for name in names if name not in known]):
-        given = metrics if isinstance(metrics, str) or not names else unknown
-        of = f"; {run} has" if run else " is not accepted; give a list of some of"
-        raise ValueError(f"metrics: {given!r}{of} {', '.join(known)}")
-    return names
-
-
-def _as_trace(sentence: Sentence) -> Trace:
-    """A sentence of a document as if it stood alone, without times and events."""
-    return Trace(
-        id=f"{sentence.document}#{sentence.index + 1}",
-        source=sentence.segment.source,
-        reference=sentence.reference,
-        units=sentence.units,
-        delays=tuple(int(delay) for delay in sentence.delays),
-        elapsed=(0.0,) * len(sentence.units),
-        events=(),
-        source_units=sentence.segment.units,
-        prediction=sentence.prediction,
-    )
-
-
-def _pair(a: _Scored, b: _Scored) -> tuple[_Scored, _Scored]:
+def _pair(a: Scored, b: Scored) -> tuple[Scored, Scored]:
     """Both runs in the order of the first."""
     if (a.of_document is None) != (b.of_document is None):
         whole, single = (a, b) if b.of_document is None else (b, a)
@@ -381,16 +239,16 @@ def _pair(a: _Scored, b: _Scored) -> tuple[_Scored, _Scored]:
             f"{whole.folder} is over documents and {single.folder} over single sentences: compare two runs of a kind, "
             "or look at both by position (streamllm.runs.drift_table)"
         )
-    places = {trace.id: index for index, trace in enumerate(b.traces)}
+    places = {trace.id: index for index, trace in enumerate(b.texts)}
     for one, other in ((a, b), (b, a)):
-        ids = {trace.id for trace in other.traces}
-        if missing := [trace.id for trace in one.traces if trace.id not in ids]:
+        ids = {trace.id for trace in other.texts}
+        if missing := [trace.id for trace in one.texts if trace.id not in ids]:
             raise RunError(
-                f"{len(missing)} of the {len(one.traces)} sentences of {one.folder} are not in {other.folder} "
+                f"{len(missing)} of the {len(one.texts)} sentences of {one.folder} are not in {other.folder} "
                 f"({', '.join(missing[:SHOWN])}{' …' if missing[SHOWN:] else ''}): compare runs over the same data set"
             )
-    ordered = b.take([places[trace.id] for trace in a.traces])
-    for left, right in zip(a.traces, ordered.traces, strict=True):
+    ordered = b.take([places[trace.id] for trace in a.texts])
+    for left, right in zip(a.texts, ordered.texts, strict=True):
         if (left.source, left.reference) != (right.source, right.reference):
             raise RunError(
                 f"sentence {left.id!r} is {left.source!r} -> {left.reference!r} in {a.folder}, but {right.source!r} "

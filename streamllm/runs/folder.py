@@ -7,15 +7,24 @@ it, in ``timings.jsonl``.
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
-from streamllm.files import Held, RunError, holding, open_for_append, sync, write_atomically
+from streamllm.files import (
+    Held,
+    RunError,
+    count_lines,
+    holding,
+    open_for_append,
+    replacing,
+    sync,
+    write_atomically,
+)
 from streamllm.records import Trace
-from streamllm.runs.lines import json_line, to_instance, to_prediction, to_timing
+from streamllm.runs.lines import PredictionLine, json_line, to_instance, to_prediction, to_timing
 from streamllm.runs.naming import check_name, digest
 from streamllm.runs.stored import (
     CONFIG,
@@ -28,6 +37,9 @@ from streamllm.runs.stored import (
     TIMINGS,
     StoredRun,
 )
+
+if TYPE_CHECKING:
+    from streamllm.runs.traces import StoredTraces
 
 __all__ = [  # with the names of its files
     "CONFIG",
@@ -62,7 +74,8 @@ class RunFolder(StoredRun):
         self._held: ExitStack | None = None  # the lock, and the files that are open
         self._predictions: BinaryIO | None = None
         self._timings: BinaryIO | None = None
-        self._stored: list[str] = []  # ids, in the order of the file
+        self._known: StoredTraces | None = None  # while it is held
+        self._sizes = [0, 0]  # bytes of both files of lines
         self._resumed = False  # there were lines before this process wrote any
 
     @classmethod
@@ -96,7 +109,7 @@ class RunFolder(StoredRun):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         held, self._held = self._held, None
-        self._timings = self._predictions = None
+        self._timings = self._predictions = self._known = None
         if held is None:
             return
         try:
@@ -147,8 +160,18 @@ class RunFolder(StoredRun):
         if traces:
             self._timings = held.enter_context(open_for_append(self.path / TIMINGS))
             self._predictions = held.enter_context(open_for_append(self.path / PREDICTIONS))
-            self._resumed = any((self.path / name).stat().st_size for name in (TIMINGS, PREDICTIONS))
-            self._stored = [line.id for line in self.lines()]
+            self._sizes = [(self.path / name).stat().st_size for name in (PREDICTIONS, TIMINGS)]
+            self._resumed = any(self._sizes)
+            self.stored_traces()
+
+    def stored_traces(self, look: Callable[[PredictionLine], None] = lambda line: None) -> "StoredTraces":
+        """As `StoredRun.stored_traces`. While the folder is held, lines are looked up once, and what is appended is
+        among them."""
+        if self._held is None:
+            return super().stored_traces(look)
+        if self._known is None:
+            self._known = super().stored_traces(look)
+        return self._known
 
     def add_contents(self, contents: Mapping[str, Mapping[str, str]], anew: bool = False) -> None:
         """Record what the run is made from beyond what `begin` knew. What is recorded already stays, unless it is made
@@ -169,34 +192,54 @@ class RunFolder(StoredRun):
         if self._timings is None or self._predictions is None:
             raise RuntimeError("call begin() before append()")
         # The times go first: a kill in between loses a time, never a trace's place in the file.
-        self._timings.write(json_line(to_timing(trace)))
+        times, line = json_line(to_timing(trace)), json_line(to_prediction(trace))
+        self._timings.write(times)
         self._timings.flush()
-        self._predictions.write(json_line(to_prediction(trace)))
+        self._predictions.write(line)
         sync(self._predictions, self.path / PREDICTIONS)
-        self._stored.append(trace.id)
+        self.stored_traces().append(trace.id, *self._sizes)
+        self._sizes = [self._sizes[0] + len(line), self._sizes[1] + len(times)]
 
-    def finish(self, metrics: Mapping[str, Any], traces: Sequence[Trace]) -> None:
+    def count(self) -> int:
+        """How many sentences are stored, by their lines."""
+        return count_lines(self.path / PREDICTIONS)
+
+    def finish(self, metrics: Mapping[str, Any], order: Sequence[str]) -> "StoredTraces":
         """Bring the files into the order of the data set, write ``instances.log`` and, last, ``metrics.json``.
 
         Args:
-            traces: of the whole data set in its order, each as it was read from this folder or appended to it.
+            order: the ids of the whole data set in its order.
 
+        Returns: the traces in that order.
         Raises:
-            RunError: the ids in the folder are not those of ``traces``, each once.
+            RunError: the ids in the folder are not those, each once.
         """
         self._check_held()
-        ids = [trace.id for trace in traces]
-        if len(set(ids)) != len(ids) or sorted(self._stored) != sorted(ids):
-            count = len(ids)
+        stored = self.stored_traces()
+        if len(set(order)) != len(order) or sorted(stored.ids) != sorted(order):
+            count = len(order)
             raise RunError(f"{self.path / PREDICTIONS} does not hold the {count} examples of the data set once each")
-        in_order = self._stored == ids  # a batch may finish out of order
-        if not in_order:
-            write_atomically(self.path / PREDICTIONS, b"".join(json_line(to_prediction(trace)) for trace in traces))
-        if not in_order or self._resumed:  # a kill may have left times without a prediction, or the reverse
-            write_atomically(self.path / TIMINGS, b"".join(json_line(to_timing(trace)) for trace in traces))
-        rows = (json.dumps(to_instance(index, trace)) for index, trace in enumerate(traces))
-        write_atomically(self.path / INSTANCES, "".join(row + "\n" for row in rows))
+        in_order = stored.ids == list(order)  # a batch may finish out of order
+        whole = in_order and not self._resumed  # else a kill may have left times without a prediction, or the reverse
+        anew = {INSTANCES} | (set() if in_order else {PREDICTIONS}) | (set() if whole else {TIMINGS})
+        with ExitStack() as replaced:  # the first that is opened is the last that is replaced
+            files = {
+                name: replaced.enter_context(replacing(self.path / name))
+                for name in (INSTANCES, TIMINGS, PREDICTIONS)
+                if name in anew
+            }
+            sizes = [0, 0]
+            known = stored.ordered(())  # their lines begin elsewhere now
+            for index, (line, times, prediction, _) in enumerate(stored.ordered(order).lines()):
+                for name, content in ((PREDICTIONS, line), (TIMINGS, times)):
+                    if name in files:
+                        files[name].write(content)
+                files[INSTANCES].write((json.dumps(to_instance(index, prediction)) + "\n").encode())
+                known.append(prediction.id, *sizes)
+                sizes = [sizes[0] + len(line), sizes[1] + len(times)]
+        self._known = known
         write_atomically(self.path / METRICS, json.dumps(metrics, indent=2, ensure_ascii=False) + "\n")
+        return known
 
     def _check_held(self) -> ExitStack:
         if self._held is None:

@@ -31,29 +31,7 @@ class PredictionLine:
     segments: tuple[Segment, ...] = ()
 
     def __post_init__(self) -> None:
-        if not len(self.delays) == len(self.units) == len(self.elapsed):
-            raise ValueError(
-                f"it has {len(self.units)} units, {len(self.delays)} delays and {len(self.elapsed)} times in elapsed; "
-                "each unit has one of each"
-            )
-        written = sum(event.kind == "write" for event in self.events)
-        if self.events and written != len(self.units):
-            raise ValueError(f"it has {len(self.units)} units, and {written} events that write one")
-        for before, delay in zip((0, *self.delays), self.delays, strict=False):
-            if not before <= delay <= self.source_units:
-                raise ValueError(
-                    f"delays hold {delay} after {before}; they rise from 0 to source_units, which is "
-                    f"{self.source_units}"
-                )
-        if self.source_units < 0:
-            raise ValueError(f"source_units is {self.source_units}; it is at least 0")
-        for segment in self.segments:
-            if not 0 <= segment.start <= segment.start + segment.units <= self.source_units:
-                raise ValueError(
-                    f"segments hold one of {segment.units} units from {segment.start} on, and source_units is "
-                    f"{self.source_units}"
-                )
-        _check_finite("stats", self.stats.values())
+        check_prediction(self)
 
 
 @dataclass(frozen=True)
@@ -69,8 +47,39 @@ class TimingLine:
     stats: dict[str, int | float | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name, times in (("elapsed", self.elapsed), ("events", self.events), ("stats", self.stats.values())):
-            _check_finite(name, times, least=0)
+        check_timing(self)
+
+
+def check_prediction(line: PredictionLine) -> None:
+    """Raises: ValueError: the numbers of a line do not fit each other."""
+    if not len(line.delays) == len(line.units) == len(line.elapsed):
+        raise ValueError(
+            f"it has {len(line.units)} units, {len(line.delays)} delays and {len(line.elapsed)} times in elapsed; "
+            "each unit has one of each"
+        )
+    written = sum(event.kind == "write" for event in line.events)
+    if line.events and written != len(line.units):
+        raise ValueError(f"it has {len(line.units)} units, and {written} events that write one")
+    for before, delay in zip((0, *line.delays), line.delays, strict=False):
+        if not before <= delay <= line.source_units:
+            raise ValueError(
+                f"delays hold {delay} after {before}; they rise from 0 to source_units, which is {line.source_units}"
+            )
+    if line.source_units < 0:
+        raise ValueError(f"source_units is {line.source_units}; it is at least 0")
+    for segment in line.segments:
+        if not 0 <= segment.start <= segment.start + segment.units <= line.source_units:
+            raise ValueError(
+                f"segments hold one of {segment.units} units from {segment.start} on, and source_units is "
+                f"{line.source_units}"
+            )
+    _check_finite("stats", line.stats.values())
+
+
+def check_timing(line: TimingLine) -> None:
+    """Raises: ValueError: a time is negative or not finite."""
+    for name, times in (("elapsed", line.elapsed), ("events", line.events), ("stats", line.stats.values())):
+        _check_finite(name, times, least=0)
 
 
 def _check_finite(name: str, values: Iterable[float | None], least: float = -math.inf) -> None:
@@ -133,7 +142,7 @@ def from_lines(prediction: PredictionLine, timing: TimingLine | None) -> Trace:
     )
 
 
-def to_instance(index: int, trace: Trace) -> dict[str, Any]:
+def to_instance(index: int, trace: Trace | PredictionLine) -> dict[str, Any]:
     """The row of SimulEval 1.1.4's ``instances.log``; ``index`` is the sentence's place in the data set.
 
     It has no ``elapsed``, the delays in milliseconds with computation: its delays are units. SimulEval writes zeros

@@ -38,10 +38,15 @@ def load_traces(run: str | os.PathLike[str]) -> list[Trace]:
     Raises:
         FileNotFoundError: there is no run in this folder.
     """
+    return stored_run(run).traces()
+
+
+def stored_run(run: str | os.PathLike[str]) -> StoredRun:
+    """The folder of a run with traces, finished or not. Raises: as `load_traces`."""
     folder = StoredRun(run)
     if not (folder.path / PREDICTIONS).exists():
         raise FileNotFoundError(f"{run} has no {PREDICTIONS}: give the folder of one run (outputs/<name>-<digest>)")
-    return folder.traces()
+    return folder
 
 
 def load_delays(run: str | os.PathLike[str]) -> dict[str, list[int]]:

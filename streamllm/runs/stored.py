@@ -6,17 +6,20 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from streamllm.checked import fit, parse, read_json, read_json_lines, shown
 from streamllm.contents import listed
 from streamllm.files import RunError, read_bytes
 from streamllm.records import Trace
-from streamllm.runs.lines import PredictionLine, TimingLine, from_lines, matching
+from streamllm.runs.lines import PredictionLine, TimingLine
+
+if TYPE_CHECKING:
+    from streamllm.runs.traces import StoredTraces
 
 log = logging.getLogger(__name__)
 
@@ -107,29 +110,33 @@ class StoredRun:
         found: dict[str, Any] = content
         return found
 
-    def lines(self) -> list[PredictionLine]:
-        """The lines of ``predictions.jsonl``; a half-written last one is left out.
+    def lines(self) -> Iterator[PredictionLine]:
+        """The lines of ``predictions.jsonl``, one after the other; a half-written last one is left out.
 
         Raises:
             RunError: another line is damaged, or two hold one sentence.
         """
+        return (line for _, line in self._lines())
+
+    def _lines(self) -> Iterator[tuple[int, PredictionLine]]:
+        """The lines, each with the byte where it begins."""
+        from streamllm.runs.quick import quick_prediction  # msgspec is not waited for where no line is read
+
         path = self.path / PREDICTIONS
         again = f"remove that line (and {METRICS}, if it is there), and the same command translates it again"
 
         def damaged(number: int, error: ValueError) -> None:
             raise RunError(f"{path}, line {number} is damaged ({error}): {again}") from error
 
-        found: list[PredictionLine] = []
         numbers: dict[str, int] = {}
-        for number, line in read_json_lines(path, PredictionLine, damaged):
+        for number, begin, line in read_json_lines(path, PredictionLine, damaged, quick_prediction):
             if line.id in numbers:
                 raise RunError(
                     f"{path}, lines {numbers[line.id]} and {number} both hold the sentence {shown(line.id)}: remove "
                     "one of them, and the same command goes on"
                 )
             numbers[line.id] = number
-            found.append(line)
-        return found
+            yield begin, line
 
     def traces(self) -> list[Trace]:
         """What has been translated so far, in the order of the file. Damaged times are zero, which is said.
@@ -137,16 +144,42 @@ class StoredRun:
         Raises:
             RunError: as `lines`.
         """
-        lines, timings = self.lines(), self._times()
-        return [from_lines(line, matching(line, timings.get(line.id))) for line in lines]
+        return list(self.stored_traces())
 
-    def _times(self) -> dict[str, TimingLine]:
+    def stored_traces(self, look: Callable[[PredictionLine], None] = lambda line: None) -> "StoredTraces":
+        """As `traces`, but each is read when it is asked for; all lines are checked now.
+
+        Args:
+            look: is shown every line.
+        """
+        from streamllm.runs.traces import NOWHERE, StoredTraces
+
+        found = StoredTraces(self.path / PREDICTIONS, self.path / TIMINGS)
+        lines: list[int] = []
+        ids: list[str] = []
+        for begin, line in self._lines():
+            look(line)
+            lines.append(begin)
+            ids.append(line.id)
+        times = self._times()
+        for id, begin in zip(ids, lines, strict=True):
+            found.append(id, begin, times.get(id, NOWHERE))
+        return found
+
+    def _times(self) -> dict[str, int]:
+        """Where the times of each sentence begin in their file."""
+        from streamllm.runs.quick import quick_timing
+
         path = self.path / TIMINGS
         wrong: list[str] = []
-        found: dict[str, TimingLine] = {}
+        found: dict[str, int] = {}
+
+        def damaged(number: int, why: ValueError) -> None:
+            wrong.append(f"line {number}: {why}")
+
         try:
-            for _, line in read_json_lines(path, TimingLine, lambda n, why: wrong.append(f"line {n}: {why}")):
-                found[line.id] = line  # of two, the last: a kill left a time without its sentence
+            for _, begin, line in read_json_lines(path, TimingLine, damaged, quick_timing):
+                found[line.id] = begin  # of two, the last: a kill left a time without its sentence
         except OSError as error:
             wrong.append(str(error))
         if wrong:

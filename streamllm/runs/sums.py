@@ -2,13 +2,13 @@
 
 Invariant: a corpus score is a function of a sum, so a sample costs a product of matrices, not a scoring."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from streamllm.metrics.quality import tokenizer
+from streamllm.metrics.quality import bleu_counts, tokenizer
 
 if TYPE_CHECKING:
     from sacrebleu.metrics.bleu import BLEU
@@ -38,8 +38,7 @@ def bleu_scorer(language: str, chosen: str | None) -> "BLEU":
 def bleu_statistics(sentences: Iterable[Written], language: str, chosen: str | None) -> NDArray[np.int64]:
     """Lengths of output and reference, matching n-grams and n-grams of each sentence: (sentences, 2 + 2 * orders)."""
     scorer = bleu_scorer(language, chosen)
-    scores = [scorer.sentence_score(one.prediction, [one.reference]) for one in sentences]
-    return np.array([[s.sys_len, s.ref_len, *s.counts, *s.totals] for s in scores], np.int64)
+    return np.array([bleu_counts(scorer, one.prediction, one.reference) for one in sentences], np.int64)
 
 
 def bleu_of_sums(sums: Array, scorer: "BLEU", effective_order: bool = False) -> Array:
@@ -77,8 +76,33 @@ def mean_of_sums(sums: Array) -> Array:
 
 def resample(sentences: int, samples: int, seed: int) -> Array:
     """How often each sample holds each sentence: (samples, sentences). The draws are sacrebleu's."""
-    drawn = np.random.default_rng(seed).choice(sentences, size=(samples, sentences), replace=True)
-    return np.stack([np.bincount(row, minlength=sentences) for row in drawn]).astype(np.float64)
+    return np.concatenate(list(resampled(sentences, samples, seed)))
+
+
+BLOCK = 2_000_000  # draws at a time, which take 16 MB
+LEAST = 16  # samples at a time: products of fewer rows are rounded otherwise
+
+
+def resampled(sentences: int, samples: int, seed: int) -> Iterator[Array]:
+    """The rows of `resample`, some at a time."""
+    generator = np.random.default_rng(seed)
+    most = max(LEAST, BLOCK // max(sentences, 1))
+    for begin in range(0, samples, most):
+        rows = min(most, samples - begin)
+        drawn = generator.choice(sentences, size=(rows, sentences), replace=True)
+        drawn += np.arange(rows)[:, None] * sentences  # each row counts for itself
+        counts = np.bincount(drawn.reshape(-1), minlength=rows * sentences)
+        yield counts.reshape(rows, sentences).astype(np.float64)
+
+
+def resampled_sums(statistics: Mapping[str, Array], sentences: int, samples: int, seed: int) -> dict[str, Array]:
+    """The sums (samples, statistics) of each sample, of each of some statistics (sentences, statistics): all of the
+    same draws."""
+    sums: dict[str, list[Array]] = {name: [] for name in statistics}
+    for counts in resampled(sentences, samples, seed):
+        for name, found in statistics.items():
+            sums[name].append(counts @ found)
+    return {name: np.concatenate(blocks) for name, blocks in sums.items()}
 
 
 def percentiles(drawn: Array) -> tuple[float, float]:

@@ -118,7 +118,7 @@ def _rows(to: Path, languages: Sequence[str]) -> Iterator[dict[str, str]]:
             "again"
         ) from error
 
-    for number, row in read_json_lines(to, dict[str, str], damaged):
+    for number, _, row in read_json_lines(to, dict[str, str], damaged):
         for key in ("id", *languages):
             if key not in row:
                 damaged(number, ValueError(f"it has no {key}"))

@@ -19,6 +19,7 @@ from shouting import CONFIG, EXAMPLES, Recorder, Sentences, Shouting, ShoutingMo
 from test_compare import make_run
 
 from streamllm.engine.loop import translate
+from streamllm.evaluation import progress, runner
 from streamllm.evaluation.progress import logging_to
 from streamllm.evaluation.runner import Translate, run_experiment
 from streamllm.evaluation.tables import conclude
@@ -280,6 +281,31 @@ def test_interrupted_run_goes_on_where_it_stood(tmp_path: Path, count: int):
     assert asked == [example.id for example in EXAMPLES[count:]]
     straight, resumed = ((tmp_path / name / PREDICTIONS).read_bytes() for name in ("straight-1", "run-1"))
     assert straight == resumed
+
+
+def test_what_was_stored_is_scored_little_by_little_and_ends_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    straight = run(tmp_path / "straight-1")
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "run-1", stopping_after(4, KeyboardInterrupt()))
+    monkeypatch.setattr(progress, "AT_ONCE", 0)
+    monkeypatch.setattr(progress, "CATCH_UP", 2)
+    tracker = Recorder()
+    assert run(tmp_path / "run-1", tracker=tracker) == straight
+    assert tracker.steps == [6]  # two of four wait at the fifth: half a BLEU is no score of the run
+    assert tracker.told["running"]["running/bleu"] == straight["bleu"]
+    for file in (PREDICTIONS, "instances.log", METRICS):
+        assert (tmp_path / "run-1" / file).read_bytes() == (tmp_path / "straight-1" / file).read_bytes()
+
+
+def test_a_long_run_says_a_word_before_its_scores_are_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level(logging.INFO)
+    run(tmp_path / "short-1")
+    assert "writing the scores" not in caplog.text
+    monkeypatch.setattr(runner, "MANY", 6)
+    run(tmp_path / "long-1")
+    assert f"{tmp_path}/long-1: writing the scores of 6 sentences" in caplog.text
 
 
 def test_run_with_all_traces_and_no_metrics_needs_no_model(tmp_path: Path):

@@ -104,7 +104,7 @@ def test_damaged_lines_are_told_with_their_numbers(tmp_path: Path) -> None:
     path.write_text('{"id": "a"}\n\n{"id": 2}\n{"id": "b"}\n{"id": "unfinished"}')
     wrong: list[int] = []
     found = list(read_json_lines(path, Outer, lambda number, error: wrong.append(number)))
-    assert found == [(1, Outer("a")), (4, Outer("b"))]
+    assert found == [(1, 0, Outer("a")), (4, 23, Outer("b"))]
     assert wrong == [2, 3]
 
 

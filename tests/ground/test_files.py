@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 from full_disk import full_disk
 
+from streamllm import files
 from streamllm.checked import read_json_lines
 from streamllm.files import (
     Held,
     check_lock_file,
+    count_lines,
     holding,
     new_folder,
     open_for_append,
@@ -235,3 +237,18 @@ def test_a_link_to_a_file_is_read_and_written(tmp_path: Path) -> None:
         assert file.read() == b"one\n"
     with pytest.raises(OSError, match="symbolic link"):
         check_lock_file(tmp_path / "link")
+
+
+@pytest.mark.parametrize("cut", [0, 3, 10])
+def test_a_last_line_without_its_end_is_cut_off_however_long_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: int
+) -> None:
+    monkeypatch.setattr(files, "BLOCK", 4)
+    path = tmp_path / "lines"
+    for whole in (b"", b"one\ntwo\n", b"\n"):
+        path.write_bytes(whole + b"x" * cut)
+        with open_for_append(path) as file:
+            file.write(b"new\n")
+        assert path.read_bytes() == whole + b"new\n"
+        assert count_lines(path) == path.read_bytes().count(b"\n")
+    assert count_lines(tmp_path / "nothing") == 0

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamllm.metrics.quality import RunningBLEU, quality, sentence_bleu, tokenizer
+from streamllm.metrics.quality import RunningBLEU, RunningQuality, quality, sentence_bleu, tokenizer
 
 PREDICTIONS = ["the cat sat on the mat .", "two dogs run", "a man"]
 REFERENCES = ["the cat sat on a mat .", "two dogs are running", "a man sings"]
@@ -166,3 +166,16 @@ def test_running_bleu_is_corpus_bleu_after_every_sentence(pairs: list[tuple[str,
         running.add(prediction, reference)
         predictions, references = zip(*pairs[:seen], strict=True)
         assert running.score == quality(predictions, references, language)["bleu"]
+
+
+any_text = st.one_of(words, st.text(max_size=12), st.text("ab .,&-\n", max_size=20))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(any_text, any_text), min_size=1, max_size=6), st.sampled_from(["en", "zh"]))
+def test_scores_of_sums_are_those_of_sacrebleu_to_the_last_digit(pairs: list[tuple[str, str]], language: str) -> None:
+    running = RunningQuality(language)
+    for prediction, reference in pairs:
+        running.add(prediction, reference)
+    predictions, references = zip(*pairs, strict=True)
+    assert repr(running.scores) == repr(quality(predictions, references, language))  # so that nan equals nan

@@ -6,12 +6,15 @@ from typing import Any
 
 import pytest
 from conftest import ROOT
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from streamllm.engine.limits import Limits
 from streamllm.metrics.arrival import ArrivalClock
-from streamllm.metrics.latency import latency
+from streamllm.metrics.behaviour import source_after_last_write
+from streamllm.metrics.latency import corpus_latency, latency
 from streamllm.metrics.quality import quality
-from streamllm.metrics.summary import summarise
+from streamllm.metrics.summary import Summary, summarise
 from streamllm.records import Event, Trace
 
 KEYS = [
@@ -231,3 +234,45 @@ def test_no_traces_are_refused() -> None:
 def test_an_unknown_unit_is_refused() -> None:
     with pytest.raises(ValueError, match="'syllable'"):
         summarise([FULL], "de", "syllable")
+
+
+# --- trace by trace
+
+EVENTS = [
+    *(Event(kind, "a b", 0.1) for kind in ("read", "write", "forced_read", "draft", "shown", "extend")),
+    *(Event("stop", reason) for reason in ("end_token", "early_stop", "max_units", "max_tokens")),
+]
+
+
+@st.composite
+def some_traces(draw: st.DrawFn) -> list[Trace]:
+    number = st.one_of(st.none(), st.integers(0, 9), st.floats(0, 9))
+    found = []
+    for name in range(draw(st.integers(1, 6))):
+        delays = tuple(sorted(draw(st.lists(st.integers(0, 9), max_size=5))))
+        stats = {key: draw(number) for key in ("seconds", "forward_passes", "target_tokens")}
+        events = tuple(draw(st.lists(st.sampled_from(EVENTS), max_size=6)))
+        text = " ".join("abcd,."[delay % 6] for delay in delays)
+        found.append(trace(text, delays, id=str(name), source_units=9, stats=stats, events=events))
+    return found
+
+
+@settings(max_examples=60, deadline=None)
+@given(some_traces(), st.randoms(use_true_random=False))
+def test_traces_taken_in_as_they_come_give_the_summary_of_all_in_their_order(traces: list[Trace], random: Any) -> None:
+    limits = Limits()
+    summary = Summary("de", "word", at_limit=limits.reached)
+    for one in random.sample(traces, len(traces)):
+        summary.add(one)
+    found = summary.metrics([one.id for one in traces])
+    assert found == summarise(traces, "de", "word", at_limit=limits.reached)
+    lags = [latency(one.delays, one.source_units, one.reference, "word")["al"] for one in traces]
+    assert found["al"] == corpus_latency({"al": lag} for lag in lags).means["al"] or found["al"] is None
+    assert summary.running["bleu"] == found["bleu"] == quality(*zip(*map(texts, traces), strict=True), "de")["bleu"]
+    parts = [source_after_last_write(one) for one in traces]
+    assert found["source_after_last_write"] == sum(parts) / len(parts)
+    assert json.loads(json.dumps(found)) == found
+
+
+def texts(one: Trace) -> tuple[str, str]:
+    return one.prediction, one.reference

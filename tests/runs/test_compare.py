@@ -19,6 +19,7 @@ from streamllm.metrics.latency import METRICS, latency
 from streamllm.metrics.quality import sentence_bleu
 from streamllm.metrics.summary import summarise
 from streamllm.records import Trace
+from streamllm.runs import sums
 from streamllm.runs.compare import (
     Difference,
     Interval,
@@ -78,7 +79,7 @@ def make_run(folder: Path, traces: Sequence[Trace], config: Mapping[str, Any] = 
         run.begin(config, {})
         for one in traces:
             run.append(one)
-        run.finish(summarise(traces, "de", unit), traces)
+        run.finish(summarise(traces, "de", unit), [one.id for one in traces])
     return folder
 
 
@@ -134,6 +135,17 @@ def test_same_sentence_over_and_over_has_an_interval_without_width(tmp_path: Pat
     for interval in bootstrap(make_run(tmp_path / "run-1", traces), samples=50).values():
         assert interval.low == pytest.approx(interval.value)
         assert interval.high == pytest.approx(interval.value)
+
+
+def test_samples_in_blocks_are_the_samples_drawn_at_once(better: Path, monkeypatch: pytest.MonkeyPatch):
+    drawn = np.random.default_rng(5).choice(70, size=(50, 70), replace=True)
+    counts = np.stack([np.bincount(row, minlength=70) for row in drawn])
+    found = bootstrap(better, samples=50)
+    monkeypatch.setattr(sums, "BLOCK", 70 * 16)
+    assert [len(block) for block in sums.resampled(70, 50, 5)] == [16, 16, 16, 2]
+    assert (sums.resample(70, 50, 5) == counts).all()
+    for name, interval in bootstrap(better, samples=50).items():
+        assert dataclasses.astuple(interval)[1:] == pytest.approx(dataclasses.astuple(found[name])[1:], rel=1e-12)
 
 
 def test_intervals_are_repeatable_and_depend_on_the_seed(better: Path):

@@ -3,6 +3,7 @@
 import json
 import logging
 import tempfile
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,14 @@ from hypothesis import strategies as st
 from mutations import mutated, read_or_refused
 from shouting import EXAMPLES, Recorder, never, run
 
+from streamllm.checked import fit, parse
 from streamllm.files import RunError
 from streamllm.metrics.summary import summarise
 from streamllm.runs.folder import CONFIG, ENVIRONMENT, METRICS, PREDICTIONS, TIMINGS, RunFolder
 from streamllm.runs.instances import read_instances
-from streamllm.runs.lines import json_line, to_prediction
+from streamllm.runs.lines import PredictionLine, TimingLine, from_lines, json_line, to_prediction
 from streamllm.runs.load import load_delays, load_runs, read_config, target_of
+from streamllm.runs.quick import quick_prediction, quick_timing
 from streamllm.runs.scores import SCORES, own_of
 
 LINE: dict[str, Any] = {
@@ -116,6 +119,28 @@ def test_any_line_is_read_as_a_trace_that_can_be_scored_or_refused(lines: list[b
         load_delays(again.path)
         if traces:
             summarise(traces, "en", "word")
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.just(json_line(LINE)) | mutated(LINE), st.just(json_line(TIMING)) | mutated(TIMING))
+def test_what_is_read_quickly_is_what_is_read_by_value(line: bytes, timing: bytes) -> None:
+    prediction = quick_prediction(line)
+    if prediction is not None:
+        times = quick_timing(timing)
+        by_value = fit(parse(line.strip()), PredictionLine)
+        assert repr(from_lines(prediction, None)) == repr(from_lines(by_value, None))
+        if times is not None:
+            assert astuple(fit(parse(timing.strip()), TimingLine)) == (
+                times.id,
+                times.elapsed,
+                times.events,
+                times.stats,
+            )
+
+
+def test_lines_as_they_are_written_are_read_quickly() -> None:
+    assert quick_prediction(json_line(LINE)) is not None
+    assert quick_timing(json_line(TIMING)) is not None
 
 
 # --- timings.jsonl

@@ -183,7 +183,7 @@ def write_run(folder: RunFolder, names: list[str], order: list[str] | None = Non
         for name in names:
             folder.append(trace(name))
         if order is not None:
-            folder.finish({"bleu": 30.5, "al": 2.5}, [trace(name) for name in order])
+            folder.finish({"bleu": 30.5, "al": 2.5}, order)
 
 
 def test_finished_run_holds_every_file(tmp_path: Path):
@@ -211,6 +211,33 @@ def test_traces_that_finished_out_of_order_are_stored_in_the_order_of_the_data(t
     write_run(straight, ["1", "2", "3"], order=["1", "2", "3"])
     for name in (PREDICTIONS, TIMINGS, "instances.log"):
         assert (late.path / name).read_bytes() == (straight.path / name).read_bytes()
+
+
+def test_stored_traces_are_those_of_the_run_in_any_order_and_after_it_has_ended(tmp_path: Path):
+    folder = RunFolder(tmp_path / "run-1")
+    with folder:
+        folder.begin(CONFIG, {})
+        for name in ("3", "1", "2"):
+            folder.append(trace(name))
+        stored = folder.stored_traces()
+        assert (list(stored), len(stored)) == ([trace("3"), trace("1"), trace("2")], 3)
+        assert (stored[-1], list(stored[1:])) == (trace("2"), [trace("1"), trace("2")])
+        assert list(stored.ordered(["1", "3"])) == [trace("1"), trace("3")]
+        assert list(folder.finish({}, ["1", "2", "3"])) == [trace(name) for name in "123"]
+        assert folder.count() == 3
+    assert list(folder.stored_traces()) == [trace(name) for name in "123"]
+
+
+def test_lines_are_looked_up_once_while_the_folder_is_held(tmp_path: Path):
+    write_run(RunFolder(tmp_path / "run-1"), ["1", "2"])
+    seen: list[str] = []
+    with RunFolder(tmp_path / "run-1") as folder:
+        for _ in range(2):
+            assert folder.stored_traces(lambda line: seen.append(line.id)).ids == ["1", "2"]
+        folder.begin(CONFIG, {})
+        folder.append(trace("3"))
+        assert folder.stored_traces()[2] == trace("3")
+    assert seen == ["1", "2"]
 
 
 @pytest.mark.parametrize("names", [["1"], ["1", "2", "2"], ["1", "3"]])

@@ -1,0 +1,180 @@
+"""A finished run as what its scores are computed from: numbers for each sentence, read line by line.
+
+Invariant: a corpus score is a function of sums of these numbers, and its value is the one of ``metrics.json``."""
+
+import os
+from array import array
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from streamllm.metrics.latency import METRICS, Metric, corpus_latency, latency
+from streamllm.metrics.longform import LATENCIES, sentence_latency
+from streamllm.runs.documents import FEW, cut, summed
+from streamllm.runs.load import stored_run, target_of
+from streamllm.runs.stored import StoredRun
+from streamllm.runs.sums import (
+    Array,
+    bleu_of_sums,
+    bleu_scorer,
+    bleu_statistics,
+    mean_of_sums,
+    mean_statistics,
+    resampled_sums,
+)
+from streamllm.units import Unit
+
+RunPath = str | os.PathLike[str]
+
+BLEU_NAME = "bleu"
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """What is kept of a sentence besides its numbers."""
+
+    id: str
+    source: str
+    reference: str
+    prediction: str
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The sentences of a run, those of documents too, with what its corpus scores are sums of."""
+
+    folder: Path
+    language: str
+    tokenizer: str | None
+    names: list[str]
+    texts: list[Text]
+    of_document: Any  # (sentences,): the number of the document of each; None for a run over sentences
+    bleu: Any  # (sentences, 2 + 2 * 4): lengths, matching n-grams, n-grams; empty if not asked for
+    latencies: dict[str, Array]  # each (sentences,), nan where undefined
+
+    @classmethod
+    def of(cls, run: RunPath, asked: Sequence[str] | None) -> "Scored":
+        stored = stored_run(run)
+        stored.metrics()  # raises for a run that has not finished
+        language, unit, chosen_tokenizer = target_of(stored.path)
+        texts: list[Text] = []
+        lags: dict[str, array[float]] = {}
+        names: list[str] = []
+        chosen: dict[str, Metric] = {}
+        for line in stored.lines():  # one at a time: of a long run, whole traces are gigabytes
+            if line.segments:
+                return cls._of_documents(stored, asked, language, unit, chosen_tokenizer)
+            if not names:
+                names = named(asked, list(METRICS), str(stored.path))
+                chosen = {name: METRICS[name] for name in names if name != BLEU_NAME}
+                lags = {name: array("d") for name in chosen}
+            texts.append(Text(line.id, line.source, line.reference, line.prediction))
+            for name, lag in latency(line.delays, line.source_units, line.reference, unit, chosen).items():
+                lags[name].append(lag)
+        return cls._made(stored, names, texts, None, lags, language, chosen_tokenizer)
+
+    @classmethod
+    def _of_documents(
+        cls, stored: StoredRun, asked: Sequence[str] | None, language: str, unit: Unit, tokenizer: str | None
+    ) -> "Scored":
+        names = named(asked, list(LATENCIES), f"{stored.path}, a run over documents,")
+        found = cut(stored.traces(), language, unit)
+        of_document = np.array([number for number, one in enumerate(found) for _ in one])
+        every = [sentence for one in found for sentence in one]
+        texts = [
+            Text(f"{one.document}#{one.index + 1}", one.segment.source, one.reference, one.prediction) for one in every
+        ]
+        rows = [sentence_latency(sentence, unit) for sentence in every]
+        lags = {name: array("d", (row[name] for row in rows)) for name in names if name != BLEU_NAME}
+        return cls._made(stored, names, texts, of_document, lags, language, tokenizer)
+
+    @classmethod
+    def _made(
+        cls,
+        stored: StoredRun,
+        names: list[str],
+        texts: list[Text],
+        of_document: Any,
+        lags: Mapping[str, "array[float]"],
+        language: str,
+        tokenizer: str | None,
+    ) -> "Scored":
+        return cls(
+            folder=stored.path,
+            language=language,
+            tokenizer=tokenizer,
+            names=names,
+            texts=texts,
+            of_document=of_document,
+            bleu=bleu_statistics(texts, language, tokenizer) if BLEU_NAME in names else np.zeros((0, 0)),
+            latencies={name: np.array(values) for name, values in lags.items()},
+        )
+
+    def take(self, order: Sequence[int]) -> "Scored":
+        return replace(
+            self,
+            texts=[self.texts[index] for index in order],
+            of_document=None if self.of_document is None else self.of_document[list(order)],
+            bleu=self.bleu[list(order)] if self.bleu.size else self.bleu,
+            latencies={name: values[list(order)] for name, values in self.latencies.items()},
+        )
+
+    @property
+    def by_document(self) -> bool:
+        """Whether samples are of whole documents."""
+        return self.of_document is not None and int(self.of_document.max()) + 1 >= FEW
+
+    @property
+    def drawn(self) -> int:
+        """How many things a sample draws from."""
+        return int(self.of_document.max()) + 1 if self.by_document else len(self.texts)
+
+    @property
+    def drawn_of(self) -> str:
+        """What a test of a run over documents exchanges, to be added to its name."""
+        return "" if self.of_document is None else " of documents" if self.by_document else " of their sentences"
+
+    def sentences(self, name: str) -> Array:
+        """The score of each sentence."""
+        if name == BLEU_NAME:
+            how = self.language, self.tokenizer
+            found = self.bleu if BLEU_NAME in self.names else bleu_statistics(self.texts, *how)
+            return bleu_of_sums(found.astype(np.float64), bleu_scorer(*how), effective_order=True)
+        return self.latencies[name]
+
+    def statistics(self, name: str) -> Array:
+        """What its corpus score is computed from, (drawn, statistics), when it has been summed."""
+        found = self.bleu.astype(np.float64) if name == BLEU_NAME else mean_statistics(self.latencies[name])
+        return summed(found, self.of_document, self.drawn) if self.by_document else np.asarray(found)
+
+    def score(self, name: str, sums: Array) -> Array:
+        """The corpus scores (samples,) of sums of `statistics`."""
+        if name == BLEU_NAME:
+            return bleu_of_sums(sums, bleu_scorer(self.language, self.tokenizer))
+        return mean_of_sums(sums)
+
+    def resampled(self, samples: int, seed: int) -> dict[str, Array]:
+        """The corpus scores (samples,) of samples with replacement: the same samples for each of its scores."""
+        statistics = {name: self.statistics(name) for name in self.names}
+        sums = resampled_sums(statistics, self.drawn, samples, seed)
+        return {name: self.score(name, sums[name]) for name in self.names}
+
+    def value(self, name: str) -> float:
+        """The score of the run itself, to the last digit that of ``metrics.json``."""
+        if name == BLEU_NAME:
+            return float(self.score(name, self.statistics(name).sum(0, keepdims=True))[0])
+        return corpus_latency({name: value} for value in self.latencies[name].tolist()).means[name]
+
+
+def named(metrics: Sequence[str] | None, latencies: Sequence[str], run: str) -> list[str]:
+    """The scores that are asked for; None asks for all. ``run`` says whose ``latencies`` they are."""
+    known = [BLEU_NAME, *latencies]
+    names = known if metrics is None else list(metrics)
+    if isinstance(metrics, str) or not names or (unknown := [name for name in names if name not in known]):
+        given = metrics if isinstance(metrics, str) or not names else unknown
+        of = f"; {run} has" if run else " is not accepted; give a list of some of"
+        raise ValueError(f"metrics: {given!r}{of} {', '.join(known)}")
+    return names
