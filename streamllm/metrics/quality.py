@@ -8,7 +8,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Hashable, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -162,8 +162,8 @@ CHRF_ORDERS, CHRF_BETA = 6, 2  # sacrebleu's
 
 def bleu_counts(scorer: "BLEU", prediction: str, reference: str) -> list[int]:
     """What BLEU sums over sentences: tokens of the prediction and of the reference; matching n-grams for each order;
-    n-grams of the prediction for each order. They are sacrebleu's, counted three times as fast."""
-    ours, theirs = (scorer.tokenizer(text.rstrip()).split() for text in (prediction, reference))
+    n-grams of the prediction for each order. They are sacrebleu's, counted faster."""
+    ours, theirs = (_tokens(scorer, text.rstrip()) for text in (prediction, reference))
     orders = range(1, scorer.max_ngram_order + 1)
     correct = [0] * scorer.max_ngram_order
     for order in orders:
@@ -172,6 +172,23 @@ def bleu_counts(scorer: "BLEU", prediction: str, reference: str) -> list[int]:
             break  # nor has a longer one
         correct[order - 1] = matching
     return [len(ours), len(theirs), *correct, *(max(len(ours) - order + 1, 0) for order in orders)]
+
+
+_BY_LINE = re.compile(r"[\n<&]|[^\S ]")  # what 13a looks at across words: line ends, <skipped>, &amp; and other spaces
+
+
+def _tokens(scorer: "BLEU", text: str) -> list[str]:
+    """The tokens of a text. Where 13a takes a word, it looks no further than the space beside it, and there are far
+    fewer words than texts."""
+    if scorer.tokenizer.signature() != "13a" or _BY_LINE.search(text):
+        tokens: list[str] = scorer.tokenizer(text).split()
+        return tokens
+    return [token for word in text.split() for token in _tokens_of_word(word)]
+
+
+@lru_cache(maxsize=1 << 16)
+def _tokens_of_word(word: str) -> tuple[str, ...]:
+    return tuple(_sentence_scorer("", "13a").tokenizer(word).split())
 
 
 def chrf_counts(prediction: str, reference: str) -> list[int]:

@@ -90,9 +90,7 @@ def resampled(sentences: int, samples: int, seed: int) -> Iterator[Array]:
     for begin in range(0, samples, most):
         rows = min(most, samples - begin)
         drawn = generator.choice(sentences, size=(rows, sentences), replace=True)
-        drawn += np.arange(rows)[:, None] * sentences  # each row counts for itself
-        counts = np.bincount(drawn.reshape(-1), minlength=rows * sentences)
-        yield counts.reshape(rows, sentences).astype(np.float64)
+        yield np.stack([np.bincount(row, minlength=sentences) for row in drawn]).astype(np.float64)
 
 
 def resampled_sums(statistics: Mapping[str, Array], sentences: int, samples: int, seed: int) -> dict[str, Array]:
@@ -100,7 +98,7 @@ def resampled_sums(statistics: Mapping[str, Array], sentences: int, samples: int
     same draws."""
     sums: dict[str, list[Array]] = {name: [] for name in statistics}
     for counts in resampled(sentences, samples, seed):
-        for name, found in statistics.items():
+        for name, found in statistics.items():  # one product for all would round otherwise
             sums[name].append(counts @ found)
     return {name: np.concatenate(blocks) for name, blocks in sums.items()}
 

@@ -168,7 +168,7 @@ def test_running_bleu_is_corpus_bleu_after_every_sentence(pairs: list[tuple[str,
         assert running.score == quality(predictions, references, language)["bleu"]
 
 
-any_text = st.one_of(words, st.text(max_size=12), st.text("ab .,&-\n", max_size=20))
+any_text = st.one_of(words, st.text(max_size=12), st.text("ab5 .,&-<\n\t\xa0\"'%/", max_size=20))
 
 
 @settings(max_examples=100, deadline=None)
