@@ -99,12 +99,12 @@ def _sentence_table(
     lags = [score.key for score in shown_on(SENTENCES) if score.key in METRICS]
     columns = ["id", "source", "reference", "prediction", "delays", "actions", "path", "bleu", *lags]
     rows: list[list[Any]] = []
-    for trace in traces:
+    for number, trace in enumerate(traces):
         bleu = sentence_bleu(trace.prediction, trace.reference, target_language, tokenizer)
         latencies = latency(trace.delays, trace.source_units, trace.reference, target_unit)
         delays = " ".join(map(str, trace.delays))
         actions = "".join(LETTERS.get(event.kind, "") for event in trace.events)
-        path = Picture(partial(_draw, trace))
+        path = Picture(partial(_draw_one, traces, number))  # not of ``trace``, which would stay in memory
         texts = (trace.id, trace.source, trace.reference, trace.prediction, delays, actions)
         rows.append([*texts, path, bleu, *(latencies[key] for key in lags)])
     return columns, rows
@@ -165,6 +165,10 @@ def _draw_drift(rows: Sequence[Mapping[str, Any]]) -> bytes:
     from streamllm.plots.documents import drift_png
 
     return drift_png(pandas.DataFrame(rows))
+
+
+def _draw_one(traces: Sequence[Trace], number: int) -> bytes:
+    return _draw(traces[number])
 
 
 def _draw(trace: Trace) -> bytes:
