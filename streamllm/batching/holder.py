@@ -70,6 +70,11 @@ class Holder(Protocol):
         """Of keys and values, slack included."""
         ...
 
+    def begin(self, slot: int, tokens: int, shape: tuple[int, ...]) -> None:
+        """The first columns of a row are those of the prefix; so many ``tokens`` it will hold at once. The pool has
+        (rows, columns) as ``shape`` says."""
+        ...
+
     def forget(self, slot: int, columns: np.ndarray[Any, Any], moved: np.ndarray[Any, Any], by: int) -> None:
         """Of a row, only ``columns`` stay, which become the first ones; the keys of those that have ``moved`` (one a
         column that stays) go to positions that are ``by`` higher."""

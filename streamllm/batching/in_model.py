@@ -20,6 +20,7 @@ from streamllm.engine.attention import Call, RecordedAttention
 from streamllm.engine.finite import Likeliest
 from streamllm.engine.forward import forward
 from streamllm.engine.paradigms.forgetting import Forgetting
+from streamllm.engine.prefix import Prefix
 
 NUMPY_TOKENS = 16
 """From so many tokens a forward on, numpy takes the exponentials on a CPU: it is faster, but MLX has to stop for it."""
@@ -31,12 +32,14 @@ class InModel:
     Args:
         packs: False where the model computes attention by itself: each token then has a copy of its sentence's keys.
         forgetting: how rows forget the oldest tokens of their streams; None holds all.
+        prefix: what rows begin with.
     """
 
     reads_apart = True
 
-    def __init__(self, model: Any, packs: bool, forgetting: Forgetting | None):
+    def __init__(self, model: Any, packs: bool, forgetting: Forgetting | None, prefix: Prefix | None):
         self._model, self._packs, self._forgetting = model, packs, forgetting
+        self._prefix = [cache.get_source() for cache in prefix.caches] if prefix else []
         self._layers = [Layer() for _ in mlx_lm_cache.make_prompt_cache(model)]
 
     @property
@@ -46,6 +49,11 @@ class InModel:
     @property
     def nbytes(self) -> int:
         return sum(buffer.nbytes for buffer in self._buffers)
+
+    def begin(self, slot: int, tokens: int, shape: tuple[int, ...]) -> None:
+        for layer, (keys, values) in zip(self._layers, self._prefix, strict=True):
+            if keys is not None and values is not None:
+                layer.begin_with(slot, keys, values, shape)
 
     def forget(self, slot: int, columns: np.ndarray[Any, Any], moved: np.ndarray[Any, Any], by: int) -> None:
         assert self._forgetting is not None

@@ -102,14 +102,24 @@ class Layer:
     def make_mask(self, N: int, return_array: bool = False, window_size: int | None = None) -> mx.array:
         return self._forward.sight.mask(window_size)
 
+    def begin_with(self, slot: int, keys: mx.array, values: mx.array, shape: tuple[int, ...]) -> None:
+        """The first columns of a row are these (1, H_kv, L, D); buffers have ``shape``, (rows, columns)."""
+        self._keys, self._values = _fitted(self._keys, keys, shape), _fitted(self._values, values, shape)
+        own = slice(slot, slot + 1), slice(None), slice(keys.shape[2])
+        self._keys[own], self._values[own] = keys, values
+
     def _store(self, buffer: mx.array | None, new: mx.array) -> mx.array:
-        rows, columns = self._forward.shape
-        if buffer is None:
-            buffer = mx.zeros((rows, new.shape[1], columns, new.shape[3]), new.dtype)
-        elif buffer.shape[2] > columns:
-            buffer = mx.contiguous(buffer[:, :, :columns])
-        slack = rows - buffer.shape[0], columns - buffer.shape[2]
-        if any(slack):
-            buffer = mx.pad(buffer, [(0, slack[0]), (0, 0), (0, slack[1]), (0, 0)])
+        buffer = _fitted(buffer, new, self._forward.shape)
         buffer[self._forward.slots[:, None], :, self._forward.columns] = new.transpose(0, 2, 1, 3)
         return buffer
+
+
+def _fitted(buffer: mx.array | None, new: mx.array, shape: tuple[int, ...]) -> mx.array:
+    """A buffer of so many rows and columns for what is ``new``, (…, H_kv, …, D)."""
+    rows, columns = shape
+    if buffer is None:
+        return mx.zeros((rows, new.shape[1], columns, new.shape[3]), new.dtype)
+    if buffer.shape[2] > columns:
+        buffer = mx.contiguous(buffer[:, :, :columns])
+    slack = rows - buffer.shape[0], columns - buffer.shape[2]
+    return mx.pad(buffer, [(0, slack[0]), (0, 0), (0, slack[1]), (0, 0)]) if any(slack) else buffer

@@ -20,6 +20,7 @@ from streamllm.engine.paradigms.forgetting import Forgetting
 from streamllm.engine.paradigms.memory import TargetStart
 from streamllm.engine.portions import SCORES, portion
 from streamllm.engine.positions import table
+from streamllm.engine.prefix import Prefix
 
 STEP = 32
 """Columns by which the buffers grow and shrink."""
@@ -52,6 +53,7 @@ class Pool:
         forgetting: how rows forget the oldest tokens of their streams; None holds all.
         decoder: of this model, where numpy is to compute its forwards (`streamllm.cpu.decoder`); None leaves them to
             MLX.
+        prefix: what the sources begin with, if that is known: it is copied into each row.
 
     Raises:
         ValueError: rows is not positive.
@@ -65,13 +67,16 @@ class Pool:
         packs: bool = True,
         forgetting: Forgetting | None = None,
         decoder: Decoder | None = None,
+        prefix: Prefix | None = None,
     ):
         if rows < 1:
             raise ValueError(f"a pool of {rows} rows holds no sentence; accepted is at least 1")
         self._model, self._target_start, self._packs = model, target_start, packs
-        self.forgetting = forgetting
+        self.forgetting, self.prefix = forgetting, prefix
         self.positions = table(model)
-        self._holder: Holder = InModel(model, packs, forgetting) if decoder is None else InNumpy(decoder, rows)
+        self._holder: Holder = (
+            InModel(model, packs, forgetting, prefix) if decoder is None else InNumpy(decoder, rows, prefix)
+        )
         self._free = list(range(rows))[::-1]
         self._open: dict[int, Row] = {}
         # (rows, columns): the index of each token in its stream, UNUSED in the array of the other stream.
@@ -119,6 +124,14 @@ class Pool:
             self._source[row.slot] = self._target[row.slot] = UNUSED
             self._holder.close(row.slot)
             self._free.append(row.slot)
+
+    def begin(self, row: Row, more: int) -> None:
+        """Let an empty row hold the prefix; ``more`` tokens are to follow it at once."""
+        assert self.prefix is not None
+        row.length = row.source_offset = n = len(self.prefix)
+        self._fit()
+        self._source[row.slot, :n] = np.arange(n)
+        self._holder.begin(row.slot, n + more, self._source.shape)
 
     def forget_oldest(self, row: Row, target: bool, n: int, after: int) -> None:
         """Take the ``n`` tokens of a stream of a row that follow the first ``after`` out of memory. Those behind them

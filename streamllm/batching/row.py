@@ -12,6 +12,7 @@ from streamllm.engine.paradigms.forgetting import Forgets, Forgetting
 from streamllm.engine.paradigms.memory import TargetStart
 from streamllm.engine.portions import FEWEST, TOGETHER, portions
 from streamllm.engine.positions import check_end
+from streamllm.engine.prefix import Prefix
 
 
 class Owner(Protocol):
@@ -19,11 +20,14 @@ class Owner(Protocol):
 
     positions: int | None
     forgetting: Forgetting | None
+    prefix: Prefix | None
 
     @property
     def wait(self) -> Callable[["Row"], None]: ...
 
     def forget_oldest(self, row: "Row", target: bool, n: int, after: int) -> None: ...
+
+    def begin(self, row: "Row", more: int) -> None: ...
 
 
 class Row(Forgets):
@@ -71,8 +75,12 @@ class Row(Forgets):
             self._waiting = len(tokens)
         else:
             self._count(len(tokens), held)
-        self.unread += tokens
         self.source_tokens += len(tokens)
+        prefix = self._pool.prefix
+        if prefix is not None and not held and not self.length and prefix.begins(tokens):
+            tokens = tokens[len(prefix) :]
+            self._pool.begin(self, len(tokens))
+        self.unread += tokens
 
     def write(self, tokens: list[int], hidden: int = 0) -> Logits:
         return self._ask(tokens, hidden).logits

@@ -126,6 +126,7 @@ def _batched(
     def task(example: Example) -> Task[Trace]:
         return lambda row, clock: translate_one(model.session(seed, example.id, row), example, clock)
 
+    model.prefix  # noqa: B018  fed here, before threads ask for it
     threads = threads_for(rows)
     longest_first = Shared(map(task, sorted(examples, key=lambda example: len(example.source), reverse=True)))
 

@@ -31,7 +31,7 @@ class Batching:
     decoder: Decoder | None = None
 
     def pool(self, model: StreamingModel, rows: int) -> Pool:
-        return Pool(model.model, rows, model.target_start, self.packs, model.forgetting, self.decoder)
+        return Pool(model.model, rows, model.target_start, self.packs, model.forgetting, self.decoder, model.prefix)
 
 
 def batching(model: StreamingModel) -> Batching:

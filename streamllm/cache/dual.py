@@ -74,6 +74,18 @@ class DualStreamingCache:
                 f"cannot {what} the {stream} while the streams are merged: call separate_source_target() first"
             )
 
+    def begin_with(self, other: Self) -> None:
+        """Hold the source that ``other`` holds. Nothing is copied before one of the two is fed more.
+
+        Raises:
+            RuntimeError: this cache holds something already.
+        """
+        if self.offset:
+            raise RuntimeError(f"cannot begin with another source: {self.offset} tokens are held; call reset() first")
+        if other.source_offset:
+            self.rows.hold([array[..., : other.source_offset, :] for array in other.rows.arrays])
+            self._source_length = other.source_offset
+
     # Merging
 
     def merge_source_target(self) -> None:

@@ -16,8 +16,9 @@ from streamllm.cache.retention import Retention
 from streamllm.contents import Contents, of_text
 from streamllm.engine.paradigms.forgetting import Forgetting
 from streamllm.engine.paradigms.group import Group, GroupParadigm
-from streamllm.engine.paradigms.memory import Memory, Paradigm, TargetStart, check_target_start
+from streamllm.engine.paradigms.memory import CachedMemory, Memory, Paradigm, TargetStart, check_target_start
 from streamllm.engine.positions import Positions
+from streamllm.engine.prefix import FEWEST, Prefix
 from streamllm.engine.sampling import Sampling, check_sampling
 from streamllm.engine.session import Session
 from streamllm.files import replacing, write_atomically
@@ -66,6 +67,7 @@ class StreamingModel:
         self.documents = documents
         self.living_on = paradigm.living_on(documents) if isinstance(paradigm, GroupParadigm) else None
         self.forgetting: Forgetting | None = None
+        self._prefix: Prefix | None = None
         if not retention.keeps_all or self.living_on is not None:
             headers = (len(prompt.source_header), len(prompt.target_header))
             from streamllm.engine.paradigms.windows import memories
@@ -90,8 +92,26 @@ class StreamingModel:
             sampler = Sampling(zlib.crc32(f"{seed}/{name}".encode()), self._temperature, self._top_p)
         if memory is None:
             memory = self._open(self.target_start)
+            if isinstance(memory, CachedMemory):
+                memory.prefix = self.prefix
         heads, ahead = self.alignment_heads, self.forgetting.target.size if self.forgetting else None
         return Session(memory, self.prompt, sampler, alignment_heads=heads, max_ahead=ahead)
+
+    @property
+    def prefix(self) -> Prefix | None:
+        """The source header, fed once for all sentences; None where it has fewer tokens than are worth it, or the
+        paradigm's memories are of a kind of their own. It is fed anew once the prompt or a weight is another one."""
+        header = self.prompt.source_header
+        limit = self.positions.limit if self.positions.kind == "learned" else None
+        if len(header) < FEWEST or (limit is not None and len(header) > limit):
+            return None
+        if self._prefix is None or not self._prefix.is_of(self.model, header):
+            memory = self._open(self.target_start)
+            if not isinstance(memory, CachedMemory):
+                return None
+            memory.read(header)
+            self._prefix = Prefix(self.model, header, memory.caches)
+        return self._prefix
 
     def save(self, folder: Path, dtype: mx.Dtype | None = None) -> None:
         """Write a folder that `ModelConfig` and ``mlx_lm.load`` open: weights and `SETTINGS` beside the

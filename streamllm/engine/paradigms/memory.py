@@ -17,6 +17,7 @@ from streamllm.engine.forward import forward
 from streamllm.engine.paradigms.together import takes_both
 from streamllm.engine.portions import TOGETHER, portions
 from streamllm.engine.positions import check_end, table
+from streamllm.engine.prefix import Prefix
 
 if TYPE_CHECKING:  # the cache needs mlx-lm, which is slow to import: runs that load no model do not wait for it
     from streamllm.cache.dual import DualStreamingCache
@@ -45,7 +46,8 @@ class Memory(Protocol):
     positions for, where it has a table of them, raises PositionError.
 
     ``forward_passes`` counts all forwards, ``source_tokens`` the source tokens fed, ``fed_tokens`` all tokens fed,
-    those that are fed again included.
+    those that are fed again included. A header that is shared (`streamllm.engine.prefix`) counts in each sentence as
+    if it were fed there, so that these numbers say what a sentence costs alone.
     """
 
     forward_passes: int
@@ -137,7 +139,13 @@ class Paradigm(Protocol):
 
 
 class CachedMemory:
-    """What all memories share: a model, its caches, and what has been fed."""
+    """What all memories share: a model, its caches, and what has been fed.
+
+    Attributes:
+        prefix: what the source begins with, where that is known: a first read that begins with it is fed the rest.
+    """
+
+    prefix: Prefix | None = None
 
     def __init__(self, model: Any, target_start: int = 0, caches: "list[DualStreamingCache] | None" = None):
         from streamllm.cache.dual import make_caches
@@ -239,7 +247,10 @@ class CachedMemory:
 
     def _feed_source(self, tokens: list[int]) -> None:
         start = self.caches[0].source_offset
-        self._feed(tokens, self._sources)
+        if self.prefix is not None and not self.caches[0].offset and self.prefix.begins(tokens):
+            self._begin_with(self.prefix, tokens)
+        else:
+            self._feed(tokens, self._sources)
         self._evaluate()  # now: MLX is lazy, and the next write would pay for this read
         self._columns += range(start, start + len(tokens))
 
@@ -252,6 +263,15 @@ class CachedMemory:
         start = self.caches[0].source_offset
         self._columns += range(start, start + len(waiting))
         return waiting
+
+    def _begin_with(self, prefix: Prefix, tokens: list[int]) -> None:
+        """Feed the first tokens of all; those of the prefix are copied. They count as they would alone."""
+        for cache, begun in zip(self.caches, prefix.caches, strict=True):
+            cache.begin_with(begun)
+        passes, fed = self.forward_passes, self.fed_tokens
+        if rest := tokens[len(prefix) :]:
+            self._feed(rest, self._sources)
+        self.forward_passes, self.fed_tokens = passes + len(portions(len(tokens), 0)), fed + len(tokens)
 
     @property
     def target_offset(self) -> int:
