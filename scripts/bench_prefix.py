@@ -65,7 +65,7 @@ def prompts(tokenizer: Any, examples: list[Example], tokens: int) -> dict[str, P
 def serve(args: argparse.Namespace) -> None:
     """Translate as often as a line of the input says how; answer with a line each."""
     base = ModelConfig(args.model).load(Prompt(**ASKED))  # type: ignore[arg-type]
-    examples = list(load_dataset(args.data_dir, 100_000))
+    examples = load_dataset(args.data_dir, 100_000).load()
     models = {}
     for name, prompt in prompts(base.tokenizer, examples, args.tokens).items():
         tokens = PromptTokens(prompt, base.tokenizer)
@@ -125,7 +125,9 @@ def main() -> None:
                 answers[side, name].append(json.loads(line))
         own = answers["here", "with"]
         for (side, name), given in answers.items():
-            ratios = [(one[0] / ours[0], one[0] / one[1] * ours[1] / ours[0]) for one, ours in zip(given, own, strict=True)]
+            ratios = [
+                (one[0] / ours[0], one[0] / one[1] * ours[1] / ours[0]) for one, ours in zip(given, own, strict=True)
+            ]
             rows.append(
                 {
                     "policy": policy,
