@@ -128,9 +128,10 @@ class Pool:
     def begin(self, row: Row, more: int) -> None:
         """Let an empty row hold the prefix; ``more`` tokens are to follow it at once."""
         assert self.prefix is not None
-        row.length = row.source_offset = n = len(self.prefix)
+        row.length = row.source_offset = row.source_end = n = len(self.prefix)
         self._fit()
         self._source[row.slot, :n] = np.arange(n)
+        self._target[row.slot, :n] = UNUSED  # of what may have been trimmed
         self._holder.begin(row.slot, n + more, self._source.shape)
 
     def forget_oldest(self, row: Row, target: bool, n: int, after: int) -> None:
