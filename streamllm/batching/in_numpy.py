@@ -1,6 +1,6 @@
 """A pool's keys and values in numpy, each row in a block of its own, and its forwards by `streamllm.cpu.decoder`."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,18 +60,16 @@ class InNumpy:
 
     def __init__(self, decoder: Decoder, rows: int, prefix: Prefix | None):
         self._decoder, self._blocks, self._scratch = decoder, decoder.blocks(rows), Scratch()
-        # Of keys and of values, an array (heads, tokens, width) for each layer.
-        self._prefix = [[np.array(part[0]) for part in parts] for parts in _sources(prefix)]
+        for cache in prefix.caches if prefix else ():
+            keys, values = cache.get_source()
+            self._blocks.prefix.append((np.array(keys)[0], np.array(values)[0]))
 
     @property
     def nbytes(self) -> int:
         return self._blocks.nbytes
 
     def begin(self, slot: int, tokens: int, shape: tuple[int, ...]) -> None:
-        self._blocks.fit(np.array([slot]), np.array([tokens]))
-        for held, begun in zip((self._blocks.keys, self._blocks.values), self._prefix, strict=True):
-            for buffer, part in zip(held, begun, strict=True):
-                self._blocks.held(buffer, slot)[:, : part.shape[1]] = part
+        self._blocks.begin(slot, tokens)
 
     def forget(self, slot: int, columns: np.ndarray[Any, Any], moved: np.ndarray[Any, Any], by: int) -> None:
         for i, (keys, values) in enumerate(zip(self._blocks.keys, self._blocks.values, strict=True)):
@@ -181,8 +179,3 @@ class InNumpy:
         if noted is not None and queries is not None:
             noted += [each[again] for each in queries]
         return logits[again] if len(again) and (np.diff(again) != 1).any() else logits
-
-
-def _sources(prefix: Prefix | None) -> Iterable[tuple[Any, ...]]:
-    """The keys of all layers, and the values."""
-    return zip(*(cache.get_source() for cache in prefix.caches), strict=True) if prefix else ()

@@ -27,6 +27,10 @@ class Blocks:
     Args:
         layers, heads, width: of the model, heads with keys of their own.
         rows: at most.
+
+    Attributes:
+        prefix: keys and values (heads, tokens, width) in each layer of what rows may begin with; empty for nothing.
+            They are copied into each row; attention takes them from here, where all rows have them in common.
     """
 
     def __init__(self, layers: int, heads: int, width: int, rows: int):
@@ -35,6 +39,8 @@ class Blocks:
         self.values: list[Vectors] = [np.zeros((0, width), np.float32) for _ in range(layers)]
         self.starts: Numbers = np.zeros(rows, np.int64)  # of each row's block, in vectors
         self.sizes: Numbers = np.zeros(rows, np.int64)  # in tokens
+        self.prefix: list[tuple[Floats, Floats]] = []
+        self.begun = np.zeros(rows, np.bool_)  # which rows hold the prefix in their first columns
         self._end = 0  # of what was ever given out, in vectors
         self._free: dict[int, list[int]] = defaultdict(list)  # starts of the blocks of a size that are free
 
@@ -42,6 +48,14 @@ class Blocks:
     def nbytes(self) -> int:
         """Slack included."""
         return sum(buffer.nbytes for buffers in (self.keys, self.values) for buffer in buffers)
+
+    def begin(self, row: int, tokens: int) -> None:
+        """An empty row holds the prefix, and has room for so many tokens."""
+        self._fit(row, tokens)
+        self.begun[row] = True
+        for layer, (keys, values) in enumerate(self.prefix):
+            for buffer, part in ((self.keys[layer], keys), (self.values[layer], values)):
+                self.held(buffer, row)[:, : part.shape[1]] = part
 
     def fit(self, rows: Numbers, tokens: Numbers) -> None:
         """Let each of these rows have room for so many tokens."""
@@ -65,6 +79,7 @@ class Blocks:
         if size := int(self.sizes[row]):
             self._free[size].append(int(self.starts[row]))
             self.sizes[row] = 0
+        self.begun[row] = False
 
     def held(self, buffer: Vectors, row: int) -> Floats:
         """A row's part of the keys or values of a layer, (heads, tokens, width)."""
@@ -86,7 +101,7 @@ class Blocks:
         for row in gone:
             self.free(row)
         order = [*rows, *sorted(gone)]
-        self.starts, self.sizes = self.starts[order], self.sizes[order]
+        self.starts, self.sizes, self.begun = self.starts[order], self.sizes[order], self.begun[order]
         self._pack()
 
     def _take(self, size: int) -> int:

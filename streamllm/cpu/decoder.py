@@ -5,7 +5,7 @@ where they lie.
 Invariant: logits are those of the model, but for rounding; `streamllm.batching.trial` tries it for each model.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -169,7 +169,8 @@ class Decoder:
 
 
 class _Attend:
-    """Attention of the tokens of a forward, in each layer anew."""
+    """Attention of the tokens of a forward, in each layer anew. Where all rows begin with a prefix, one product of each
+    head takes its keys for all tokens together, and another one its values; the rest is of each row's own."""
 
     def __init__(self, decoder: Decoder, blocks: Blocks, spans: Spans):
         self._decoder, self._blocks = decoder, blocks
@@ -196,14 +197,17 @@ class _Attend:
         m, n, room_of = spans.counts[first_of], spans.lengths[first_of], room[first_of]
         k, stride = np.full_like(m, width), np.full_like(m, heads * width)
         of_all = np.full_like(m, (heads + 2 * decoder.kv_heads) * width)
+        self._common = _Common(decoder, blocks, self._shapes) if _all_begun(blocks, spans) else None
+        begun = self._common.tokens if self._common else 0
+        n = n - begun  # of its own
         self._products = Batch(Sizes(m, n, k, of_all, k, heads * room_of, of_each), True, decoder.scale)
-        self._sums = Batch(Sizes(m, k, n, heads * room_of, k, stride, of_each), False)
+        self._sums = Batch(Sizes(m, k, n, heads * room_of, k, stride, of_each), False, added=begun > 0)
         every, starts, rows = np.arange(heads), firsts[order][:, None], spans.rows[order]
         self._queries = _flat(4 * width * (starts * (heads + 2 * decoder.kv_heads) + every))
         self._outputs = _flat(4 * width * (starts * heads + every))
-        self._to = _flat(4 * (offsets[order][:, None] + every * room[order][:, None]))
+        self._to = _flat(4 * (offsets[order][:, None] + every * room[order][:, None] + begun))
         own = every // (heads // decoder.kv_heads)  # which keys a head takes
-        self._held = _flat(4 * width * (blocks.starts[rows][:, None] + own * blocks.sizes[rows][:, None]))
+        self._held = _flat(4 * width * (blocks.starts[rows][:, None] + own * blocks.sizes[rows][:, None] + begun))
 
     def __call__(self, layer: int, window: int | None, qkv: Floats, scratch: Scratch) -> Floats:
         """(T, heads · width), from queries (with keys and values behind them) of each token."""
@@ -212,6 +216,8 @@ class _Attend:
         out = scratch("seen", count, heads * self._decoder.width)
         keys, values = self._blocks.keys[layer].ctypes.data, self._blocks.values[layer].ctypes.data
         to, hidden = self._to + scores.ctypes.data, self._hidden[window]
+        if self._common:
+            self._common.products(qkv, self._blocks.prefix[layer][0], scores)
         self._products(self._queries + qkv.ctypes.data, self._held + keys, to)
         for tokens, longest, start in self._shapes:
             n = tokens.stop - tokens.start
@@ -220,8 +226,47 @@ class _Attend:
             part -= part.max(axis=-1, keepdims=True)
             np.exp(part, out=part)
             part /= part.sum(axis=-1, keepdims=True)
+        if self._common:
+            self._common.sums(scores, self._blocks.prefix[layer][1], out)
         self._sums(to, self._held + values, self._outputs + out.ctypes.data)
         return out
+
+
+class _Common:
+    """Attention of all tokens to the prefix that their rows begin with.
+
+    Args:
+        shapes: parts of the tokens, the columns of scores that each of theirs has, and where these begin.
+    """
+
+    def __init__(self, decoder: Decoder, blocks: Blocks, shapes: Sequence[tuple[slice, int, int]]):
+        heads, width, self.tokens = decoder.heads, decoder.width, blocks.prefix[0][0].shape[1]
+        firsts = np.array([tokens.start for tokens, _, _ in shapes])[:, None]
+        m = np.array([tokens.stop - tokens.start for tokens, _, _ in shapes])
+        longest, starts = np.array([[longest, start] for _, longest, start in shapes]).T
+        n, k, many = np.full_like(m, self.tokens), np.full_like(m, width), np.full_like(m, heads)
+        of_all, stride, rows = (heads + 2 * decoder.kv_heads) * k, heads * k, heads * longest
+        self._products = Batch(Sizes(m, n, k, of_all, k, rows, many), True, decoder.scale)
+        self._sums = Batch(Sizes(m, k, n, rows, k, stride, many), False)
+        every = np.arange(heads)
+        self._queries = _flat(4 * width * (firsts * (heads + 2 * decoder.kv_heads) + every))
+        self._outputs = _flat(4 * width * (firsts * heads + every))
+        self._scores = _flat(4 * (starts[:, None] + every * longest[:, None]))
+        own = every // (heads // decoder.kv_heads)  # which keys a head takes
+        self._held = _flat(4 * width * self.tokens * np.tile(own, (len(shapes), 1)))
+
+    def products(self, qkv: Floats, keys: Floats, scores: Floats) -> None:
+        self._products(
+            self._queries + qkv.ctypes.data, self._held + keys.ctypes.data, self._scores + scores.ctypes.data
+        )
+
+    def sums(self, scores: Floats, values: Floats, out: Floats) -> None:
+        to = self._outputs + out.ctypes.data
+        self._sums(self._scores + scores.ctypes.data, self._held + values.ctypes.data, to)
+
+
+def _all_begun(blocks: Blocks, spans: Spans) -> bool:
+    return bool(blocks.prefix) and bool(blocks.begun[spans.rows].all())
 
 
 def _alike(lengths: Numbers) -> list[slice]:
