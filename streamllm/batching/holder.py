@@ -70,9 +70,9 @@ class Holder(Protocol):
         """Of keys and values, slack included."""
         ...
 
-    def begin(self, slot: int, tokens: int, shape: tuple[int, ...]) -> None:
-        """The first columns of a row are those of the prefix; so many ``tokens`` it will hold at once. The pool has
-        (rows, columns) as ``shape`` says."""
+    def begin(self, slot: int, shape: tuple[int, ...]) -> None:
+        """The first columns of an empty row are those of the prefix, and are never forgotten. The pool has (rows,
+        columns) as ``shape`` says."""
         ...
 
     def forget(self, slot: int, columns: np.ndarray[Any, Any], moved: np.ndarray[Any, Any], by: int) -> None:

@@ -50,7 +50,7 @@ class InModel:
     def nbytes(self) -> int:
         return sum(buffer.nbytes for buffer in self._buffers)
 
-    def begin(self, slot: int, tokens: int, shape: tuple[int, ...]) -> None:
+    def begin(self, slot: int, shape: tuple[int, ...]) -> None:
         for layer, (keys, values) in zip(self._layers, self._prefix, strict=True):
             if keys is not None and values is not None:
                 layer.begin_with(slot, keys, values, shape)

@@ -68,10 +68,12 @@ class InNumpy:
     def nbytes(self) -> int:
         return self._blocks.nbytes
 
-    def begin(self, slot: int, tokens: int, shape: tuple[int, ...]) -> None:
-        self._blocks.begin(slot, tokens)
+    def begin(self, slot: int, shape: tuple[int, ...]) -> None:
+        self._blocks.begin(slot)
 
     def forget(self, slot: int, columns: np.ndarray[Any, Any], moved: np.ndarray[Any, Any], by: int) -> None:
+        begun = self._blocks.begun[slot]  # which stay
+        columns, moved = columns[begun:] - begun, moved[begun:]
         for i, (keys, values) in enumerate(zip(self._blocks.keys, self._blocks.values, strict=True)):
             held, moves = self._blocks.held(keys, slot), columns[moved]
             held[:, moves] = self._decoder.moved(i, held[:, moves], by)

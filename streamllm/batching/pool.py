@@ -53,7 +53,7 @@ class Pool:
         forgetting: how rows forget the oldest tokens of their streams; None holds all.
         decoder: of this model, where numpy is to compute its forwards (`streamllm.cpu.decoder`); None leaves them to
             MLX.
-        prefix: what the sources begin with, if that is known: it is copied into each row.
+        prefix: what the sources begin with, if that is known.
 
     Raises:
         ValueError: rows is not positive.
@@ -125,14 +125,14 @@ class Pool:
             self._holder.close(row.slot)
             self._free.append(row.slot)
 
-    def begin(self, row: Row, more: int) -> None:
-        """Let an empty row hold the prefix; ``more`` tokens are to follow it at once."""
+    def begin(self, row: Row) -> None:
+        """Let an empty row hold the prefix."""
         assert self.prefix is not None
         row.length = row.source_offset = row.source_end = n = len(self.prefix)
         self._fit()
         self._source[row.slot, :n] = np.arange(n)
         self._target[row.slot, :n] = UNUSED  # of what may have been trimmed
-        self._holder.begin(row.slot, n + more, self._source.shape)
+        self._holder.begin(row.slot, self._source.shape)
 
     def forget_oldest(self, row: Row, target: bool, n: int, after: int) -> None:
         """Take the ``n`` tokens of a stream of a row that follow the first ``after`` out of memory. Those behind them

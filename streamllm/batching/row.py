@@ -27,7 +27,7 @@ class Owner(Protocol):
 
     def forget_oldest(self, row: "Row", target: bool, n: int, after: int) -> None: ...
 
-    def begin(self, row: "Row", more: int) -> None: ...
+    def begin(self, row: "Row") -> None: ...
 
 
 class Row(Forgets):
@@ -79,7 +79,7 @@ class Row(Forgets):
         prefix = self._pool.prefix
         if prefix is not None and not held and not self.length and prefix.begins(tokens):
             tokens = tokens[len(prefix) :]
-            self._pool.begin(self, len(tokens))
+            self._pool.begin(self)
         self.unread += tokens
 
     def write(self, tokens: list[int], hidden: int = 0) -> Logits:

@@ -30,7 +30,7 @@ class Blocks:
 
     Attributes:
         prefix: keys and values (heads, tokens, width) in each layer of what rows may begin with; empty for nothing.
-            They are copied into each row; attention takes them from here, where all rows have them in common.
+            They are here alone, and the blocks of such rows hold the columns behind them.
     """
 
     def __init__(self, layers: int, heads: int, width: int, rows: int):
@@ -40,7 +40,7 @@ class Blocks:
         self.starts: Numbers = np.zeros(rows, np.int64)  # of each row's block, in vectors
         self.sizes: Numbers = np.zeros(rows, np.int64)  # in tokens
         self.prefix: list[tuple[Floats, Floats]] = []
-        self.begun = np.zeros(rows, np.bool_)  # which rows hold the prefix in their first columns
+        self.begun: Numbers = np.zeros(rows, np.int64)  # columns of each row that are the prefix, and not in its block
         self._end = 0  # of what was ever given out, in vectors
         self._free: dict[int, list[int]] = defaultdict(list)  # starts of the blocks of a size that are free
 
@@ -49,16 +49,13 @@ class Blocks:
         """Slack included."""
         return sum(buffer.nbytes for buffers in (self.keys, self.values) for buffer in buffers)
 
-    def begin(self, row: int, tokens: int) -> None:
-        """An empty row holds the prefix, and has room for so many tokens."""
-        self._fit(row, tokens)
-        self.begun[row] = True
-        for layer, (keys, values) in enumerate(self.prefix):
-            for buffer, part in ((self.keys[layer], keys), (self.values[layer], values)):
-                self.held(buffer, row)[:, : part.shape[1]] = part
+    def begin(self, row: int) -> None:
+        """An empty row begins with the prefix."""
+        self.begun[row] = self.prefix[0][0].shape[1]
 
     def fit(self, rows: Numbers, tokens: Numbers) -> None:
-        """Let each of these rows have room for so many tokens."""
+        """Let each of these rows have room for so many tokens, those of the prefix included."""
+        tokens = tokens - self.begun[rows]
         for i in np.flatnonzero(self.sizes[rows] < tokens).tolist():
             self._fit(int(rows[i]), int(tokens[i]))
 
@@ -79,20 +76,26 @@ class Blocks:
         if size := int(self.sizes[row]):
             self._free[size].append(int(self.starts[row]))
             self.sizes[row] = 0
-        self.begun[row] = False
+        self.begun[row] = 0
 
     def held(self, buffer: Vectors, row: int) -> Floats:
-        """A row's part of the keys or values of a layer, (heads, tokens, width)."""
+        """A row's part of the keys or values of a layer, (heads, tokens, width), without the prefix."""
         return self._view(buffer, int(self.starts[row]), int(self.sizes[row]))
 
     def keys_of(self, row: int) -> Callable[[int], Floats]:
         """A row's keys, (heads, tokens, width) of a layer, as they are now, wherever its block is moved later."""
         buffers, start, size = list(self.keys), int(self.starts[row]), int(self.sizes[row])
-        return lambda layer: self._view(buffers[layer], start, size)
+        begun = bool(self.begun[row])
+
+        def keys(layer: int) -> Floats:
+            own = self._view(buffers[layer], start, size)
+            return np.concatenate([self.prefix[layer][0], own], axis=1) if begun else own
+
+        return keys
 
     def at(self, rows: Numbers, columns: Numbers) -> Numbers:
         """Which vectors tokens have, (tokens, heads), from the row and the column of each."""
-        first = self.starts[rows] + columns
+        first = self.starts[rows] + columns - self.begun[rows]
         return np.arange(self._heads) * self.sizes[rows][:, None] + first[:, None]
 
     def keep(self, rows: list[int]) -> None:

@@ -5,7 +5,7 @@ where they lie.
 Invariant: logits are those of the model, but for rounding; `streamllm.batching.trial` tries it for each model.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -169,8 +169,8 @@ class Decoder:
 
 
 class _Attend:
-    """Attention of the tokens of a forward, in each layer anew. Where all rows begin with a prefix, one product of each
-    head takes its keys for all tokens together, and another one its values; the rest is of each row's own."""
+    """Attention of the tokens of a forward, in each layer anew. Where rows beside each other begin with the prefix, one
+    product of each head takes its keys for all their tokens, and one its values; the rest is of each row's own."""
 
     def __init__(self, decoder: Decoder, blocks: Blocks, spans: Spans):
         self._decoder, self._blocks = decoder, blocks
@@ -191,23 +191,29 @@ class _Attend:
             at += (end - first) * heads * longest
         self._scores = at
         # Products of one size stand together.
-        _, first_of, group = np.unique(spans.counts + (spans.lengths << 32), return_index=True, return_inverse=True)
+        begun = blocks.begun[spans.rows]
+        own = spans.lengths - begun
+        alike = spans.counts + (own << 32) + ((begun > 0).astype(np.int64) << 62)
+        _, first_of, group = np.unique(alike, return_index=True, return_inverse=True)
         order = np.argsort(group, kind="stable")
         of_each = np.bincount(group) * heads
-        m, n, room_of = spans.counts[first_of], spans.lengths[first_of], room[first_of]
+        m, n, room_of = spans.counts[first_of], own[first_of], room[first_of]
         k, stride = np.full_like(m, width), np.full_like(m, heads * width)
         of_all = np.full_like(m, (heads + 2 * decoder.kv_heads) * width)
-        self._common = _Common(decoder, blocks, self._shapes) if _all_begun(blocks, spans) else None
-        begun = self._common.tokens if self._common else 0
-        n = n - begun  # of its own
         self._products = Batch(Sizes(m, n, k, of_all, k, heads * room_of, of_each), True, decoder.scale)
-        self._sums = Batch(Sizes(m, k, n, heads * room_of, k, stride, of_each), False, added=begun > 0)
+        self._sums = Batch(Sizes(m, k, n, heads * room_of, k, stride, of_each), False, added=begun[first_of] > 0)
         every, starts, rows = np.arange(heads), firsts[order][:, None], spans.rows[order]
         self._queries = _flat(4 * width * (starts * (heads + 2 * decoder.kv_heads) + every))
         self._outputs = _flat(4 * width * (starts * heads + every))
-        self._to = _flat(4 * (offsets[order][:, None] + every * room[order][:, None] + begun))
-        own = every // (heads // decoder.kv_heads)  # which keys a head takes
-        self._held = _flat(4 * width * (blocks.starts[rows][:, None] + own * blocks.sizes[rows][:, None] + begun))
+        self._to = _flat(4 * (offsets[order][:, None] + every * room[order][:, None] + begun[order][:, None]))
+        of_head = every // (heads // decoder.kv_heads)  # which keys it takes
+        self._held = _flat(4 * width * (blocks.starts[rows][:, None] + of_head * blocks.sizes[rows][:, None]))
+        self._common = None
+        if begun.any():
+            part = np.repeat(np.arange(len(self._parts)), [each.stop - each.start for each in self._parts])
+            runs = np.flatnonzero(np.diff(2 * part + (begun > 0), prepend=-1))
+            tokens, run = np.add.reduceat(spans.counts, runs)[begun[runs] > 0], runs[begun[runs] > 0]
+            self._common = _Common(decoder, int(begun.max()), firsts[run], tokens, room[run], offsets[run])
 
     def __call__(self, layer: int, window: int | None, qkv: Floats, scratch: Scratch) -> Floats:
         """(T, heads · width), from queries (with keys and values behind them) of each token."""
@@ -233,27 +239,28 @@ class _Attend:
 
 
 class _Common:
-    """Attention of all tokens to the prefix that their rows begin with.
+    """Attention to the prefix, of all tokens whose rows begin with it.
 
     Args:
-        shapes: parts of the tokens, the columns of scores that each of theirs has, and where these begin.
+        prefix: its tokens.
+        firsts, tokens: runs of such tokens, (runs,): the first one, and how many.
+        room, offsets: (runs,) columns of scores that each token of a run has, and where those of the first begin.
     """
 
-    def __init__(self, decoder: Decoder, blocks: Blocks, shapes: Sequence[tuple[slice, int, int]]):
-        heads, width, self.tokens = decoder.heads, decoder.width, blocks.prefix[0][0].shape[1]
-        firsts = np.array([tokens.start for tokens, _, _ in shapes])[:, None]
-        m = np.array([tokens.stop - tokens.start for tokens, _, _ in shapes])
-        longest, starts = np.array([[longest, start] for _, longest, start in shapes]).T
-        n, k, many = np.full_like(m, self.tokens), np.full_like(m, width), np.full_like(m, heads)
-        of_all, stride, rows = (heads + 2 * decoder.kv_heads) * k, heads * k, heads * longest
+    def __init__(
+        self, decoder: Decoder, prefix: int, firsts: Numbers, tokens: Numbers, room: Numbers, offsets: Numbers
+    ):
+        heads, width, firsts, m = decoder.heads, decoder.width, firsts[:, None], tokens
+        n, k, many = np.full_like(m, prefix), np.full_like(m, width), np.full_like(m, heads)
+        of_all, stride, rows = (heads + 2 * decoder.kv_heads) * k, heads * k, heads * room
         self._products = Batch(Sizes(m, n, k, of_all, k, rows, many), True, decoder.scale)
         self._sums = Batch(Sizes(m, k, n, rows, k, stride, many), False)
         every = np.arange(heads)
         self._queries = _flat(4 * width * (firsts * (heads + 2 * decoder.kv_heads) + every))
         self._outputs = _flat(4 * width * (firsts * heads + every))
-        self._scores = _flat(4 * (starts[:, None] + every * longest[:, None]))
+        self._scores = _flat(4 * (offsets[:, None] + every * room[:, None]))
         own = every // (heads // decoder.kv_heads)  # which keys a head takes
-        self._held = _flat(4 * width * self.tokens * np.tile(own, (len(shapes), 1)))
+        self._held = _flat(4 * width * prefix * np.tile(own, (len(m), 1)))
 
     def products(self, qkv: Floats, keys: Floats, scores: Floats) -> None:
         self._products(
@@ -263,10 +270,6 @@ class _Common:
     def sums(self, scores: Floats, values: Floats, out: Floats) -> None:
         to = self._outputs + out.ctypes.data
         self._sums(self._scores + scores.ctypes.data, self._held + values.ctypes.data, to)
-
-
-def _all_begun(blocks: Blocks, spans: Spans) -> bool:
-    return bool(blocks.prefix) and bool(blocks.begun[spans.rows].all())
 
 
 def _alike(lengths: Numbers) -> list[slice]:

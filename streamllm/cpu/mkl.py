@@ -77,16 +77,16 @@ class Batch:
     Args:
         transposed: whether B is given by its rows.
         scale: what all are multiplied by.
-        added: whether they are added to what is there.
+        added: whether they are added to what is there, those of each group; None adds none.
     """
 
-    def __init__(self, sizes: Sizes, transposed: bool, scale: float = 1.0, added: bool = False):
+    def __init__(self, sizes: Sizes, transposed: bool, scale: float = 1.0, added: Any = None):
         groups = len(sizes.m)
         self._kept = [
             np.full(groups, PLAIN, np.int32),
             np.full(groups, TRANSPOSED if transposed else PLAIN, np.int32),
             np.full(groups, scale, np.float32),
-            np.full(groups, added, np.float32),
+            np.zeros(groups, np.float32) if added is None else np.ascontiguousarray(added, np.float32),
             *(np.ascontiguousarray(size, np.int32) for size in sizes),
         ]
         plain, turned, alpha, beta, m, n, k, lda, ldb, ldc, count = (array.ctypes.data for array in self._kept)

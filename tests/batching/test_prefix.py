@@ -158,6 +158,23 @@ def test_rows_of_a_pool_that_begin_with_a_prefix_give_what_memories_give(
         assert pool.fed_tokens == total - 8 * LONGEST, "no row is fed its header"
 
 
+def test_rows_that_begin_otherwise_share_a_forward_with_those_that_do(model: Any) -> None:
+    decoder = Decoder.of(model)
+    if decoder is None:
+        pytest.skip("numpy computes where MKL does")
+    header = [7 * i % VOCABULARY for i in range(LONGEST)]
+    pool = Pool(model, 5, 0, True, None, decoder, prefix_of(model, GroupMemory(model), header))
+
+    def begins(seed: int) -> list[int]:
+        return header if seed % 3 else [1, 2, seed]
+
+    def task(seed: int) -> Task[Any]:
+        return lambda row, clock: (seed, walk(row, begins(seed), seed, writes_first=seed % 4 == 1))
+
+    for seed, logits in run_all(pool, map(task, range(9))):
+        assert_close(logits, walk(GroupMemory(model), begins(seed), seed, writes_first=seed % 4 == 1))
+
+
 # Whole translations
 
 
