@@ -210,8 +210,10 @@ class _Attend:
         self._held = _flat(4 * width * (blocks.starts[rows][:, None] + of_head * blocks.sizes[rows][:, None]))
         self._common = None
         if begun.any():
-            part = np.repeat(np.arange(len(self._parts)), [each.stop - each.start for each in self._parts])
-            runs = np.flatnonzero(np.diff(2 * part + (begun > 0), prepend=-1))
+            kinds: Numbers = (begun > 0).astype(np.int64)
+            for i, part in enumerate(self._parts):
+                kinds[part] += 2 * i
+            runs = np.flatnonzero(np.diff(kinds, prepend=-1))
             tokens, run = np.add.reduceat(spans.counts, runs)[begun[runs] > 0], runs[begun[runs] > 0]
             self._common = _Common(decoder, int(begun.max()), firsts[run], tokens, room[run], offsets[run])
 
