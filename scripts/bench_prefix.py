@@ -96,6 +96,7 @@ def serve(args: argparse.Namespace) -> None:
         tokens = PromptTokens(prompt, base.tokenizer)
         models[name] = Dictated(base.model, tokens, base.tokenizer, base.target_start)
         models[name].references = {example.id: example.reference for example in examples}
+        list(translate_many(models[name], examples[:2], POLICIES["full"], Limits(), 2))  # warm, with the header fed
     for line in sys.stdin:
         policy, name = line.split()
         model, some = models[name], examples[: args.limit]
@@ -135,7 +136,7 @@ def main() -> None:
         )
         for side, root in sides.items()
     }
-    ways = [(side, name) for side in sides for name in ("with", "without")]
+    ways = [("here", "with"), ("here", "without"), *([("there", "with")] if args.other else [])]
     rows: list[dict[str, Any]] = []
     for policy in args.policies:
         answers: dict[tuple[str, str], list[Any]] = {way: [] for way in ways}
