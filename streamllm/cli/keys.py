@@ -58,6 +58,13 @@ class Output:
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
+class Sweep:
+    """How points of a sweep are made (`streamllm.cli.together`)."""
+
+    together: bool | None = None
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
 class CommandKeys:
     """What every command has. A number is a name, too. The label ``study`` is for the runs of one study, which it gives
     folders of their own (``+study=mine``); no file of ours has it."""
@@ -91,10 +98,13 @@ class RunKeys(CommandKeys):
     min_lag: int | None
     max_lag: int | None
     early_stop: EarlyStop = "read"
+    processes: int = 1
+    sweep: Sweep = Sweep()  # noqa: RUF009  nobody changes it
 
     def __post_init__(self) -> None:
         super().__post_init__()
         batch_size(self.batch_size)
+        whole_number("processes", self.processes, of="")
         whole_number("min_lag", self.min_lag, null="for no bound")
         whole_number("max_lag", self.max_lag, self.min_lag or 1, null="for no bound", hint="not below min_lag")
 
@@ -115,6 +125,8 @@ def checked(cfg: DictConfig, kind: type[Keys]) -> tuple[dict[str, Any], Keys]:
     check_repeated(values)
     own = {field.name: values[field.name] for field in dataclasses.fields(kind) if field.name in values}
     own["output"] = Output(**own["output"])
+    if "sweep" in own:
+        own["sweep"] = Sweep(**own["sweep"])
     keys = kind(**own)
     del values["rerun"]  # of this one command, and nothing of what comes out
     return values, keys
