@@ -6,17 +6,19 @@ Invariant: a sentence's trace, but for its times, does not depend on the sentenc
 import gc
 import logging
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from streamllm.batching.coroutines import Clock, Task, run_all
 from streamllm.batching.pool import Pool
 from streamllm.batching.sizes import batch_size_of, threads_for
-from streamllm.batching.threads import Shared, Team, in_threads
+from streamllm.batching.threads import Shared, T, Team, in_threads
 from streamllm.batching.trial import Batching, batching
 from streamllm.cpu.decoder import Decoder
 from streamllm.engine.limits import Limits
 from streamllm.engine.loop import translate
+from streamllm.engine.paradigms.memory import Memory
 from streamllm.engine.session import Session
 from streamllm.models.lengths import fitting
 from streamllm.models.model import StreamingModel
@@ -56,12 +58,17 @@ def translate_many(
             model has (both before any is translated), or the logits of one are not finite.
     """
     fitting(model, examples, limits)
+    return noticing(model, in_sessions(model, examples, by_policy(model, policy, limits), batch_size, seed))
+
+
+def by_policy(model: StreamingModel, policy: Policy, limits: Limits) -> TranslateOne:
+    """How a policy translates one example."""
     units = model.prompt.source_unit, model.prompt.target_unit
 
     def translate_one(session: Session, example: Example, clock: Clock) -> Trace:
         return translate(session, example, policy, limits, *units, clock, model.living_on)
 
-    return noticing(model, in_sessions(model, examples, translate_one, batch_size, seed))
+    return translate_one
 
 
 def in_sessions(
@@ -115,6 +122,63 @@ def _fewer_collections() -> Iterator[None]:
         gc.unfreeze()
 
 
+# --- several runs
+
+
+@dataclass(eq=False)
+class Job:
+    """What one of several runs wants translated; `given_up` says that nothing more of it is wanted."""
+
+    examples: Sequence[Example]
+    translate_one: TranslateOne
+    seed: int = 0
+    given_up: bool = False
+
+
+Outcome = tuple[Job, Trace | Exception]
+"""What one sentence of a job came to."""
+
+
+def jobs_together(model: StreamingModel, jobs: Sequence[Job], batch_size: int | None = None) -> Iterator[Outcome]:
+    """As `in_sessions`, the sentences of several jobs side by side in one batch. An error of a sentence is its job's
+    alone, and is an outcome; one of a whole batch is raised."""
+    sentences = [(job, example) for job in jobs for example in job.examples]
+    batch_size = batch_size_of(batch_size)
+    if batch_size > 1 and len(sentences) > 1:
+        way = batching(model)
+        if way.why_not is None:
+            with _fewer_collections():
+                yield from _jobs_batched(model, sentences, min(batch_size, len(sentences)), way)
+            return
+        log.info("sentences are translated one by one: %s", way.why_not)
+    for job, example in sentences:
+        if not job.given_up:
+            yield _outcome(model, job, example, time.perf_counter)
+
+
+def _jobs_batched(
+    model: StreamingModel, sentences: Sequence[tuple[Job, Example]], rows: int, way: Batching
+) -> Iterator[Outcome]:
+    def task(job: Job, example: Example) -> Task[Outcome]:
+        return lambda row, clock: _outcome(model, job, example, clock, row)
+
+    # One job after the other, so that the first ones end early; the longest sentences of each go first.
+    place = {id(job): i for i, (job, _) in enumerate(sentences)}
+    in_order = sorted(sentences, key=lambda each: (place[id(each[0])], -len(each[1].source)))
+    return _rows(model, (task(*each) for each in in_order if not each[0].given_up), rows, way)
+
+
+def _outcome(model: StreamingModel, job: Job, example: Example, clock: Clock, row: Memory | None = None) -> Outcome:
+    memory = () if row is None else (row,)
+    try:
+        return job, job.translate_one(model.session(job.seed, example.id, *memory), example, clock)
+    except Exception as error:  # whatever a policy of somebody's own raises
+        return job, error
+
+
+# --- rows
+
+
 def _batched(
     model: StreamingModel,
     examples: Sequence[Example],
@@ -126,12 +190,18 @@ def _batched(
     def task(example: Example) -> Task[Trace]:
         return lambda row, clock: translate_one(model.session(seed, example.id, row), example, clock)
 
+    longest_first = sorted(examples, key=lambda example: len(example.source), reverse=True)
+    return _rows(model, map(task, longest_first), rows, way)
+
+
+def _rows(model: StreamingModel, tasks: Iterable[Task[T]], rows: int, way: Batching) -> Iterator[T]:
+    """What tasks return, of which there are as many at a time as ``rows``."""
     model.prefix  # noqa: B018  fed here, before threads ask for it
     threads = threads_for(rows)
-    longest_first = Shared(map(task, sorted(examples, key=lambda example: len(example.source), reverse=True)))
+    shared = Shared(tasks)
 
-    def part(team: Team, number: int) -> Iterator[Trace]:
+    def part(team: Team, number: int) -> Iterator[T]:
         own = rows // threads + (number < rows % threads)
-        return run_all(way.pool(model, own), longest_first, team)
+        return run_all(way.pool(model, own), shared, team)
 
     return part(Team(1), 0) if threads == 1 else in_threads(threads, part)

@@ -58,6 +58,13 @@ class Output:
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
+class Sweep:
+    """How points of a sweep are made (`streamllm.cli.together`)."""
+
+    together: bool | None = None
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
 class CommandKeys:
     """What every command has. A number is a name, too. The label ``study`` is for the runs of one study, which it gives
     folders of their own (``+study=mine``); no file of ours has it."""
@@ -91,6 +98,7 @@ class RunKeys(CommandKeys):
     min_lag: int | None
     max_lag: int | None
     early_stop: EarlyStop = "read"
+    sweep: Sweep = Sweep()  # noqa: RUF009  nobody changes it
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -115,6 +123,8 @@ def checked(cfg: DictConfig, kind: type[Keys]) -> tuple[dict[str, Any], Keys]:
     check_repeated(values)
     own = {field.name: values[field.name] for field in dataclasses.fields(kind) if field.name in values}
     own["output"] = Output(**own["output"])
+    if "sweep" in own:
+        own["sweep"] = Sweep(**own["sweep"])
     keys = kind(**own)
     del values["rerun"]  # of this one command, and nothing of what comes out
     return values, keys

@@ -11,6 +11,7 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -19,6 +20,8 @@ from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
+
+from streamllm.cli.together import TogetherLauncher
 
 LAUNCHER = "hydra._internal.core_plugins.basic_launcher"  # its log tells each point before anybody knows its state
 
@@ -51,6 +54,9 @@ class PointsSweeper(BasicSweeper):
         self._points = Points(hydra_context.config_loader)
         context = HydraContext(config_loader=self._points, callbacks=hydra_context.callbacks)
         super().setup(hydra_context=context, task_function=task_function, config=config)
+        if type(self.launcher) is BasicLauncher:
+            self.launcher = TogetherLauncher()
+            self.launcher.setup(hydra_context=context, task_function=task_function, config=config)
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
         assert self.config is not None

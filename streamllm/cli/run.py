@@ -12,6 +12,7 @@ from streamllm.cli.conf import CONF
 from streamllm.cli.errors import explained, launch
 from streamllm.cli.keys import RunKeys, checked, made
 from streamllm.cli.loaded_once import LoadedOnce
+from streamllm.cli.together import translator
 from streamllm.evaluation.runner import run_experiment
 from streamllm.evaluation.tuning import Tuning
 from streamllm.metrics.own import own_scores
@@ -29,6 +30,7 @@ def main(cfg: DictConfig) -> float:
     tuning, parts["model"] = parts.pop("tuning"), LoadedOnce(parts["model"])
     parts |= {key: getattr(keys, key) for key in PLAIN}
     parts["brief"] = HydraConfig.get().mode == RunMode.MULTIRUN  # its table has all
+    parts["translator"] = translator()
     return float(tuning(run_experiment(config=config, name=str(keys.name), root=str(keys.output.root), **parts)))
 
 

@@ -90,8 +90,9 @@ class SweepTable(Callback):
         self._command: list[str] = []
         self._process: int | None = None
         self._untold: list[Point] = []
-        self._folder: RunFolder | None = None  # of the point that is being made
-        self._ended = self._skips = self._tells = False
+        # Of the points that are being made, by their numbers: the folder, and whether it had finished before.
+        self._begun: dict[int, tuple[RunFolder | None, bool]] = {}
+        self._ended = self._tells = False
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         self._sweep, self._command, self._process = f"points-{secrets.token_hex(4)}", sys.argv, os.getpid()
@@ -109,17 +110,19 @@ class SweepTable(Callback):
         sys.argv = self._command  # env.json tells what was typed, and not how a launcher started this process
         if os.getpid() != self._process:  # points run side by side
             os.environ.setdefault("STREAMLLM_THREADS", "1")
-        self._folder, self._skips = None, False
+        folder, skips = None, False
         with contextlib.suppress(Exception):  # nothing is checked yet: the run itself says what is wrong
-            self._folder = _folder(_plain_without_hydra(config))
-            self._skips = self._folder.finished and not config.get("rerun")
-        if self._tells and os.getpid() == self._process and not self._skips:  # else its scores are its line
+            folder = _folder(_plain_without_hydra(config))
+            skips = folder.finished and not config.get("rerun")
+        self._begun[int(config.hydra.job.num)] = folder, skips
+        if self._tells and os.getpid() == self._process and not skips:  # else its scores are its line
             print(f"#{config.hydra.job.num}: {' '.join(config.hydra.overrides.task)}", flush=True)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         if self._sweep is None:
             return
-        point = _point(config, job_return, self._skips, self._folder)
+        folder, skips = self._begun.pop(int(config.hydra.job.num), (None, False))
+        point = _point(config, job_return, skips, folder)
         path = self._notes(config) / f"{point.number}.json"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

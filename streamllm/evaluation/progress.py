@@ -5,6 +5,7 @@ import io
 import logging
 import sys
 from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
 from itertools import islice
 from pathlib import Path
 
@@ -87,21 +88,39 @@ def store_all(
             bar.update()
 
 
+_RUN: ContextVar[object] = ContextVar("run", default=None)
+"""Which of the runs that are made together is speaking; None is all of them, as in a thread or coroutine that
+translates."""
+
+
 @contextlib.contextmanager
 def logging_to(path: Path) -> Iterator[None]:
-    """Everything that streamllm logs goes to ``path``, and from INFO on to the screen, above the bar."""
+    """Everything that streamllm logs goes to ``path``, and from INFO on to the screen, above the bar. Of several runs at
+    a time, in coroutines of their own, each gets what is logged in its own, and in none of them."""
     logger = logging.getLogger("streamllm")
-    handlers: list[logging.Handler] = [_LogFile(path)]
+    file = _LogFile(path)
+    handlers: list[logging.Handler] = [file]
     if not logging.getLogger().handlers:  # else whoever has set up logging shows them
         handlers.append(_AboveTheBar(logging.INFO))
+    run = object()
     with contextlib.ExitStack() as undone:
-        undone.callback(logger.setLevel, logger.level)
+        undone.callback(_RUN.reset, _RUN.set(run))
+        others = [handler.level_before for handler in logger.handlers if isinstance(handler, _LogFile)]
+        file.level_before = level = others[0] if others else logger.level
+        undone.callback(_restore, logger, level)
         logger.setLevel(logging.DEBUG)
         for handler in handlers:
+            handler.addFilter(lambda record: _RUN.get() in (None, run))
             undone.callback(handler.close)
             undone.callback(logger.removeHandler, handler)
             logger.addHandler(handler)
         yield
+
+
+def _restore(logger: logging.Logger, level: int) -> None:
+    """Once no run is left that wants all."""
+    if not any(isinstance(handler, _LogFile) for handler in logger.handlers):
+        logger.setLevel(level)
 
 
 class _LogFile(logging.StreamHandler[io.TextIOWrapper]):
@@ -111,6 +130,7 @@ class _LogFile(logging.StreamHandler[io.TextIOWrapper]):
         super().__init__(io.TextIOWrapper(open_to_write(path, "ab"), encoding="utf-8"))
         self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         self._path, self._failed = path, False
+        self.level_before = 0  # of the logger, when the first of the runs of now began
 
     def handleError(self, record: logging.LogRecord) -> None:
         error = sys.exc_info()[1]
@@ -134,4 +154,6 @@ def _say(text: str) -> None:
 
 class _AboveTheBar(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        _say(self.format(record))
+        if not getattr(record, "is_shown", False):  # what is said to all runs is shown once
+            record.is_shown = True
+            _say(self.format(record))

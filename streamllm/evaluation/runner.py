@@ -37,6 +37,9 @@ log = logging.getLogger(__name__)
 Translate = Callable[[Sequence[Example]], Iterator[Trace]]
 """Translates examples, yielding each trace as it is finished, in any order."""
 
+Translator = Callable[[Any, Sequence[Example], Policy, Limits, int | None, int], Iterator[Trace]]
+"""What `streamllm.batching.scheduler.translate_many` is: model, examples, policy, limits, batch size, seed."""
+
 LEFT_OUT = "sentences_left_out"
 """The key of metrics.json that counts what ``dataset.skip_long`` has left out; it is there where that is set."""
 
@@ -79,6 +82,7 @@ def run_experiment(
     metrics: Sequence[Metric] = (),
     rerun: bool = False,
     brief: bool = False,
+    translator: Translator | None = None,
 ) -> dict[str, Any]:
     """Translate a data set with a policy, and return the metrics (those of `metrics.summary.summarise`).
 
@@ -98,6 +102,7 @@ def run_experiment(
             traces.
         rerun: run anew; a folder that is there is kept as ``<folder>.before-1``, or the next number that is free.
         brief: say in one line that a run had finished before.
+        translator: what translates, if it is not `batching.scheduler.translate_many`.
 
     Raises:
         ValueError, OSError, ImportError: the data or the model cannot be loaded, or do not fit each other, or the run
@@ -150,7 +155,8 @@ def run_experiment(
         prompt_fed.update(made_from.of_part(loaded))
         from streamllm.batching.scheduler import translate_many  # after it: a model that is not there is said at once
 
-        return lambda examples: translate_many(loaded, examples, policy, limits, batch_size, seed)
+        translates = translator or translate_many
+        return lambda examples: translates(loaded, examples, policy, limits, batch_size, seed)
 
     def short_enough(examples: Sequence[Example]) -> list[Example]:
         from streamllm.models.lengths import fitting

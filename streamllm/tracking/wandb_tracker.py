@@ -94,8 +94,8 @@ class WandbTracker:
             dir=str(run.folder.parent),
             config=dict(run.config),
             resume="allow",
-            # In a sweep, many runs follow each other in one process.
-            reinit="finish_previous",
+            # In a sweep, many runs follow each other in one process, or are made together.
+            reinit="create_new",
             settings=wandb.Settings(
                 console="off",
                 silent=True,

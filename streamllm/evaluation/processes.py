@@ -1,0 +1,155 @@
+"""One run on several processes of this machine: each loads the model and translates a share of the sentences.
+
+Invariant: only the process that was started by hand writes, so a run that is stopped, however, goes on as any other."""
+
+import os
+import pickle
+import signal
+from collections.abc import Iterator, Sequence
+from multiprocessing import get_context
+from multiprocessing.connection import Connection, wait
+from typing import TYPE_CHECKING, Any
+
+from streamllm.engine.limits import Limits
+from streamllm.evaluation.runner import Translator
+from streamllm.records import Example, Policy, Trace
+
+if TYPE_CHECKING:
+    from streamllm.engine.paradigms.memory import Paradigm
+    from streamllm.models.loading import ModelConfig
+    from streamllm.prompt import Prompt
+
+ENDED = None
+"""What a process sends last."""
+
+
+class WorkerError(RuntimeError):
+    """A process that translates has ended before its work was done."""
+
+
+def in_processes(
+    count: int, model: "ModelConfig", prompt: "Prompt | None" = None, paradigm: "Paradigm | None" = None
+) -> Translator:
+    """What translates on ``count`` processes, each with one thread and a model of its own; the other arguments say how
+    that is loaded.
+
+    The sentences are dealt out by length, the longest first, so that shares take alike. What one process raises ends
+    all of them, and is raised here after what was found by then; so does an interrupt, and they end when this process
+    is killed. Times are those of a sentence in its process: together, they add up to ``count`` times the time of the
+    run.
+
+    Raises:
+        ValueError: a part cannot be sent to another process.
+        WorkerError: a process was killed, as for want of memory.
+    """
+
+    def translates(
+        loaded: Any,
+        examples: Sequence[Example],
+        policy: Policy,
+        limits: Limits,
+        batch_size: int | None,
+        seed: int,
+    ) -> Iterator[Trace]:
+        longest_first = sorted(examples, key=lambda example: len(example.source), reverse=True)
+        shares = [share for first in range(count) if (share := longest_first[first::count])]
+        text = loaded.prompt
+        load = (prompt, text.source_unit, text.target_unit, paradigm)
+        whole = batch_size
+        for share in shares:
+            _check_sent((model, load, share, policy, limits))
+        return _translated(model, load, shares, policy, limits, whole, seed)
+
+    return translates
+
+
+def _check_sent(parts: Any) -> None:
+    try:
+        pickle.dumps(parts)
+    except Exception as error:  # whatever an object of somebody's own raises
+        message = " ".join(str(error).split())
+        raise ValueError(
+            f"processes above 1 send policy and model to other processes, and these cannot be sent ({message}): give "
+            "processes=1, or classes of modules that can be imported"
+        ) from error
+
+
+def _translated(
+    model: Any,
+    load: tuple[Any, ...],
+    shares: Sequence[Sequence[Example]],
+    policy: Policy,
+    limits: Limits,
+    batch_size: int | None,
+    seed: int,
+) -> Iterator[Trace]:
+    context = get_context("spawn")  # a fork would share threads of MLX and BLAS that are not there
+    workers: dict[Connection, Any] = {}
+    threads = os.environ.get("STREAMLLM_THREADS")
+    os.environ["STREAMLLM_THREADS"] = "1"
+    try:
+        for share in shares:
+            here, there = context.Pipe(duplex=False)
+            process = context.Process(
+                target=_work, args=(there, model, load, share, policy, limits, batch_size, seed), daemon=True
+            )
+            process.start()
+            there.close()
+            workers[here] = process
+        while workers:
+            for connection in wait(list(workers)):
+                assert isinstance(connection, Connection)
+                try:
+                    found = connection.recv()
+                except EOFError:
+                    process = workers.pop(connection)
+                    process.join()
+                    raise WorkerError(
+                        f"a process that translates was ended (exit code {process.exitcode}), as happens when memory is "
+                        "short; the same command goes on from what is stored"
+                    ) from None
+                if found is ENDED:
+                    workers.pop(connection).join()
+                elif isinstance(found, BaseException):
+                    raise found
+                else:
+                    yield found
+    finally:
+        if threads is None:
+            os.environ.pop("STREAMLLM_THREADS", None)
+        else:
+            os.environ["STREAMLLM_THREADS"] = threads
+        for connection, process in workers.items():
+            process.kill()
+            process.join()
+            connection.close()
+
+
+def _work(
+    results: Connection,
+    model: Any,
+    load: tuple[Any, ...],
+    share: Sequence[Example],
+    policy: Policy,
+    limits: Limits,
+    batch_size: int | None,
+    seed: int,
+) -> None:
+    """In a process of its own: send each trace, then `ENDED`, or what was raised."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that was started by hand ends this one
+    try:
+        from streamllm.batching.scheduler import translate_many
+        from streamllm.batching.sizes import default_batch_size
+
+        loaded = model.load(*load)
+        rows = min(default_batch_size(), 64) if batch_size is None else batch_size
+        for trace in translate_many(loaded, share, policy, limits, rows, seed):
+            results.send(trace)
+        results.send(ENDED)
+    except (BrokenPipeError, ConnectionResetError):  # nobody listens any more
+        os._exit(1)
+    except Exception as error:
+        try:
+            results.send(pickle.loads(pickle.dumps(error)) and error)
+        except Exception:  # an error that cannot be sent
+            results.send(WorkerError(f"{type(error).__name__}: {error}"))
