@@ -98,11 +98,13 @@ class RunKeys(CommandKeys):
     min_lag: int | None
     max_lag: int | None
     early_stop: EarlyStop = "read"
+    processes: int = 1
     sweep: Sweep = Sweep()  # noqa: RUF009  nobody changes it
 
     def __post_init__(self) -> None:
         super().__post_init__()
         batch_size(self.batch_size)
+        whole_number("processes", self.processes, of="")
         whole_number("min_lag", self.min_lag, null="for no bound")
         whole_number("max_lag", self.max_lag, self.min_lag or 1, null="for no bound", hint="not below min_lag")
 

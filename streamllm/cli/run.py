@@ -27,10 +27,14 @@ PLAIN = ("seed", "batch_size", "min_lag", "max_lag", "rerun")
 def main(cfg: DictConfig) -> float:
     """Run one configuration; returns what sweepers maximise (`tuning`): BLEU, unless told otherwise."""
     config, keys, parts = everything(cfg)
-    tuning, parts["model"] = parts.pop("tuning"), LoadedOnce(parts["model"])
+    tuning, parts["model"] = parts.pop("tuning"), LoadedOnce(model := parts["model"])
     parts |= {key: getattr(keys, key) for key in PLAIN}
     parts["brief"] = HydraConfig.get().mode == RunMode.MULTIRUN  # its table has all
     parts["translator"] = translator()
+    if keys.processes > 1:
+        from streamllm.evaluation.processes import in_processes
+
+        parts["translator"] = in_processes(keys.processes, model, parts["prompt"], parts["paradigm"])
     return float(tuning(run_experiment(config=config, name=str(keys.name), root=str(keys.output.root), **parts)))
 
 

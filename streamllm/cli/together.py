@@ -1,12 +1,14 @@
-"""Points of a sweep that are evaluated together: each runs in a coroutine of its own, and their sentences share batches.
+"""Points of a sweep that are evaluated together: each runs in a coroutine of its own, and their sentences share
+batches.
 
-Control switches at two places. A point that wants its sentences translated waits, and the next point begins; when all
-wait, all sentences are translated, and each trace goes to its point, which stores it and waits again. So a point runs as
-if it were alone. Invariant: what one does, its end and its errors are its own."""
+Control switches at two places. A point that wants its sentences translated waits, and the next point begins. When all
+wait, all sentences are translated, and each trace goes to its point, which stores it and waits again. So a point runs
+as if it were alone. Invariant: what one does, its end and its errors are its own."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from contextvars import ContextVar
+from functools import partial
 from typing import Any
 
 from greenlet import getcurrent, greenlet
@@ -42,12 +44,12 @@ class TogetherLauncher(BasicLauncher):
             config = self.hydra_context.config_loader.load_sweep_config(self.config, list(words))
             with open_dict(config):
                 config.hydra.job.id = config.hydra.job.num = number
-            points.begin(kind(config, words), lambda config=config, number=number: self._run(config, number, found))
+            points.begin(kind(config, words), partial(self._run, config, number, points, found))
         points.end()
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         return [found[number] for number in sorted(found)]
 
-    def _run(self, config: DictConfig, number: int, found: dict[int, JobReturn]) -> None:
+    def _run(self, config: DictConfig, number: int, points: "Points", found: dict[int, JobReturn]) -> None:
         assert self.task_function is not None and self.hydra_context is not None
         found[number] = run_job(
             hydra_context=self.hydra_context,
@@ -55,14 +57,15 @@ class TogetherLauncher(BasicLauncher):
             config=config,
             job_dir_key="hydra.sweep.dir",
             job_subdir_key="hydra.sweep.subdir",
-            configure_logging=_POINTS.get() is None or _POINTS.get().waiting == 0,  # it closes the logs that are open
+            configure_logging=not points.waiting,  # it closes the logs that are open
         )
 
 
 def kind(config: DictConfig, words: Sequence[str]) -> tuple[str, ...] | None:
     """What points have in common that are evaluated together; None for one that is evaluated alone."""
     together = OmegaConf.select(config, "sweep.together")
-    if together is False or config.get("batch_size") == 1 or config.hydra.job.env_set or config.hydra.job.chdir:
+    whole = config.get("batch_size") == 1 or config.get("processes", 1) != 1
+    if together is False or whole or config.hydra.job.env_set or config.hydra.job.chdir:
         return None
     tracker = config.get("tracker")
     known = not tracker or (

@@ -6,6 +6,7 @@ import os
 import pickle
 import signal
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any
@@ -23,10 +24,6 @@ ENDED = None
 """What a process sends last."""
 
 
-class WorkerError(RuntimeError):
-    """A process that translates has ended before its work was done."""
-
-
 def in_processes(
     count: int, model: "ModelConfig", prompt: "Prompt | None" = None, paradigm: "Paradigm | None" = None
 ) -> Translator:
@@ -40,7 +37,7 @@ def in_processes(
 
     Raises:
         ValueError: a part cannot be sent to another process.
-        WorkerError: a process was killed, as for want of memory.
+        ChildProcessError: a process was killed, as for want of memory.
     """
 
     def translates(
@@ -55,10 +52,9 @@ def in_processes(
         shares = [share for first in range(count) if (share := longest_first[first::count])]
         text = loaded.prompt
         load = (prompt, text.source_unit, text.target_unit, paradigm)
-        whole = batch_size
         for share in shares:
             _check_sent((model, load, share, policy, limits))
-        return _translated(model, load, shares, policy, limits, whole, seed)
+        return _translated(model, load, shares, policy, limits, batch_size, seed)
 
     return translates
 
@@ -85,16 +81,15 @@ def _translated(
 ) -> Iterator[Trace]:
     context = get_context("spawn")  # a fork would share threads of MLX and BLAS that are not there
     workers: dict[Connection, Any] = {}
-    threads = os.environ.get("STREAMLLM_THREADS")
-    os.environ["STREAMLLM_THREADS"] = "1"
     try:
         for share in shares:
             here, there = context.Pipe(duplex=False)
             process = context.Process(
                 target=_work, args=(there, model, load, share, policy, limits, batch_size, seed), daemon=True
             )
-            process.start()
-            there.close()
+            with _one_thread():
+                process.start()
+            there.close()  # so that there is an end of it when the process ends
             workers[here] = process
         while workers:
             for connection in wait(list(workers)):
@@ -104,9 +99,9 @@ def _translated(
                 except EOFError:
                     process = workers.pop(connection)
                     process.join()
-                    raise WorkerError(
-                        f"a process that translates was ended (exit code {process.exitcode}), as happens when memory is "
-                        "short; the same command goes on from what is stored"
+                    raise ChildProcessError(
+                        f"a process that translates was ended (exit code {process.exitcode}), as happens when memory "
+                        "is short; the same command goes on from what is stored"
                     ) from None
                 if found is ENDED:
                     workers.pop(connection).join()
@@ -115,14 +110,23 @@ def _translated(
                 else:
                     yield found
     finally:
-        if threads is None:
-            os.environ.pop("STREAMLLM_THREADS", None)
-        else:
-            os.environ["STREAMLLM_THREADS"] = threads
         for connection, process in workers.items():
             process.kill()
             process.join()
             connection.close()
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """What is started in the block computes with one thread."""
+    before = os.environ.get("STREAMLLM_THREADS")
+    os.environ["STREAMLLM_THREADS"] = "1"
+    try:
+        yield
+    finally:
+        del os.environ["STREAMLLM_THREADS"]
+        if before is not None:
+            os.environ["STREAMLLM_THREADS"] = before
 
 
 def _work(
@@ -150,6 +154,7 @@ def _work(
         os._exit(1)
     except Exception as error:
         try:
-            results.send(pickle.loads(pickle.dumps(error)) and error)
+            pickle.loads(pickle.dumps(error))
+            results.send(error)
         except Exception:  # an error that cannot be sent
-            results.send(WorkerError(f"{type(error).__name__}: {error}"))
+            results.send(RuntimeError(f"{type(error).__name__}: {error}"))

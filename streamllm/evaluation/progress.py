@@ -95,8 +95,8 @@ translates."""
 
 @contextlib.contextmanager
 def logging_to(path: Path) -> Iterator[None]:
-    """Everything that streamllm logs goes to ``path``, and from INFO on to the screen, above the bar. Of several runs at
-    a time, in coroutines of their own, each gets what is logged in its own, and in none of them."""
+    """Everything that streamllm logs goes to ``path``, and from INFO on to the screen, above the bar. Of several runs
+    at a time, in coroutines of their own, each gets what is logged in its own, and in none of them."""
     logger = logging.getLogger("streamllm")
     file = _LogFile(path)
     handlers: list[logging.Handler] = [file]

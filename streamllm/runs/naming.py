@@ -10,7 +10,20 @@ from streamllm.files import RunError
 
 # Top-level keys that say where and how a run is made and recorded, not what comes out of it.
 NOT_IN_DIGEST = frozenset(
-    {"hydra", "tracker", "output", "experiment", "name", "debug", "tuning", "batch_size", "metrics", "rerun", "sweep"}
+    {
+        "hydra",
+        "tracker",
+        "output",
+        "experiment",
+        "name",
+        "debug",
+        "tuning",
+        "batch_size",
+        "metrics",
+        "rerun",
+        "sweep",
+        "processes",
+    }
 )
 
 # Keys that came later, with the value that means "as before" (as `_plain` gives it). There they do not count, so that

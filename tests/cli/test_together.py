@@ -139,10 +139,10 @@ def test_an_interrupt_lets_every_point_say_what_it_has_stored_and_all_go_on(
     tmp_path: Path, model: Loaded, alone: dict[str, bytes]
 ) -> None:
     with pytest.raises((KeyboardInterrupt, SystemExit)):
-        together(tmp_path, model, POLICIES | {"full": Failing(KeyboardInterrupt(), 4)})
-    assert "full" not in finished(tmp_path)
-    for name in POLICIES:
-        assert name in finished(tmp_path) or "interrupted: " in (folder(tmp_path, name) / LOG).read_text()
+        together(tmp_path, model, POLICIES | {"3": Failing(KeyboardInterrupt())})
+    assert not {"3", "full"} & {*finished(tmp_path)}
+    for name in ("3", "full"):
+        assert "interrupted: " in (folder(tmp_path, name) / LOG).read_text()
     together(tmp_path, model)
     assert predictions(tmp_path) == alone
 
@@ -174,7 +174,8 @@ def test_each_log_holds_what_its_own_run_said(tmp_path: Path, model: Loaded) -> 
 
     together(tmp_path, model, {"1": WaitK(1), "3": Telling(3)})
     logs = {name: (folder(tmp_path, name) / LOG).read_text() for name in ("1", "3")}
-    assert logs["1"].count("to all") == logs["3"].count("to all") == 5  # nobody knows whose a sentence's words are
+    assert logs["3"].count("to all") == 5
+    assert 0 < logs["1"].count("to all") < 5  # of those until it had ended: nobody knows whose a sentence's words are
     assert logs["1"].count("finished: ") == logs["3"].count("finished: ") == 1
     assert logging.getLogger("streamllm").handlers == []
 
