@@ -139,7 +139,9 @@ Outcome = tuple[Job, Trace | Exception]
 """What one sentence of a job came to."""
 
 
-def jobs_together(model: StreamingModel, jobs: Sequence[Job], batch_size: int | None = None) -> Iterator[Outcome]:
+def jobs_together(
+    model: StreamingModel, jobs: Sequence[Job], batch_size: int | None = None
+) -> Generator[Outcome, None, None]:
     """As `in_sessions`, the sentences of several jobs side by side in one batch. An error of a sentence is its job's
     alone, and is an outcome; one of a whole batch is raised."""
     sentences = [(job, example) for job in jobs for example in job.examples]

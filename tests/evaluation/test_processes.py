@@ -77,5 +77,5 @@ def test_what_cannot_be_sent_to_another_process_is_refused_before_any_begins(tmp
         pass
 
     make: Callable[[int], Policy] = Local
-    with pytest.raises(ValueError, match="cannot be sent .*give processes=1"):
+    with pytest.raises(ValueError, match=r"cannot be sent .*give processes=1"):
         run(tmp_path, make(3), 2)
