@@ -5,6 +5,7 @@ Invariant: only the process that was started by hand writes, so a run that is st
 import os
 import pickle
 import signal
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing import get_context
@@ -151,7 +152,7 @@ def _work(
             results.send(trace)
         results.send(ENDED)
     except (BrokenPipeError, ConnectionResetError):  # nobody listens any more
-        os._exit(1)
+        sys.exit(1)
     except Exception as error:
         try:
             pickle.loads(pickle.dumps(error))
