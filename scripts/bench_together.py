@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmark import markdown, save
 
@@ -88,12 +89,12 @@ def main() -> None:
                 found[name] = sentences(root)
                 print(f"{name}: {took[name][-1][0]:.1f} CPU s, {took[name][-1][1]:.1f} s", file=sys.stderr)
     first = next(iter(ways))
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, each in took.items():
         cpu, wall = (statistics.median(one[i] for one in each) for i in range(2))
-        row = {"way": name, "cpu_s": cpu, "wall_s": wall}
+        row: dict[str, Any] = {"way": name, "cpu_s": cpu, "wall_s": wall}
         base = rows[0] if rows else row
-        row |= {"cpu_ratio": cpu / float(base["cpu_s"]), "wall_ratio": wall / float(base["wall_s"])}
+        row |= {"cpu_ratio": cpu / base["cpu_s"], "wall_ratio": wall / base["wall_s"]}
         row["different"] = sum(found[name].get(key) != value for key, value in found[first].items())
         rows.append(row)
     print(markdown(rows, COLUMNS))
