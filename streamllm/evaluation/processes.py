@@ -6,6 +6,7 @@ import os
 import pickle
 import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing import get_context
@@ -88,7 +89,7 @@ def _translated(
             process = context.Process(
                 target=_work, args=(there, model, load, share, policy, limits, batch_size, seed), daemon=True
             )
-            with _one_thread():
+            with _for_workers():
                 process.start()
             there.close()  # so that there is an end of it when the process ends
             workers[here] = process
@@ -118,13 +119,17 @@ def _translated(
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
-    """What is started in the block computes with one thread."""
+def _for_workers() -> Iterator[None]:
+    """What is started in the block computes with one thread, and leaves Ctrl-C to this process, which ends it."""
     before = os.environ.get("STREAMLLM_THREADS")
     os.environ["STREAMLLM_THREADS"] = "1"
+    handles = threading.current_thread() is threading.main_thread()  # others may set no handler
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN) if handles else None
     try:
         yield
     finally:
+        if handles:
+            signal.signal(signal.SIGINT, handler)
         del os.environ["STREAMLLM_THREADS"]
         if before is not None:
             os.environ["STREAMLLM_THREADS"] = before
@@ -141,7 +146,6 @@ def _work(
     seed: int,
 ) -> None:
     """In a process of its own: send each trace, then `ENDED`, or what was raised."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that was started by hand ends this one
     try:
         from streamllm.batching.scheduler import translate_many
         from streamllm.batching.sizes import default_batch_size

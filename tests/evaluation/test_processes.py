@@ -3,12 +3,14 @@
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing import active_children
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from streamllm.data.sample import Sample
+from streamllm.engine.limits import Limits
 from streamllm.evaluation.processes import in_processes
 from streamllm.evaluation.runner import run_experiment
 from streamllm.models.loading import ModelConfig
@@ -70,6 +72,17 @@ def test_what_ends_one_process_ends_all_with_one_error_and_the_run_goes_on(
         run(tmp_path / "ended", Ending(raises), 2)
     whole = run(tmp_path / "ended", WaitK(3))
     assert whole.read_bytes() == run(tmp_path / "straight", WaitK(3)).read_bytes()
+
+
+@pytest.mark.long
+def test_an_interrupt_ends_all_processes() -> None:
+    loaded = MODEL.load(None, "word", "word")
+    traces = in_processes(2, MODEL)(loaded, DATA.load(), WaitK(3), Limits(), 1, 0)
+    next(traces)
+    assert len(active_children()) == 2
+    with pytest.raises(KeyboardInterrupt):
+        traces.throw(KeyboardInterrupt())  # type: ignore[attr-defined]
+    assert active_children() == []
 
 
 def test_what_cannot_be_sent_to_another_process_is_refused_before_any_begins(tmp_path: Path) -> None:
