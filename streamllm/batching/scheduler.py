@@ -146,7 +146,7 @@ def jobs_together(
     alone, and is an outcome; one of a whole batch is raised."""
     sentences = [(job, example) for job in jobs for example in job.examples]
     batch_size = batch_size_of(batch_size)
-    if batch_size > 1 and len(sentences) > 1:
+    if batch_size > 1 and sentences:
         way = batching(model)
         if way.why_not is None:
             with _fewer_collections():
