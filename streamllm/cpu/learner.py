@@ -13,9 +13,13 @@ import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_flatten
 
-from streamllm.cpu.decoder import Scratch, frequencies, is_of_the_shape
+from streamllm.cpu.decoder import Scratch
 from streamllm.cpu.enabled import enabled
 from streamllm.cpu.mkl import Batch, Floats, Numbers, Sizes, library, product
+from streamllm.cpu.weights import frequencies_of, is_of_the_shape
+
+FAMILIES = ("llama", "qwen2", "qwen3")
+"""Model types whose forward and backward are these."""
 
 TOKENS = 128
 """How many go through SwiGLU at a time: what the cache of a core holds."""
@@ -105,7 +109,10 @@ def applies(model: Any) -> bool:
     """Whether `logits_of` computes this model here."""
     if not enabled() or library() is None or mx.default_device() != mx.Device(mx.cpu):  # type: ignore[arg-type]
         return False
-    return not getattr(model, "recomputes", False) and is_of_the_shape(model)
+    if getattr(model, "recomputes", False) or not is_of_the_shape(model, dropout=True):
+        return False
+    slides = any(getattr(layer, "use_sliding", False) for layer in model.model.layers)
+    return model.model_type in FAMILIES and not slides
 
 
 def drawn(model: Any, streams: Streams) -> list[Floats | None]:
@@ -174,7 +181,7 @@ class Learner:
         self.width = attention.q_proj.weight.shape[0] // self.heads
         self.layers = len(model.model.layers)
         self.scale, self.epsilon = float(attention.scale), np.float32(args.rms_norm_eps)
-        self.frequencies = frequencies(attention.rope)
+        self.frequencies = frequencies_of(attention.rope)
         # Within a head of queries and keys, the two numbers that turn together stand side by side here.
         self._pairs = np.arange(self.width).reshape(2, -1).T.reshape(-1)
         heads = np.arange((self.heads + 2 * self.kv_heads) * self.width).reshape(-1, self.width)
