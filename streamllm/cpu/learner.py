@@ -144,6 +144,11 @@ def drawn(model: Any, streams: Streams) -> list[Floats | None]:
 _free: list[Scratch] = []  # between a backward and the next forward
 
 
+def held() -> int:
+    """Bytes that wait for the next forward; MLX does not count them."""
+    return sum(scratch.nbytes for scratch in _free)
+
+
 class _Tape:
     """What a forward leaves for its backward. Arrays of a layer have its number in their name."""
 
