@@ -90,9 +90,9 @@ def logits_of(model: Any, streams: Callable[[], Streams]) -> mx.array | None:
     @mx.custom_function
     def logits(*weights: mx.array) -> mx.array:
         mx.eval(weights)
-        found, tape = learner.forward(dict(zip(names, map(np.asarray, weights), strict=True)), laid_out, dropout)
+        tape = _Tape(dict(zip(names, map(np.asarray, weights), strict=True)), laid_out, dropout)
         tapes[:] = [tape]
-        return mx.array(found)
+        return learner.forward(tape)
 
     @logits.vjp
     def gradients(_: Any, cotangent: Any, __: Any) -> Any:
@@ -132,12 +132,11 @@ def drawn(model: Any, streams: Streams) -> list[Floats | None]:
             found.append(None)
             continue
         last = place >= len(rates) - 2
-        keep = np.zeros((len(streams.tokens), width), np.float32)
+        keep = np.empty((len(streams.tokens), width), np.bool_)
         for (_, tokens, flat), masks in zip(streams.drawn, drawn, strict=True):
             if not last or np.isin(tokens, streams.asked).any():
                 keep[tokens] = np.asarray(masks[place]).reshape(-1, width)[flat]
-        keep *= np.float32(1 / (1 - rate))
-        found.append(keep[streams.asked] if last else keep)
+        found.append(np.multiply(keep[streams.asked] if last else keep, np.float32(1 / (1 - rate))))
     return found
 
 
@@ -194,12 +193,9 @@ class Learner:
         self._order = heads.reshape(-1)
         self.head = "lm_head.weight" if hasattr(model, "lm_head") else "model.embed_tokens.weight"
 
-    def forward(
-        self, weights: dict[str, Floats], streams: Streams, dropout: list[Floats | None]
-    ) -> tuple[Floats, _Tape]:
-        """Logits (labels, V), and what `backward` needs."""
-        tape = _Tape(weights, streams, dropout)
-        scratch = tape.scratch
+    def forward(self, tape: _Tape) -> mx.array:
+        """Logits (labels, V); ``tape`` gets what `backward` needs."""
+        weights, streams, dropout = tape.weights, tape.streams, tape.dropout
         turns = self._turns(streams.positions)
         embedding = weights["model.embed_tokens.weight"]
         x = tape("x0", len(streams.tokens), embedding.shape[1])
@@ -226,8 +222,10 @@ class Learner:
             x += middle
         x = np.take(x, streams.learned, axis=0, out=tape("learned", len(streams.learned), x.shape[1]), mode="clip")
         normed = self.normed(tape, "before_head", x, weights["model.norm.weight"])
-        head = weights[self.head]
-        return product(normed, head.T, scratch("logits", len(x), len(head))), tape
+        logits = mx.zeros((len(x), len(weights[self.head])))
+        mx.eval(logits)
+        product(normed, weights[self.head].T, np.asarray(logits))  # into the memory of what nobody else holds yet
+        return logits
 
     def backward(self, tape: _Tape, logits: Floats) -> dict[str, Floats]:
         """Gradients by the names of the weights, from that of the logits. They are overwritten by the next forward."""
