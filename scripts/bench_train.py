@@ -2,26 +2,24 @@
 
     python scripts/bench_train.py [--model FOLDER] [--data-dir FOLDER] [--lora RANK] [--rounds 5] [--json FILE]
     python scripts/bench_train.py --processes 2      # also data parallel, by MLX's ring on this machine
+    python scripts/bench_train.py --torch PYTHON     # also a loop in PyTorch: PYTHON has torch
 
 Steps of the training loop itself, on pairs of Multi30k (without a folder, of the sample corpus). Every variant takes
 the same batches, in turn and in rounds, one that does not count first, so that a noisy machine disturbs all alike.
 Printed are medians of the rounds, and ratios of the first variant to the others, by CPU time: of a process with one
-thread it is what wall time would be on an idle core. The profile needs MKL, which reports its products.
+thread it is what wall time would be on an idle core.
 """
 
 import argparse
-import ctypes
 import json
 import os
 import random
-import re
 import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import fields
@@ -31,7 +29,6 @@ from typing import Any
 from benchmark import markdown, save
 
 os.environ.setdefault("STREAMLLM_THREADS", "1")
-os.environ.setdefault("MKL_VERBOSE_OUTPUT_FILE", f"{tempfile.gettempdir()}/mkl-{os.getpid()}.txt")
 
 import streamllm  # noqa: F401  (loads the BLAS before mlx)
 
@@ -39,10 +36,11 @@ import mlx.core as mx  # isort: skip
 from bench_eval import load_dataset  # isort: skip  (loads streamllm too)
 import mlx.nn as nn
 import mlx.optimizers as optim
-from mlx.utils import tree_map
+import numpy as np
+from mlx.utils import tree_flatten, tree_map
 
-from streamllm.cache.dual import make_caches
-from streamllm.cpu import exponentials
+from streamllm.cpu import exponentials, learner
+from streamllm.cpu.mkl import Batch as Products
 from streamllm.models.loading import ModelConfig
 from streamllm.models.model import StreamingModel
 from streamllm.models.settings import SETTINGS
@@ -51,10 +49,11 @@ from streamllm.training import loss
 from streamllm.training.adapters import AdapterConfig
 from streamllm.training.data import Batch, DataConfig, TrainingData, pad
 from streamllm.training.distributed import Barrier
+from streamllm.training.documents import Documents
 from streamllm.training.loop import Trainer, TrainingConfig
+from streamllm.training.masks import visible
 from streamllm.training.optimizers import Muon
 
-VERBOSE = Path(os.environ["MKL_VERBOSE_OUTPUT_FILE"])  # where MKL reports its products
 Work = tuple[Batch, int]  # a batch and its labels, as a step takes it
 PROMPT = Prompt(source_header="English:", target_header="\nGerman:", leading_space=True, stop="\n")  # of base models
 STEPS = {
@@ -96,7 +95,10 @@ def load(args: argparse.Namespace) -> StreamingModel:
 
 def data_of(args: argparse.Namespace, model: StreamingModel) -> TrainingData:
     corpus = load_dataset(args.data_dir, args.pairs, "train")
-    return TrainingData(corpus.load(), model.prompt, DataConfig(batch_tokens=args.batch_tokens), seed=0)
+    documents = Documents(sentences=[1, 1, 1, 1, 1, 1, 1, 2, 3, 5]) if args.documents else None
+    return TrainingData(
+        corpus.load(), model.prompt, DataConfig(batch_tokens=args.batch_tokens, documents=documents), seed=0
+    )
 
 
 def trainer_of(args: argparse.Namespace, model: StreamingModel, data: TrainingData, folder: str) -> Trainer:
@@ -147,9 +149,16 @@ def mlx_cross_entropy(logits: mx.array, labels: mx.array, smoothing: float, lazy
     return mx.where(labels >= 0, each, 0).sum()
 
 
-def by_mlx() -> Any:
-    """No exponential comes from numpy."""
-    return patched(exponentials, "on_cpu", lambda *arrays: False)
+def in_mlx() -> Any:
+    """Forward and backward are mlx-lm's model."""
+    return patched(learner, "applies", lambda model: False)
+
+
+@contextmanager
+def by_mlx() -> Iterator[None]:
+    """Nor does an exponential come from numpy."""
+    with in_mlx(), patched(exponentials, "on_cpu", lambda *arrays: False):
+        yield
 
 
 @contextmanager
@@ -187,9 +196,10 @@ def ways_of(trainer: Trainer) -> dict[str, Callable[[], Any]]:
 
     return {
         "as it is": nullcontext,
-        "exponentials by MLX": by_mlx,
+        "forward and backward by MLX": in_mlx,
+        "exponentials by MLX, too": by_mlx,
         "cross-entropy by `mlx.nn`, too": plain,
-        "exponentials by MLX, `mx.compile`": compiling,
+        "all by MLX, `mx.compile`": compiling,
     }
 
 
@@ -217,8 +227,13 @@ def compare(trainer: Trainer, similar: Sequence[Work], mixed: Sequence[Work], ro
             with way():
                 times[name].append(take(trainer, work))
             print(f"round {number}, {name}: {times[name][-1][1]:.2f} CPU s", file=sys.stderr)
+    return rows_of(times, {name: work for name, _, work in steps})
+
+
+def rows_of(times: dict[str, list[tuple[float, float]]], work_of: dict[str, Sequence[Work]]) -> list[dict[str, Any]]:
+    """Means of batches and medians of rounds but the first, and ratios of the first row to the others."""
     rows: list[dict[str, Any]] = []
-    for name, _, work in steps:
+    for name, work in work_of.items():
         wall, cpu = (statistics.median(column) for column in zip(*times[name][1:], strict=True))
         tokens = sum(batch.tokens for batch, _ in work)
         real = tokens - sum(batch.padding for batch, _ in work)
@@ -242,10 +257,9 @@ class Clock:
         self.seconds[what] = self.seconds.get(what, 0.0) + seconds
 
     def timed(self, what: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """``function`` on its evaluated arguments; it evaluates its result itself."""
+        """``function``, which evaluates its result itself."""
 
         def call(*args: Any) -> Any:
-            mx.eval([arg for arg in args if isinstance(arg, mx.array)])
             started = time.process_time()
             result = function(*args)
             self.add(what, time.process_time() - started)
@@ -254,72 +268,90 @@ class Clock:
         return call
 
 
-def mkl() -> Any:
-    """MKL, or None where it is not."""
-    found = sorted(Path(sys.prefix, "lib").glob("libmkl_rt.so*"))
-    return ctypes.CDLL(str(found[0])) if found else None
+TIMED = {
+    "products": (learner, "product"),
+    "products of attention": (Products, "__call__"),
+    "softmax": (learner, "softmax"),
+    "SwiGLU": (learner, "swiglu"),
+    "SwiGLU, gradient": (learner, "swiglu_back"),
+    "norms": (learner.Learner, "normed"),
+    "norms, gradient": (learner, "norm_back"),
+    "rotary positions": (learner, "rotate"),
+    "dropout's random numbers": (learner, "drawn"),
+    "cross-entropy": (exponentials, "cross_entropy"),
+}
 
 
-Shape = tuple[str, str, int, int, int]  # of a product as BLAS names it: whether each side is transposed, m, n, k
-
-
-def products(report: str) -> Counter[Shape]:
-    """How many products of each shape are in a report of MKL."""
-    found = re.findall(r"SGEMM\w*\((\w),(\w),(\d+),(\d+),(\d+),", report)
-    return Counter((a, b, int(m), int(n), int(k)) for a, b, m, n, k in found)
-
-
-def cost(shape: Shape, count: int, repeats: int = 3) -> float:
-    """CPU seconds of ``count`` such products, which are done again, small ones many at a time."""
-    a, b, m, n, k = shape
-    many = min(count, 64) if m * n * k < 1_000_000 else 1
-    left, right = mx.random.normal((many, *((n, k) if b == "N" else (k, n)))), mx.random.normal((many, m, k))
-    left = left if b == "N" else left.swapaxes(-1, -2)
-    right = right.swapaxes(-1, -2) if a == "T" else mx.random.normal((many, k, m))
-    mx.eval(left, right)
-    times = []
-    for _ in range(repeats):
-        started = time.process_time()
-        mx.eval(left @ right)
-        times.append(time.process_time() - started)
-    return min(times) * count / many
-
-
-def profile(trainer: Trainer, work: Sequence[Work], vocabulary: int, rounds: int) -> list[dict[str, Any]]:
-    """A row for each kind of work in a step as it is, means of all steps. MKL reports the products of one round, which
-    are timed afterwards; the rest is timed in others, since reporting itself takes time."""
-    library, clock, optimizing, whole = mkl(), Clock(), 0.0, 0.0
+def profile(trainer: Trainer, work: Sequence[Work], rounds: int) -> list[dict[str, Any]]:
+    """A row for each kind of work in a step as it is, means of all steps."""
+    clock, optimizing = Clock(), 0.0
     clip = optim.clip_grad_norm
 
     def clip_grad_norm(*args: Any) -> Any:  # where the optimizer's part of a step begins
         nonlocal optimizing
-        library.MKL_Verbose(0)
         optimizing = time.process_time()
         return clip(*args)
 
     with ExitStack() as stack:
         stack.enter_context(patched(optim, "clip_grad_norm", clip_grad_norm))
-        for one in work:
-            library.MKL_Verbose(1)
-            take(trainer, [one])
-        for name, what in (("softmax", "softmax"), ("_sigmoid", "SwiGLU"), ("cross_entropy", "cross-entropy")):
-            function = clock.timed(f"exponentials of {what}", getattr(exponentials, name))
-            stack.enter_context(patched(exponentials, name, function))
+        for what, (owner, name) in TIMED.items():
+            stack.enter_context(patched(owner, name, clock.timed(what, getattr(owner, name))))
+        whole = 0.0
         for one in [*work] * rounds:
             started = time.process_time()
             trainer.train_step([one])
             clock.add("optimizer", time.process_time() - optimizing)
             whole += time.process_time() - started
-    seconds = {"products of the blocks": 0.0, "products of logits": 0.0}
-    for shape, count in products(VERBOSE.read_text()).items():
-        seconds["products of logits" if vocabulary in shape else "products of the blocks"] += cost(shape, count)
-    VERBOSE.unlink()
-    seconds |= {what: spent / rounds for what, spent in clock.seconds.items()}
-    seconds["all else"] = whole / rounds - sum(seconds.values())
-    seconds["the step"] = whole / rounds
-    return [
-        {"what": what, "seconds": spent / len(work), "share": spent * rounds / whole} for what, spent in seconds.items()
-    ]
+    seconds = dict(clock.seconds)
+    seconds["all else"] = whole - sum(seconds.values())
+    seconds["the step"] = whole
+    steps = rounds * len(work)
+    return [{"what": what, "seconds": spent / steps, "share": spent / whole} for what, spent in seconds.items()]
+
+
+# Against PyTorch
+
+
+def beside_torch(
+    python: str, model: StreamingModel, trainer: Trainer, work: Sequence[Work], rounds: int
+) -> list[dict[str, Any]]:
+    """A row for the steps as they are and one for `torch_training.py`, in turn.
+
+    Raises: ValueError: both do not find the same losses.
+    """
+    arrays: dict[str, Any] = {"config": json.dumps(vars(model.model.args))}
+    arrays |= {f"weights/{name}": np.array(value) for name, value in tree_flatten(model.model.parameters())}
+    for number, (batch, _) in enumerate(work):
+        parts = {"source": batch.source, "target": batch.target, "labels": batch.labels, "mask": whole_mask(batch)}
+        arrays |= {f"{number}/{name}": part for name, part in parts.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        np.savez(Path(folder, "model.npz"), **arrays)
+        script = str(Path(__file__).with_name("torch_training.py"))
+        command = [python, script, f"{folder}/model.npz", str(trainer.config.dropout)]
+        alone = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"OMP_NUM_THREADS": "1"}
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "bufsize": 1}
+        with subprocess.Popen(command, env=alone, **pipes) as process:
+            assert process.stdin and process.stdout
+            theirs = json.loads(process.stdout.readline())
+            model.model.eval()
+            ours = [np.array(trainer.objective(model.model, b, 0, "group", 0.1)) / labels for b, labels in work]
+            if not np.allclose(ours, theirs, rtol=1e-3):
+                raise ValueError(f"the losses are not equal: {ours} here, {theirs} in PyTorch")
+            times: dict[str, list[tuple[float, float]]] = {"as it is": [], "PyTorch": []}
+            for _ in range(rounds + 1):
+                times["as it is"].append(take(trainer, work))
+                process.stdin.write("step\n")
+                times["PyTorch"].append(tuple(json.loads(process.stdout.readline())))
+            process.stdin.close()
+    return rows_of(times, dict.fromkeys(times, work))
+
+
+def whole_mask(batch: Batch) -> np.ndarray:
+    """(B, 1, S + T, S + T): which columns of source and target together each position sees."""
+    source, target = batch.source.shape[1], batch.target.shape[1]
+    mask = np.tile(np.tri(source + target, dtype=bool), (len(batch.k), 1, 1))
+    mask[:, source:, :source] = visible(mx.array(batch.source_units), mx.array(batch.target_units), mx.array(batch.k))
+    return mask[:, None]
 
 
 # Several processes
@@ -374,6 +406,8 @@ def main() -> None:
     parser.add_argument("--recompute", action="store_true", help="with gradient checkpointing")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--documents", action="store_true", help="join pairs as experiment=tiny_en_de_documents does")
+    parser.add_argument("--torch", metavar="PYTHON", help="a Python that has torch: also its loop, of Qwen2's shape")
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -392,8 +426,11 @@ def main() -> None:
         chosen = spread(similar, args.batches)
         tables["steps"] = compare(trainer, chosen, spread(mixed, args.batches), args.rounds)
         print(markdown(tables["steps"], STEPS), end="\n\n", flush=True)
-        if mkl():
-            tables["profile"] = profile(trainer, chosen, vocabulary_of(model), args.rounds)
+        if args.torch:
+            tables["torch"] = beside_torch(args.torch, model, trainer, chosen, args.rounds)
+            print(markdown(tables["torch"], STEPS), end="\n\n", flush=True)
+        if learner.applies(model.model):
+            tables["profile"] = profile(trainer, chosen, args.rounds)
             print(markdown(tables["profile"], PROFILE), flush=True)
     if args.processes > 1:
         tables["processes"] = rows = [together(n, sys.argv[1:]) for n in (1, args.processes)]
@@ -402,13 +439,6 @@ def main() -> None:
             row["overhead"] = row["cpu_s"] / row["tokens"] * rows[0]["tokens"] / rows[0]["cpu_s"]
         print("\n" + markdown(rows, PROCESSES))
     save(args.json, {"command": " ".join(sys.argv)}, **tables)
-
-
-def vocabulary_of(model: StreamingModel) -> int:
-    """How many logits a position has."""
-    caches = make_caches(model.model, 0, step=1)
-    logits: mx.array = model.model(mx.array([[0]]), cache=[cache.source for cache in caches])
-    return int(logits.shape[-1])
 
 
 if __name__ == "__main__":

@@ -50,6 +50,10 @@ class Scratch:
             self._arrays[name] = np.empty(size + size // 4, np.float32)
         return self._arrays[name][:size].reshape(shape)
 
+    @property
+    def nbytes(self) -> int:
+        return sum(array.nbytes for array in self._arrays.values())
+
 
 class Decoder:
     """The forward of a model by its weights. One serves all threads; build it anew when weights have changed.

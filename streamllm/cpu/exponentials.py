@@ -83,13 +83,15 @@ def _labelled(labels: np.ndarray) -> Iterator[np.ndarray]:
 def cross_entropy(logits: np.ndarray, labels: np.ndarray, smoothing: float) -> tuple[float, np.ndarray]:
     """Sum of label-smoothed cross-entropies over rows with a label, and its gradient; logits (N, V), labels (N,), -1
     for none. What is smoothed over are the tokens whose logits are not -inf."""
-    grad = np.zeros_like(logits)
+    whole = bool((labels >= 0).all())  # then no row is copied
+    grad = np.empty_like(logits) if whole else np.zeros_like(logits)
     total = 0.0
     for rows in _labelled(labels):
-        x, right = logits[rows], labels[rows]
-        index = np.arange(len(rows))
+        right, index = labels[rows], np.arange(len(rows))
+        some = slice(rows[0], rows[-1] + 1) if whole else rows
+        x = grad[some]
         with np.errstate(invalid="ignore"):  # what is not finite makes the sum so
-            x -= x.max(axis=-1, keepdims=True)
+            np.subtract(logits[some], logits[some].max(axis=-1, keepdims=True), out=x)
         total -= (1 - smoothing) * float(x[index, right].sum())
         share: Any = smoothing / x.shape[-1]
         if smoothing:
@@ -106,7 +108,8 @@ def cross_entropy(logits: np.ndarray, labels: np.ndarray, smoothing: float) -> t
         x /= sums
         x -= share
         x[index, right] -= 1 - smoothing
-        grad[rows] = x
+        if not whole:
+            grad[rows] = x
     return total, grad
 
 

@@ -30,6 +30,23 @@ def library() -> Any:
     return found
 
 
+def product(a: Floats, b: Floats, out: Floats) -> Floats:
+    """``out`` (M, N), contiguous, from ``a`` (M, K) and ``b`` (K, N); each may be the transpose of an array."""
+    (rows, inner), columns = a.shape, b.shape[1]
+    (turned_a, lda), (turned_b, ldb) = _side(a), _side(b)
+    at, by, to = a.ctypes.data, b.ctypes.data, out.ctypes.data
+    sgemm = library().cblas_sgemm
+    sgemm(ROW_MAJOR, turned_a, turned_b, rows, columns, inner, 1.0, at, lda, by, ldb, 0.0, to, columns)
+    return out
+
+
+def _side(x: Floats) -> tuple[int, int]:
+    """Whether it lies transposed, and how far its rows (or columns) are apart."""
+    if x.strides[1] == 4:
+        return PLAIN, max(x.strides[0] // 4, x.shape[1])
+    return TRANSPOSED, max(x.strides[1] // 4, x.shape[0])
+
+
 class Weight:
     """What activations (M, K) are multiplied by: one matrix, or several whose products stand side by side.
 
@@ -78,12 +95,15 @@ class Batch:
         transposed: whether B is given by its rows.
         scale: what all are multiplied by.
         added: whether they are added to what is there, those of each group; None adds none.
+        a_transposed: whether A is given by its columns.
     """
 
-    def __init__(self, sizes: Sizes, transposed: bool, scale: float = 1.0, added: Any = None):
+    def __init__(
+        self, sizes: Sizes, transposed: bool, scale: float = 1.0, added: Any = None, a_transposed: bool = False
+    ):
         groups = len(sizes.m)
         self._kept = [
-            np.full(groups, PLAIN, np.int32),
+            np.full(groups, TRANSPOSED if a_transposed else PLAIN, np.int32),
             np.full(groups, TRANSPOSED if transposed else PLAIN, np.int32),
             np.full(groups, scale, np.float32),
             np.zeros(groups, np.float32) if added is None else np.ascontiguousarray(added, np.float32),

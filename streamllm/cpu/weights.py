@@ -61,7 +61,7 @@ class Weights:
 def weights_of(model: Any) -> Weights | None:
     """None where something is not of the shape: an adapter, packed weights, other numbers than float32, other
     positions, a bias where none is looked for."""
-    if not _is_of_the_shape(model):
+    if not is_of_the_shape(model):
         return None
     inside, args = model.model, model.args
     gemma = model.model_type == "gemma3_text"
@@ -91,7 +91,7 @@ def _layer(layer: Any, inside: Any, gemma: bool, copies: bool, ropes: list[Frequ
     attention, mlp = layer.self_attn, layer.mlp
     into = (attention.q_proj, attention.k_proj, attention.v_proj)
     norms = (_norm(attention.q_norm, gemma), _norm(attention.k_norm, gemma)) if "q_norm" in attention else None
-    frequencies = _frequencies(attention.rope)
+    frequencies = frequencies_of(attention.rope)
     known = [i for i, rope in enumerate(ropes) if np.array_equal(rope, frequencies)]
     if not known:
         ropes.append(frequencies)
@@ -112,11 +112,13 @@ def _layer(layer: Any, inside: Any, gemma: bool, copies: bool, ropes: list[Frequ
     )
 
 
-def _is_of_the_shape(model: Any) -> bool:
+def is_of_the_shape(model: Any, dropout: bool = False) -> bool:
+    """Whether nothing in it is other than what is looked for; ``dropout``: training may have added it."""
     if getattr(model, "model_type", None) not in SHAPES or not type(model).__module__.startswith("mlx_lm.models."):
         return False
     leaves = tree_flatten(model.leaf_modules(), is_leaf=nn.Module.is_module)
-    if any(type(leaf).__name__ not in PARTS for _, leaf in leaves):
+    names = [type(leaf).__name__ for _, leaf in leaves]
+    if any((name.removesuffix("WithDropout") if dropout else name) not in PARTS for name in names):
         return False
     if any(array.dtype != mx.float32 for array in _arrays(model)):
         return False
@@ -135,7 +137,8 @@ def _width(attention: Any) -> int:
     return int(attention.q_proj.weight.shape[0]) // int(attention.n_heads)
 
 
-def _frequencies(rope: Any) -> Frequencies:
+def frequencies_of(rope: Any) -> Frequencies:
+    """Radians by which a position turns each pair of numbers."""
     if hasattr(rope, "_freqs"):  # Llama 3's
         return 1 / np.array(rope._freqs, np.float64)
     frequencies: Frequencies = rope.scale * rope.base ** (-np.arange(0, rope.dims, 2) / rope.dims)

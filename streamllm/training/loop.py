@@ -21,6 +21,8 @@ from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
 from streamllm.check import number, whole_number
 from streamllm.contents import Contents
+from streamllm.cpu import learner
+from streamllm.cpu.adam import step_by_numpy
 from streamllm.engine.finite import NotFinite
 from streamllm.files import open_to_write, read_bytes, write_atomically
 from streamllm.training import checkpoint
@@ -142,6 +144,7 @@ class Trainer:
         self.rank, self.world = self.group.rank(), self.group.size()
         self.target_start, self.paradigm, self.objective = target_start, paradigm, objective
         self.optimizer = optimizer or optim.AdamW(config.learning_rate, betas=[0.9, 0.98], eps=1e-9)
+        step_by_numpy(self.optimizer)
         self.masters = Masters(model)
         self.optimizer.init(self.masters.weights)
         self.step = self.epoch = self.block = self.batch = 0  # steps made, and what comes next in the data
@@ -250,7 +253,7 @@ class Trainer:
             seconds = time.perf_counter() - self._started
             line = self.window.figures() | {"learning_rate": rate, "gradient_norm": norm}
             line["tokens_per_second"] = round(self.world * self.window.tokens_since_start / seconds)
-            line["peak_memory_gb"] = round(mx.get_peak_memory() / 1e9, 3)
+            line["peak_memory_gb"] = round((mx.get_peak_memory() + learner.held()) / 1e9, 3)
             self._log(step=self.step, epoch=round(self._epochs(len(batches)), 4), **line)
             self.window, self._started = _Window(), time.perf_counter()
         if c.validate_every and self.step % c.validate_every == 0:

@@ -8,10 +8,11 @@ import mlx.core as mx
 import numpy as np
 
 from streamllm.cache.dual import make_caches
-from streamllm.cpu import exponentials
+from streamllm.cpu import exponentials, learner
 from streamllm.engine.positions import check_end, table
 from streamllm.engine.quantised_products import in_float32
 from streamllm.models.families import groups_queries
+from streamllm.training import unpadded
 from streamllm.training.data import Batch
 from streamllm.training.masks import arrival_order, visible
 
@@ -49,10 +50,18 @@ def _forward(model: Any, batch: Batch, target_start: int, paradigm: str) -> mx.a
 
 def loss(model: Any, batch: Batch, label_smoothing: float, target_start: int = 0, paradigm: str = "group") -> mx.array:
     """Sum over the labels of the batch of the label-smoothed cross-entropy, in nats."""
-    logits = forward(model, batch, target_start, paradigm)
-    labels = mx.array(batch.labels.reshape(-1))
-    logits = logits.reshape(-1, logits.shape[-1])
+    logits, labels = of_labels(model, batch, target_start, paradigm)
     return cross_entropy(logits, labels, label_smoothing, lazy=is_lazy(model))
+
+
+def of_labels(model: Any, batch: Batch, target_start: int, paradigm: str) -> tuple[mx.array, mx.array]:
+    """Logits (N, V) and labels (N,) of the target positions in the order of rows, -1 for no label. As `forward`, but
+    a model of Llama's shape is computed by numpy on a CPU (`streamllm.cpu.learner`), where a label has a row alone."""
+    found = learner.logits_of(model, lambda: unpadded.streams(batch, target_start, paradigm))
+    if found is not None:
+        return found, mx.array(batch.labels[batch.labels >= 0])
+    logits = forward(model, batch, target_start, paradigm)
+    return logits.reshape(-1, logits.shape[-1]), mx.array(batch.labels.reshape(-1))
 
 
 def is_lazy(model: Any) -> bool:
@@ -84,7 +93,9 @@ def _cross_entropy_by_numpy(logits: mx.array, labels: mx.array, smoothing: mx.ar
 @_cross_entropy_by_numpy.vjp
 def _cross_entropy_by_numpy_vjp(primals: Any, cotangents: Any, outputs: Any) -> Any:
     _, labels, smoothing = primals
-    return outputs[1] * cotangents[0], mx.zeros_like(labels), mx.zeros_like(smoothing)
+    weight = cotangents[0].item()
+    grad = outputs[1] if weight == 1 else outputs[1] * weight  # a pass over all logits
+    return grad, mx.zeros_like(labels), mx.zeros_like(smoothing)
 
 
 @mx.custom_function

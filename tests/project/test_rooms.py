@@ -261,7 +261,8 @@ def test_only_the_command_imports_hydra() -> None:
 def test_few_files_know_what_is_fast_on_a_cpu() -> None:
     users = {module for module in MODULES if room(module) != "cpu" for one in ours(module) if room(one) == "cpu"}
     batches = {f"streamllm.batching.{name}" for name in ("in_numpy", "pool", "scheduler", "trial")}
-    assert users == {"streamllm", "streamllm.engine.forward", "streamllm.training.loss", *batches}
+    training = {f"streamllm.training.{name}" for name in ("loop", "loss", "unpadded")}
+    assert users == {"streamllm", "streamllm.engine.forward", *training, *batches}
     assert {one for one in ours("streamllm") if room(one) == "cpu"} == {"streamllm.cpu.blas"}
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from streamllm.check import number
 from streamllm.training.data import Batch
-from streamllm.training.loss import cross_entropy, divergence, forward, is_lazy, loss
+from streamllm.training.loss import cross_entropy, divergence, is_lazy, loss, of_labels
 
 
 @dataclass(frozen=True)
@@ -32,14 +32,11 @@ class RDrop:
     def __call__(self, model: Any, batch: Batch, target_start: int, paradigm: str, label_smoothing: float) -> mx.array:
         if not model.training:
             return loss(model, batch, label_smoothing, target_start, paradigm)
-        logits = forward(model, twice(batch), target_start, paradigm)
-        logits = logits.reshape(2, -1, logits.shape[-1])
-        labels = mx.array(batch.labels.reshape(-1))
+        logits, labels = of_labels(model, twice(batch), target_start, paradigm)
         lazy = is_lazy(model)
-        entropy = cross_entropy(
-            logits.reshape(-1, logits.shape[-1]), mx.concatenate([labels, labels]), label_smoothing, lazy
-        )
-        return entropy / 2 + self.weight / 4 * divergence(logits, labels, lazy)
+        entropy = cross_entropy(logits, labels, label_smoothing, lazy)
+        both, once = logits.reshape(2, -1, logits.shape[-1]), labels[: len(labels) // 2]
+        return entropy / 2 + self.weight / 4 * divergence(both, once, lazy)
 
 
 def twice(batch: Batch) -> Batch:
