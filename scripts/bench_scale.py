@@ -183,6 +183,24 @@ def bootstrap(folder: Path, size: int) -> None:
     print(f"bootstrap of {size} sentences: {figures}")
 
 
+WORDS = "a small dog runs over the green grass and two men in red coats look at it ."
+
+
+def long(folder: Path, size: int) -> None:
+    """Sentences of ``size`` words among short ones, 25 among 1,000: both together cost what they cost apart."""
+    short = [" ".join(WORDS.split()[: 6 + i % 12]) for i in range(1000)]
+    of_many = [" ".join((WORDS.split() * size)[i : size + i]) for i in range(25)]
+    seconds = []
+    for name, lines in (("start", short[:1]), ("short", short), ("long", of_many), ("both", [*short, *of_many])):
+        for language in ("en", "de"):
+            (folder / f"{name}.{language}").write_text("".join(f"{line}\n" for line in lines))
+        files = [f"dataset.{side}={folder / name}.{end}" for side, end in (("source", "en"), ("target", "de"))]
+        command = [str(ROOT / "run.py"), "tracker=none", "dataset=files", *files, f"output.root={folder}"]
+        seconds.append(measure(f"{len(lines)} sentences ({name})", [*command, "policy=full"], folder))
+    start, alone, others, both = seconds
+    print(f"both: {(both - start) / (alone + others - 2 * start):.2f} times the sum of both alone, starts left out")
+
+
 TASKS: dict[str, tuple[Callable[[Path, int], None], int]] = {
     "sweep": (sweep, 500),
     "report": (report, 1000),
@@ -192,6 +210,7 @@ TASKS: dict[str, tuple[Callable[[Path, int], None], int]] = {
     "end": (end, 29_000),
     "resume": (resume, 29_000),
     "bootstrap": (bootstrap, 29_000),
+    "long": (long, 400),
 }
 
 
