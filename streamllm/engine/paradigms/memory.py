@@ -229,12 +229,12 @@ class CachedMemory:
 
     def read(self, tokens: list[int], waits: bool = False) -> None:
         self._feed_waiting()
-        self.source_tokens += len(tokens)
         if waits and len(tokens) < TOGETHER and self._may_wait():
             check_end(self.positions, self._sources[0].offset + len(tokens))
             self._waiting = tokens
         else:
             self._feed_source(tokens)
+        self.source_tokens += len(tokens)
 
     def _may_wait(self) -> bool:
         return takes_both(self.model, self.caches)
