@@ -148,7 +148,7 @@ class Pool:
         self._holder.forget(row.slot, columns, moved[columns], -n)
         for stream in (self._source, self._target):
             stream[row.slot, : len(columns)] = stream[row.slot, columns]
-            stream[row.slot, len(columns) : row.length] = UNUSED
+            stream[row.slot, len(columns) :] = UNUSED  # what was trimmed, too: indices begin lower from here on
         row.length = len(columns)
         sources = np.flatnonzero(self._source[row.slot, : row.length] != UNUSED)
         row.source_end = int(sources[-1]) + 1 if len(sources) else 0

@@ -195,6 +195,8 @@ def _told(error: BaseException) -> str:
     if isinstance(error, (*USER_ERRORS, InstantiationException, OmegaConfBaseException, CompactHydraException)):
         return message
     frames = traceback.extract_tb(error.__traceback__)  # a mistake in code; the last of ours or the user's own is named
+    if isinstance(error, AssertionError) and frames and frames[-1].filename.endswith("default_element.py"):  # Hydra's
+        return "a word on the command line has no key before its '=' (as '+=x' has none): write key=value"
     if frames and _is_ours(frames[-1].filename) and (frames[-1].line or "").startswith("raise "):
         return message  # in our words
     own = [frame for frame in frames if "site-packages" not in frame.filename] or list(frames)

@@ -153,9 +153,10 @@ class Points:
         """A `Translator`, for the point that is running."""
         from streamllm.batching.scheduler import Job, by_policy, translate_many
         from streamllm.models.lengths import fitting
+        from streamllm.models.model import StreamingModel
         from streamllm.models.positions import noticing
 
-        if batch_size == 1:
+        if batch_size == 1 or not isinstance(model, StreamingModel):
             return translate_many(model, examples, policy, limits, batch_size, seed)
         fitting(model, examples, limits)
         point = self._running

@@ -329,6 +329,12 @@ def test_a_sentence_without_output_leaves_the_header_where_it_is(tokenizer: Any)
     in_a_batch_as_alone(tokenizer, [text], 5, Revised(context=1, chunk=2))
 
 
+def test_what_was_trimmed_is_not_seen_after_the_target_begins_anew(tokenizer: Any) -> None:
+    """Beside a longer row, where attention goes on behind the row's own tokens."""
+    texts = ["cat, cat, dog. a dog.", "a a a a a a dog."]
+    in_a_batch_as_alone(tokenizer, texts, 5, Revised(context=0, asks=False, chunk=2))
+
+
 @pytest.mark.long
 @settings(max_examples=30)
 @given(st.lists(texts, min_size=2, max_size=3), st.integers(0, 5), st.integers(0, 2), st.booleans())
