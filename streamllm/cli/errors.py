@@ -195,8 +195,11 @@ def _told(error: BaseException) -> str:
     if isinstance(error, (*USER_ERRORS, InstantiationException, OmegaConfBaseException, CompactHydraException)):
         return message
     frames = traceback.extract_tb(error.__traceback__)  # a mistake in code; the last of ours or the user's own is named
-    if isinstance(error, AssertionError) and frames and frames[-1].filename.endswith("default_element.py"):  # Hydra's
-        return "a word on the command line has no key before its '=' (as '+=x' has none): write key=value"
+    if frames and Path(frames[-1].filename).name in ("default_element.py", "defaults_list.py"):  # of Hydra
+        return (
+            "a choice on the command line cannot be read: write group=option (policy=waitk) or key=value, with a name "
+            "before the '=' and, for a group, a name or a list of names behind it"
+        )
     if frames and _is_ours(frames[-1].filename) and (frames[-1].line or "").startswith("raise "):
         return message  # in our words
     own = [frame for frame in frames if "site-packages" not in frame.filename] or list(frames)

@@ -66,8 +66,8 @@ def overrides(config: str) -> st.SearchStrategy[list[str]]:
     ("config", "examples"),
     [
         ("run", 8),
-        pytest.param("run", 200, marks=pytest.mark.long),
-        pytest.param("train", 50, marks=pytest.mark.long),
+        pytest.param("run", 60, marks=pytest.mark.long),
+        pytest.param("train", 20, marks=pytest.mark.long),
     ],
 )
 @pytest.mark.timeout(1800)
