@@ -30,12 +30,17 @@ Shape = tuple[str, ...]
 
 
 def take(config: DictConfig) -> bool:
-    """Let a sweep that Hydra's own sweeper would make be made by `PointsSweeper`, with nothing said of its points.
+    """Let a sweep that Hydra's own sweeper and launcher would make be made by `PointsSweeper`, with nothing said of its
+    points.
 
-    Returns: False for any other sweep, which stays as it is.
+    Returns: False for any other sweep, which stays as it is: configurations of other launchers cannot be copied.
     """
     name = f"{BasicSweeper.__module__}.{BasicSweeper.__qualname__}"
-    if config.hydra.sweeper is None or config.hydra.sweeper["_target_"] != name:
+    launcher = f"{BasicLauncher.__module__}.{BasicLauncher.__qualname__}"
+    hydra = config.hydra
+    if not (hydra.sweeper and hydra.launcher and hydra.sweeper["_target_"] == name):
+        return False
+    if hydra.launcher["_target_"] != launcher:
         return False
     # Under Hydra's own name: it makes no sweeper of another package than its own and hydra_plugins.
     Plugins.instance().class_name_to_class[name] = PointsSweeper
