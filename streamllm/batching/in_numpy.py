@@ -13,8 +13,6 @@ from streamllm.cpu.mkl import Floats
 from streamllm.engine.attention import check_heads
 from streamllm.engine.prefix import Prefix
 
-NOTHING: list[int] = []
-
 
 @dataclass(frozen=True)
 class HeldAttention:
@@ -87,7 +85,7 @@ class InNumpy:
         self._blocks.free(slot)
 
     def read(self, fed: Fed, source: Index, target: Index) -> None:
-        self._forward(fed, source, target, NOTHING, {}, None)
+        self._forward(fed, source, target, [], {}, None)
 
     def step(
         self,

@@ -71,7 +71,7 @@ class Pool:
     ):
         if rows < 1:
             raise ValueError(f"a pool of {rows} rows holds no sentence; accepted is at least 1")
-        self._model, self._target_start, self._packs = model, target_start, packs
+        self._target_start = target_start
         self.forgetting, self.prefix = forgetting, prefix
         self.positions = table(model)
         self._holder: Holder = (

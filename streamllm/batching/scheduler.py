@@ -82,7 +82,7 @@ def in_sessions(
     asked = "" if batch_size is None else f"batch_size is {batch_size}, but "
     batch_size = batch_size_of(batch_size)
     batches = batch_size > 1 and len(examples) > 1
-    if batches or Decoder.of(getattr(model, "model", None)) is not None:
+    if batches or Decoder.serves(getattr(model, "model", None)):
         way = batching(model)
         if batches and way.why_not is None:
             with _fewer_collections():

@@ -15,7 +15,7 @@ import numpy as np
 from streamllm.cpu.blocks import Blocks
 from streamllm.cpu.enabled import enabled
 from streamllm.cpu.mkl import Batch, Floats, Numbers, Sizes, library
-from streamllm.cpu.weights import Frequencies, Weights, weights_of
+from streamllm.cpu.weights import Frequencies, Weights, is_of_the_shape, weights_of
 
 WIDER = 2
 """How many times longer than the shortest the longest of tokens may be whose softmax is taken together."""
@@ -70,12 +70,15 @@ class Decoder:
         self._epsilon = np.float32(weights.epsilon)
 
     @staticmethod
+    def serves(model: Any) -> bool:
+        """Whether there is one for this model on this machine. No weights are laid out to find out."""
+        on_cpu = mx.default_device() == mx.Device(mx.cpu)  # type: ignore[arg-type]
+        return enabled() and library() is not None and on_cpu and is_of_the_shape(model)
+
+    @staticmethod
     def of(model: Any) -> "Decoder | None":
         """None where this model, or this machine, wants MLX to compute."""
-        if not enabled() or library() is None or mx.default_device() != mx.Device(mx.cpu):  # type: ignore[arg-type]
-            return None
-        weights = weights_of(model)
-        return None if weights is None else Decoder(weights)
+        return Decoder(weights_of(model)) if Decoder.serves(model) else None
 
     def blocks(self, rows: int) -> Blocks:
         """Empty, for so many rows."""

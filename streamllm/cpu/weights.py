@@ -58,11 +58,8 @@ class Weights:
     activation: Literal["silu", "gelu"]
 
 
-def weights_of(model: Any) -> Weights | None:
-    """None where something is not of the shape: an adapter, packed weights, other numbers than float32, other
-    positions, a bias where none is looked for."""
-    if not is_of_the_shape(model):
-        return None
+def weights_of(model: Any) -> Weights:
+    """Of a model that `is_of_the_shape`."""
     inside, args = model.model, model.args
     gemma = model.model_type == "gemma3_text"
     copies = sum(array.size for array in _arrays(model)) <= COPIED
@@ -113,7 +110,8 @@ def _layer(layer: Any, inside: Any, gemma: bool, copies: bool, ropes: list[Frequ
 
 
 def is_of_the_shape(model: Any, dropout: bool = False) -> bool:
-    """Whether nothing in it is other than what is looked for; ``dropout``: training may have added it."""
+    """Whether nothing in it is other than what is looked for: no adapter, no packed weights, no other numbers than
+    float32, no other positions, no bias where none is looked for. ``dropout``: training may have added it."""
     if getattr(model, "model_type", None) not in SHAPES or not type(model).__module__.startswith("mlx_lm.models."):
         return False
     leaves = tree_flatten(model.leaf_modules(), is_leaf=nn.Module.is_module)
