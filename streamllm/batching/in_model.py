@@ -125,7 +125,9 @@ class InModel:
         used = int(ends.max())
         seen_source, seen_target = source[own, :used], target[own, :used]  # copies, and so each hypothesis's own
         for i, path in paths.items():
-            seen_target[i, path] = range(target_ends[i, 0] - len(path), target_ends[i, 0])
+            held = target_ends[i, 0] - len(path)
+            seen_target[i, seen_target[i] >= held] = UNUSED  # what was trimmed, in columns that no hypothesis has used
+            seen_target[i, path] = range(held, target_ends[i, 0])
         packing = Packing(own, ends, split=not attends) if self._packs and tokens.shape[1] == 1 else None
         shared = Feed(
             shape=source.shape,

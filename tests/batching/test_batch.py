@@ -412,6 +412,20 @@ def test_a_beam_keeps_its_columns_while_another_row_steps(model: Any, pool_of: C
     np.testing.assert_allclose(batched, alone, atol=2e-4, rtol=1e-4)
 
 
+def test_a_beam_does_not_see_what_was_trimmed(model: Any, pool_of: Callable[..., Pool]) -> None:
+    def after_trimming(memory: Memory) -> np.ndarray:
+        memory.read([1, 2])
+        memory.write([3])
+        memory.write([7, 8, 9, 10])
+        memory.trim(4)
+        branches = memory.fork()
+        branches.step([0, 0], [4, 5])
+        return np.array(branches.step([0, 1], [5, 6]))
+
+    in_row, alone = after_trimming(pool_of(1).open()), after_trimming(GroupMemory(model))
+    np.testing.assert_allclose(in_row, alone, atol=2e-4, rtol=1e-4)
+
+
 def test_one_sentence_that_outlasts_the_others_does_not_keep_their_memory(
     model: Any, pool_of: Callable[..., Pool]
 ) -> None:
