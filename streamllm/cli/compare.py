@@ -31,7 +31,7 @@ def comparison(a: Path, b: Path, samples: int = 1000, seed: int = SEED, trials: 
     rows = []
     for score in scores(own_of_runs([a, b]), documents=True).values():
         if score.key in differences:
-            rows.append(_drawn(score, differences[score.key]))
+            rows.append(_drawn(score, differences[score.key], found[0].get("sentences")))
         elif REPORT in score.shown:
             rows.append(_plain(score, found))
     lines = _aligned([row for row in rows if row])
@@ -48,19 +48,22 @@ def _check_is_a_run(path: Path) -> None:
         raise ValueError(f"{path} holds runs, and is none: give two of them, as in streamllm compare {examples}")
 
 
-def _drawn(score: Score, found: Difference) -> list[str]:
+def _drawn(score: Score, found: Difference, sentences: int | None) -> list[str]:
+    """Where a run does not define the score of some sentences, over how many it is."""
     if math.isnan(found.difference):
         return []
     values = [score.text(found.baseline), score.text(found.system), f"{found.difference:+.{score.digits}f}"]
     interval = f"[{found.low:+.{score.digits}f}, {found.high:+.{score.digits}f}]"
-    return [score.label, *values, interval, f"p = {found.p_value:.3f}" if found.p_value >= 0.001 else "p < 0.001"]
+    p = f"p = {found.p_value:.3f}" if found.p_value >= 0.001 else "p < 0.001"
+    over = f"over {found.sentences} sentences" if found.sentences != sentences else ""
+    return [score.label, *values, "" if math.isnan(found.low) else interval, p, over]
 
 
 def _plain(score: Score, found: Sequence[Mapping[str, Any]]) -> list[str]:
     a, b = (metrics.get(score.key) for metrics in found)
     if a is None or b is None:
         return []
-    return [score.label, score.text(a), score.text(b), f"{b - a:+.{score.digits}f}", "", ""]
+    return [score.label, score.text(a), score.text(b), f"{b - a:+.{score.digits}f}", "", "", ""]
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -143,8 +143,8 @@ def displayed(trace: Trace, unit: Unit) -> list[list[str]]:
     """The target as a reader has seen it, or would have seen it who was shown every draft. After each "shown" or
     "draft" event these are the units written so far, then those of the event; at the end, the units of the trace.
 
-    Written units are in their last form: text that extends one (a comma) takes nothing back. The text of a draft
-    leaves such text out.
+    Units are in their last form: text that extends one (a comma) takes nothing back, whether it comes before a draft
+    or after, and whether the unit was written by then or only drafted as it was first written.
     """
     return [[*trace.units[:written], *rest] for written, rest in _outputs(trace, unit)]
 
@@ -152,11 +152,31 @@ def displayed(trace: Trace, unit: Unit) -> list[list[str]]:
 def _outputs(trace: Trace, unit: Unit) -> Iterator[tuple[int, Sequence[str]]]:
     """The outputs of `displayed`, each as the number of its written units, and those that follow them."""
     written = 0
+    forms = _forms(trace)
     for event in trace.events:
         written += event.kind == "write"
         if event.kind in DISPLAYED:
-            yield written, split(event.text, unit)
+            yield (
+                written,
+                [
+                    trace.units[place] if text in forms.get(place, ()) else text
+                    for place, text in enumerate(split(event.text, unit), written)
+                ],
+            )
     yield written, trace.units[written:]
+
+
+def _forms(trace: Trace) -> dict[int, list[str]]:
+    """The forms that the units which were extended had before, by their places."""
+    forms: dict[int, list[str]] = {}
+    form, place = "", -1
+    for event in trace.events:
+        if event.kind == "write":
+            form, place = event.text.strip(), place + 1  # characters may have a space before them
+        elif event.kind == "extend" and 0 <= place < len(trace.units):
+            forms.setdefault(place, []).append(form)
+            form += event.text
+    return forms
 
 
 def erased(trace: Trace, unit: Unit) -> int:

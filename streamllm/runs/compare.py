@@ -3,8 +3,12 @@
 One resampling of whole sentences serves all metrics, so quality and latency are judged on the same samples. Intervals
 are by bootstrap; whether two runs differ is tested by randomisation. Documents are cut at their reference sentences;
 what is drawn and exchanged are documents, and sentences where there are fewer than `documents.FEW`.
+
+Invariant: samples go by ids. Files that hold the same sentences in another order give the same numbers, and A against B
+is B against A with the other sign.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,20 +20,27 @@ from streamllm.check import whole_number
 from streamllm.files import RunError
 from streamllm.metrics.latency import METRICS
 from streamllm.metrics.longform import LATENCIES
-from streamllm.runs.randomisation import NAME, TRIALS, randomisation_p
+from streamllm.runs.randomisation import NAME, TIE, TRIALS, randomisation_p
 from streamllm.runs.scored import BLEU_NAME, RunPath, Scored, named
 from streamllm.runs.sums import SEED, Array, percentiles
 
 if TYPE_CHECKING:
     import pandas
 
-BOOTSTRAP = "paired bootstrap"
+log = logging.getLogger(__name__)
+
+BOOTSTRAP = "paired bootstrap (sacrebleu's formula, one-sided)"
 SHOWN = 3  # ids that an error names
+
+ENOUGH = 30
+"""From so many sentences (or documents, where those are drawn) on, intervals go without a warning: of 2,000 draws of 5
+sentences, those of 95 % held the true score in 62 to 84 %."""
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A corpus score of one run and its 95 % interval, from ``low`` to ``high``."""
+    """A corpus score of one run and its 95 % interval, from ``low`` to ``high``; these are nan where a single sentence
+    (or document) defines the score."""
 
     metric: str
     value: float
@@ -40,7 +51,11 @@ class Interval:
 @dataclass(frozen=True)
 class Difference:
     """A corpus score of two runs; ``difference`` is system - baseline, from ``low`` to ``high`` with 95 %
-    confidence by paired bootstrap. ``test`` is the name of the test that gave the p-value: write it beside the p."""
+    confidence by paired bootstrap. ``test`` is the name of the test that gave the p-value: write it beside the p.
+
+    ``sentences`` is how many were compared: those that define the score in both runs. ``baseline`` and ``system`` are
+    the scores of these, so where a sentence has no output in one run, they are not the latencies of ``metrics.json``.
+    """
 
     metric: str
     baseline: float
@@ -50,6 +65,7 @@ class Difference:
     high: float
     p_value: float
     test: str
+    sentences: int
 
 
 def bootstrap(
@@ -65,11 +81,13 @@ def bootstrap(
             `streamllm.metrics.longform.LATENCIES`; None: all of them.
 
     Returns: an interval for each metric. ``value`` is what ``metrics.json`` holds; a metric that no sentence
-        defines is nan.
+        defines is nan. Below `ENOUGH` sentences a warning is logged: intervals are too narrow there.
     Raises: FileNotFoundError: there is no run. RunError: it has not finished. ValueError: an unknown metric,
         ``samples`` below 1, or a configuration that does not tell the target language.
     """
-    return bootstrap_of(scored_run(run, _check_arguments(samples, metrics)), samples, seed)
+    scored = scored_run(run, _check_arguments(samples, metrics))
+    warn_of_few(scored)
+    return bootstrap_of(scored, samples, seed)
 
 
 def scored_run(run: RunPath, metrics: Sequence[str] | None = None) -> "Scored":
@@ -81,13 +99,29 @@ def bootstrap_of(
     scored: "Scored", samples: int, seed: int = SEED, metrics: Sequence[str] | None = None
 ) -> dict[str, Interval]:
     """As `bootstrap`, of a run whose sentences have been scored; ``metrics`` are some of those that they have."""
-    scored = scored if metrics is None else replace(scored, names=list(metrics))
+    scored = (scored if metrics is None else replace(scored, names=list(metrics))).by_id()
     drawn = scored.resampled(samples, seed)
     intervals = {}
     for name in scored.names:
-        low, high = percentiles(drawn[name])
+        low, high = _ends(scored, name, drawn[name])
         intervals[name] = Interval(name, scored.value(name), low, high)
     return intervals
+
+
+def warn_of_few(scored: "Scored") -> None:
+    """Log a line if intervals over so few sentences are too narrow."""
+    if scored.drawn < ENOUGH:
+        log.warning(
+            "%s has %d %s: below %d, intervals by bootstrap are too narrow (at 5, those of 95 %% hold the true score "
+            "in 62 to 84 %% of cases)",
+            *(scored.folder, scored.drawn, "documents" if scored.by_document else "sentences", ENOUGH),
+        )
+
+
+def _ends(scored: "Scored", name: str, drawn: Array) -> tuple[float, float]:
+    """The interval of what was drawn; none where one sentence alone defines the score, which is the same in all
+    samples."""
+    return percentiles(drawn) if scored.defined(name) > 1 else (float("nan"), float("nan"))
 
 
 def intervals(
@@ -102,10 +136,15 @@ def intervals(
 
     if "folder" not in runs:
         raise ValueError("runs has no column 'folder': take the DataFrame of streamllm.runs.load.load_runs")
-    rows = []
+    names, rows = _check_arguments(samples, metrics), []
+    least: Scored | None = None
     for folder in runs["folder"]:
-        found = bootstrap(folder, samples, seed, metrics).values()
+        scored = scored_run(folder, names)
+        least = scored if least is None or scored.drawn < least.drawn else least
+        found = bootstrap_of(scored, samples, seed).values()
         rows.append({f"{i.metric}_{end}": getattr(i, end) for i in found for end in ("low", "high")})
+    if least is not None:
+        warn_of_few(least)
     return pandas.DataFrame(rows, index=runs.index)
 
 
@@ -122,7 +161,9 @@ def paired_test(
 
     Every trial exchanges, and every sample draws, the same sentences for BLEU and all latencies at once. Where a
     metric differs in one, two or three sentences that all speak for one run, p is 1, 0.5 or 0.25: so few sentences
-    show nothing. Riezler and Maxwell (2005) recommend randomisation over the bootstrap, whose p is too small too often.
+    show nothing. A latency is compared over the sentences that define it in both runs, so that sentences without output
+    in one of them do not make the other look different. Riezler and Maxwell (2005) recommend randomisation over the
+    bootstrap, whose p is too small too often.
 
     Args:
         baseline, system: the run folders; sentences are matched by id, in any order.
@@ -136,7 +177,7 @@ def paired_test(
     if trials < 1:
         raise ValueError(f"trials is {trials}; at least 1 is needed, and {TRIALS} is usual")
     names = _check_arguments(samples, metrics)
-    a, b = _pair(Scored.of(baseline, names), Scored.of(system, names))
+    a, b = pair(scored_run(baseline, names), scored_run(system, names))
 
     def p_value(name: str, drawn: Array, difference: float) -> float:
         return randomisation_p(a.statistics(name), b.statistics(name), partial(a.score, name), trials, seed)
@@ -151,12 +192,17 @@ def paired_bootstrap(
 
     The p-value is that of sacrebleu's ``PairedTest(test_type="bs")``, with its seed and for BLEU equal to it: how
     often the absolute difference exceeds its own mean over the samples by more than the real one. For a clear
-    difference that is a one-sided p, so an interval of 95 % without zero goes with p < 0.025. Runs that agree in
-    every sample get 1, where sacrebleu gives its least value.
+    difference that is a one-sided p, so an interval of 95 % without zero goes with p < 0.025. It is no p to rely on:
+    of equally good systems, 8 to 12 % are below 0.05, and none is above 0.44. Runs that agree in every sample, up to
+    the last digits, get 1, where sacrebleu gives its least value.
     """
     names = _check_arguments(samples, metrics)
-    a, b = _pair(Scored.of(baseline, names), Scored.of(system, names))
-    return _differences(a, b, samples, seed, BOOTSTRAP, lambda _, drawn, difference: _p_of_bootstrap(drawn, difference))
+    a, b = pair(scored_run(baseline, names), scored_run(system, names))
+
+    def p_value(name: str, drawn: Array, difference: float) -> float:
+        return _p_of_bootstrap(drawn, difference, TIE * max(1.0, abs(a.value(name))))
+
+    return _differences(a, b, samples, seed, BOOTSTRAP, p_value)
 
 
 def _differences(
@@ -168,14 +214,16 @@ def _differences(
     p_value: Callable[[str, Array, float], float],
 ) -> dict[str, Difference]:
     """``p_value`` is asked with a metric, its differences in the samples, and the one found."""
+    warn_of_few(a)
     of_a, of_b = a.resampled(samples, seed), b.resampled(samples, seed)
     differences = {}
     for name in a.names:
         drawn = of_b[name] - of_a[name]
-        low, high = percentiles(drawn)
+        low, high = _ends(a, name, drawn)
         old, new = a.value(name), b.value(name)
         p = p_value(name, drawn, new - old)
-        differences[name] = Difference(name, old, new, new - old, low, high, p, test + a.drawn_of)
+        count = a.sentences_with(name)
+        differences[name] = Difference(name, old, new, new - old, low, high, p, test + a.drawn_of, count)
     return differences
 
 
@@ -195,7 +243,7 @@ def sentence_table(run_a: RunPath, run_b: RunPath, metrics: Sequence[str] | None
     import pandas
 
     names = None if metrics is None else [BLEU_NAME, *(_check_arguments(1, metrics) or ())]
-    a, b = _pair(Scored.of(run_a, names), Scored.of(run_b, names))
+    a, b = matched(scored_run(run_a, names), scored_run(run_b, names))
     if names is None:
         names = [BLEU_NAME, *(("long_al", "long_laal") if a.of_document is not None else ("al", "laal"))]
     columns: dict[str, Any] = {
@@ -211,11 +259,11 @@ def sentence_table(run_a: RunPath, run_b: RunPath, metrics: Sequence[str] | None
     return pandas.DataFrame(columns)
 
 
-def _p_of_bootstrap(drawn: Array, difference: float) -> float:
+def _p_of_bootstrap(drawn: Array, difference: float, tie: float) -> float:
     sizes = np.abs(drawn[~np.isnan(drawn)])
     if not sizes.size or np.isnan(difference):
         return float("nan")
-    if not sizes.any():
+    if not (sizes > tie).any():
         return 1.0
     return (int(np.sum(sizes - sizes.mean() > abs(difference))) + 1) / (len(sizes) + 1)
 
@@ -231,8 +279,20 @@ def _check_arguments(samples: int, metrics: Sequence[str] | None) -> list[str] |
     return None if metrics is None else list(metrics)
 
 
-def _pair(a: Scored, b: Scored) -> tuple[Scored, Scored]:
-    """Both runs in the order of the first."""
+def pair(a: Scored, b: Scored) -> tuple[Scored, Scored]:
+    """Two runs for a test: in the order of their ids, and a latency is undefined in both where it is in one.
+
+    Raises: RunError: they do not hold the same sentences, or their scores cannot be compared.
+    """
+    a, b = matched(a, b)
+    ordered = a.by_id(), b.by_id()
+    undefined = {name: np.isnan(a.latencies[name]) | np.isnan(b.latencies[name]) for name in a.latencies}
+    a, b = (one.without(undefined) for one in ordered)
+    return a, b
+
+
+def matched(a: Scored, b: Scored) -> tuple[Scored, Scored]:
+    """Both runs in the order of the first. Raises: as `pair`."""
     if (a.of_document is None) != (b.of_document is None):
         whole, single = (a, b) if b.of_document is None else (b, a)
         raise RunError(

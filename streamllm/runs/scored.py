@@ -3,9 +3,11 @@
 Invariant: a corpus score is a function of sums of these numbers, and its value is the one of ``metrics.json``."""
 
 import os
+import re
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +124,23 @@ class Scored:
             latencies={name: values[list(order)] for name, values in self.latencies.items()},
         )
 
+    def by_id(self) -> "Scored":
+        """In the order of the ids, where "10" comes after "9": so samples do not depend on the order of a file."""
+        order = sorted(range(len(self.texts)), key=lambda place: _natural(self.texts[place].id))
+        found = self if order == list(range(len(order))) else self.take(order)
+        if found.of_document is None:
+            return found
+        numbers: dict[int, int] = {}
+        for document in found.of_document.tolist():
+            numbers.setdefault(document, len(numbers))
+        return replace(found, of_document=np.array([numbers[document] for document in found.of_document.tolist()]))
+
+    def without(self, undefined: Mapping[str, Any]) -> "Scored":
+        """With latencies undefined where ``undefined``, (sentences,) of each, is true."""
+        return replace(
+            self, latencies={name: np.where(undefined[name], np.nan, lags) for name, lags in self.latencies.items()}
+        )
+
     @property
     def by_document(self) -> bool:
         """Whether samples are of whole documents."""
@@ -145,6 +164,16 @@ class Scored:
             return bleu_of_sums(found.astype(np.float64), bleu_scorer(*how), effective_order=True)
         return self.latencies[name]
 
+    def sentences_with(self, name: str) -> int:
+        """How many sentences define a score."""
+        return len(self.texts) if name == BLEU_NAME else int(np.sum(~np.isnan(self.latencies[name])))
+
+    def defined(self, name: str) -> int:
+        """How many of the things that samples draw define a score."""
+        if not self.by_document:
+            return self.sentences_with(name)
+        return self.drawn if name == BLEU_NAME else int(np.sum(self.statistics(name)[:, 1] > 0))
+
     def statistics(self, name: str) -> Array:
         """What its corpus score is computed from, (drawn, statistics), when it has been summed."""
         found = self.bleu.astype(np.float64) if name == BLEU_NAME else mean_statistics(self.latencies[name])
@@ -167,6 +196,13 @@ class Scored:
         if name == BLEU_NAME:
             return float(self.score(name, self.statistics(name).sum(0, keepdims=True))[0])
         return corpus_latency({name: value} for value in self.latencies[name].tolist()).means[name]
+
+
+def _natural(id: str) -> tuple[list[Any], str]:
+    """Numbers within an id count as numbers, of any length."""
+    parts = re.split(r"([0-9]+)", id)
+    numbers = [(len(part.lstrip("0")), part.lstrip("0")) for part in parts[1::2]]
+    return [item for pair in zip_longest(parts[::2], numbers, fillvalue=(0, "")) for item in pair], id
 
 
 def named(metrics: Sequence[str] | None, latencies: Sequence[str], run: str) -> list[str]:

@@ -155,7 +155,7 @@ def test_a_reader_sees_the_written_units_then_the_draft_and_at_the_end_the_trans
     )
     assert displayed(trace, "word") == [
         ["the", "dog"],
-        ["the", "big", "dog"],
+        ["the", "big,", "dog"],  # in its last form, so that the comma takes nothing back
         ["the", "big,", "old"],
         ["the", "big,", "bad"],
     ]
@@ -165,6 +165,26 @@ def test_an_extension_of_a_written_unit_erases_nothing() -> None:
     """The comma was drafted too, but is no unit of the draft."""
     steps = (Event("write", "Ball"), Event("draft", "der"), Event("extend", ","), Event("write", "der"))
     assert displayed(of(*steps, units=("Ball,", "der")), "word") == [["Ball,", "der"], ["Ball,", "der"]]
+
+
+@pytest.mark.parametrize("extensions", [(",",), (")", ",")])
+def test_an_extension_that_comes_after_a_draft_erases_nothing(extensions: tuple[str, ...]) -> None:
+    """The unit was drafted without its comma, and written so; the comma came later."""
+    later = [Event("extend", text) for text in extensions]
+    steps = (Event("draft", "Ball der"), Event("write", "Ball"), Event("draft", "der"), *later, Event("write", "der"))
+    trace = of(*steps, units=(f"Ball{''.join(extensions)}", "der"))
+    assert erasure(displayed(trace, "word")) == 0
+    assert normalised_erasure([trace], "word") == 0
+
+
+def test_another_unit_than_was_drafted_is_an_erasure_with_an_extension_too() -> None:
+    steps = (Event("draft", "Hund der"), Event("write", "Ball"), Event("extend", ","), Event("write", "der"))
+    assert erasure(displayed(of(*steps, units=("Ball,", "der")), "word")) == 2
+
+
+def test_a_comma_that_a_draft_had_and_the_translation_has_not_is_erased() -> None:
+    steps = (Event("draft", "Ball, der"), Event("write", "Ball"), Event("write", "der"))
+    assert erasure(displayed(of(*steps, units=("Ball", "der")), "word")) == 2
 
 
 def test_a_draft_in_characters_is_cut_into_them() -> None:

@@ -21,8 +21,10 @@ from streamllm.metrics.summary import summarise
 from streamllm.records import Trace
 from streamllm.runs import sums
 from streamllm.runs.compare import (
+    BOOTSTRAP,
     Difference,
     Interval,
+    _p_of_bootstrap,
     bootstrap,
     intervals,
     paired_bootstrap,
@@ -31,7 +33,8 @@ from streamllm.runs.compare import (
 )
 from streamllm.runs.folder import RunFolder
 from streamllm.runs.load import load_runs
-from streamllm.runs.randomisation import randomisation_p
+from streamllm.runs.randomisation import TIE, randomisation_p
+from streamllm.runs.scored import Scored, Text, _natural
 from streamllm.units import Unit, split
 
 WORDS = ["ein", "eine", "Hund", "Katze", "Mann", "läuft", "steht", "sitzt", "auf", "unter", "dem", "der", "Wiese", "."]
@@ -154,9 +157,35 @@ def test_intervals_are_repeatable_and_depend_on_the_seed(better: Path):
 
 
 def test_sentences_without_output_have_no_part_in_a_latency(tmp_path: Path):
-    traces = [trace("0", "ein Hund", "ein Hund", (2, 3)), trace("1", "", "eine Katze", ())]
+    same = [trace(str(n), "ein Hund", "ein Hund", (2, 3)) for n in range(2)]
+    traces = [*same, trace("2", "", "eine Katze", ())]
     found = bootstrap(make_run(tmp_path / "run-1", traces), samples=100)["laal"]
     assert found.value == found.low == found.high == latency((2, 3), 6, "ein Hund", "word")["laal"]
+
+
+def test_one_sentence_gives_no_interval(tmp_path: Path):
+    """All samples would hold it alone, and so an interval would have no width."""
+    one = trace("0", "ein Hund", "ein Hund", (2, 3))
+    for found in bootstrap(make_run(tmp_path / "run-1", [one]), samples=10).values():
+        assert math.isnan(found.low) and math.isnan(found.high)
+    laal = bootstrap(make_run(tmp_path / "run-2", [one, trace("1", "", "ein Hund", ())]), samples=10)["laal"]
+    assert laal.value == 1.0 and math.isnan(laal.low)
+    other = make_run(tmp_path / "run-3", [dataclasses.replace(one, delays=(3, 4))])
+    found = paired_test(tmp_path / "run-1", other, samples=10)["laal"]
+    assert (found.difference, found.p_value, math.isnan(found.low)) == (1, 1, True)
+
+
+@pytest.mark.parametrize(("count", "warned"), [(29, True), (30, False)])
+def test_few_sentences_are_warned_of_once(tmp_path: Path, caplog: Any, count: int, warned: bool):
+    runs = [make_run(tmp_path / name, sentences(count, 0.3, 1, seed)) for seed, name in enumerate(("a-1", "b-2"))]
+    for of_them in (
+        lambda: bootstrap(runs[0], 5),
+        lambda: paired_test(*runs, 5, trials=5),
+        lambda: intervals(load_runs(tmp_path), 5),
+    ):
+        caplog.clear()
+        of_them()
+        assert ["has 29 sentences: below 30, intervals" in text for text in caplog.messages] == [True] * warned
 
 
 def test_metric_that_no_sentence_defines_is_nan(tmp_path: Path):
@@ -236,21 +265,51 @@ def test_both_runs_are_drawn_alike(tmp_path: Path):
 def test_equal_runs_do_not_differ_for_sure(better: Path, tmp_path: Path):
     again = make_run(tmp_path / "again-3", sentences(60, 0.2, 3, seed=1))
     value = RunFolder(better).metrics()["laal"]
-    for test, name in ((paired_test, "approximate randomisation"), (paired_bootstrap, "paired bootstrap")):
+    for test, name in ((paired_test, "approximate randomisation"), (paired_bootstrap, BOOTSTRAP)):
         found = test(better, again, 50)
-        assert found["laal"] == Difference("laal", value, value, 0.0, 0.0, 0.0, 1.0, name)
+        assert found["laal"] == Difference("laal", value, value, 0.0, 0.0, 0.0, 1.0, name, 60)
         assert {one.p_value for one in found.values()} == {1.0}
 
 
 def test_sentences_are_matched_by_id_in_any_order(worse: Path, better: Path, tmp_path: Path):
     turned = make_run(tmp_path / "turned-4", sentences(60, 0.2, 3, seed=1)[::-1])
     assert paired_test(worse, turned, 50) == paired_test(worse, better, 50)
+    assert bootstrap(turned, 50) == bootstrap(better, 50)
+
+
+@pytest.mark.parametrize("test", [paired_test, paired_bootstrap])
+def test_a_against_b_is_b_against_a_whatever_the_order_of_the_files(tmp_path: Path, test: Any):
+    traces = sentences(40, 0.5, 2, seed=1)
+    random.Random(0).shuffle(traces)
+    a, b = make_run(tmp_path / "a-1", sentences(40, 0.45, 2)), make_run(tmp_path / "b-2", traces)
+    there, back = test(a, b, 50), test(b, a, 50)
+    for name, found in there.items():
+        assert (found.difference, found.low, found.high) == pytest.approx(
+            (-back[name].difference, -back[name].high, -back[name].low), rel=1e-12
+        )
+        assert (found.p_value, found.sentences) == (back[name].p_value, back[name].sentences)
+
+
+def test_numbers_in_ids_count_as_numbers():
+    """So samples are those of sacrebleu, which takes sentences as they come in the data."""
+    ids = ["s-2", "s-10", "s-1", "s-01", "t", "10", "9", "x9" + "9" * 5000]
+    assert sorted(ids, key=_natural) == ["9", "10", "s-01", "s-1", "s-2", "s-10", "t", "x9" + "9" * 5000]
 
 
 def test_differences_make_a_table(worse: Path, better: Path):
     table = pandas.DataFrame(paired_test(worse, better, 10, metrics=["bleu", "al"]).values())
     assert list(table["metric"]) == ["bleu", "al"]
-    assert list(table.columns) == ["metric", "baseline", "system", "difference", "low", "high", "p_value", "test"]
+    assert list(table.columns) == [
+        "metric",
+        "baseline",
+        "system",
+        "difference",
+        "low",
+        "high",
+        "p_value",
+        "test",
+        "sentences",
+    ]
 
 
 def test_table_holds_each_sentence_of_both_runs(worse: Path, better: Path):
@@ -361,12 +420,45 @@ def test_sums_in_another_order_are_ties():
     assert randomisation_p(a, b, lambda sums: sums[:, 0]) == 0.25
 
 
-def test_a_sentence_without_output_on_one_side_is_exchanged_too(tmp_path: Path):
-    a = [trace("0", "ein Hund", "ein Hund", (2, 3)), trace("1", "ein Hund", "ein Hund", (2, 3))]
-    b = [trace("0", "", "ein Hund", ()), trace("1", "ein Hund", "ein Hund", (4, 5))]
+def test_latencies_are_compared_over_the_sentences_that_both_runs_define(tmp_path: Path):
+    """Runs that share half of their outputs, where the other half of B is empty, do not differ in latency."""
+    a = [trace(str(n), "ein Hund", "ein Hund", (2, 3) if n % 2 else (5, 6)) for n in range(40)]
+    b = [one if n % 2 else trace(str(n), "", "ein Hund", ()) for n, one in enumerate(a)]
     runs = make_run(tmp_path / "a-1", a), make_run(tmp_path / "b-2", b)
-    # As they are: means 2 and 4. With one exchanged: 2 alone against the mean of 2 and 4, a difference of 1.
-    assert paired_test(*runs, 5, metrics=["al"])["al"].p_value == 0.5
+    for found in (paired_test(*runs, 50)["laal"], paired_bootstrap(*runs, 50)["laal"]):
+        assert (found.difference, found.low, found.high, found.p_value, found.sentences) == (0, 0, 0, 1, 20)
+        assert found.baseline == found.system == RunFolder(runs[1]).metrics()["laal"]
+    assert paired_test(*runs, 50)["bleu"].sentences == 40
+
+
+def test_differences_of_rounding_are_none(tmp_path: Path):
+    """Lags of 0.1 + 0.2 and 0.3: the mean differs by 1e-17, and in every sample."""
+    drawn = np.full(1000, 2e-16)
+    assert _p_of_bootstrap(drawn, 2e-16, TIE) == 1.0
+    assert _p_of_bootstrap(np.linspace(0.9, 1.1, 999), 1.0, TIE) == 1 / 1000
+
+
+def test_documents_are_drawn_in_the_order_of_their_ids(tmp_path: Path):
+    scored = Scored(
+        tmp_path,
+        "de",
+        None,
+        ["bleu"],
+        [Text(f"{d}#{n}", "", "", "") for d in ("b", "a") for n in (2, 1)],
+        np.array([0, 0, 1, 1]),
+        np.arange(4)[:, None],
+        {},
+    )
+    found = scored.by_id()
+    assert [text.id for text in found.texts] == ["a#1", "a#2", "b#1", "b#2"]
+    assert (found.of_document.tolist(), found.bleu[:, 0].tolist()) == ([0, 0, 1, 1], [3, 2, 1, 0])
+
+
+def test_a_sentence_that_stands_twice_in_a_run_is_refused(better: Path):
+    lines = better / "predictions.jsonl"
+    lines.write_text(lines.read_text() + lines.read_text().splitlines()[3] + "\n")
+    with pytest.raises(RunError, match="lines 4 and 61 both hold the sentence '3'"):
+        bootstrap(better, 5)
 
 
 # --- what is refused
