@@ -170,7 +170,7 @@ def convert(model: Path, to: Path) -> None:
 
 
 def in_ctranslate2(work: Work, kind: str, batch_size: int, threads: int) -> tuple[float, float, list[list[int]]]:
-    """Wall and CPU time of writing all sentences, and the tokens. Threads share a batch, as ours do."""
+    """Wall and CPU time of writing all sentences, and the tokens. Threads share a batch."""
     import ctranslate2
 
     replicas = min(threads, batch_size)

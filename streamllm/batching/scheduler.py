@@ -41,7 +41,7 @@ def translate_many(
     """Translate examples by a policy, ``batch_size`` at a time, yielding each trace as soon as its sentence has ended.
 
     In a batch, long sentences go first, so that those beside each other are alike; where one ends, the next begins.
-    On a CPU several threads share the batch, see `threads_for`. What cannot be batched is translated one sentence
+    On a CPU several threads may share the batch, see `threads_for`. What cannot be batched is translated one sentence
     at a time, in order, and the log says so. Times are those of the sentence: in a batch, its share of its thread's
     time, so that the times of all sentences add up to that of the run.
 
@@ -199,7 +199,7 @@ def _batched(
 def _rows(model: StreamingModel, tasks: Iterable[Task[T]], rows: int, way: Batching) -> Iterator[T]:
     """What tasks return, of which there are as many at a time as ``rows``."""
     model.prefix  # noqa: B018  fed here, before threads ask for it
-    threads = threads_for(rows)
+    threads = threads_for(rows, way.decoder.parameters if way.decoder else None)
     shared = Shared(tasks)
 
     def part(team: Team, number: int) -> Iterator[T]:

@@ -60,12 +60,13 @@ class Decoder:
 
     Attributes:
         windows: of sliding attention, None standing for that which sees all.
+        parameters: how many the model has.
     """
 
     def __init__(self, weights: Weights):
         self._weights = weights
         self.heads, self.kv_heads, self.width = weights.heads, weights.kv_heads, weights.width
-        self.scale, self.layers = weights.scale, len(weights.layers)
+        self.scale, self.layers, self.parameters = weights.scale, len(weights.layers), weights.parameters
         self.windows = sorted({layer.window for layer in weights.layers}, key=lambda window: window or 0)
         self._epsilon = np.float32(weights.epsilon)
 

@@ -42,7 +42,8 @@ class LayerWeights(NamedTuple):
 
 @dataclass(frozen=True)
 class Weights:
-    """``heads`` queries and ``kv_heads`` keys of ``width`` numbers in each layer; ``scale`` of the scores."""
+    """``heads`` queries and ``kv_heads`` keys of ``width`` numbers in each layer; ``scale`` of the scores; how many
+    ``parameters`` there are in all."""
 
     heads: int
     kv_heads: int
@@ -56,13 +57,15 @@ class Weights:
     norm: Floats
     head: Weight
     activation: Literal["silu", "gelu"]
+    parameters: int
 
 
 def weights_of(model: Any) -> Weights:
     """Of a model that `is_of_the_shape`."""
     inside, args = model.model, model.args
     gemma = model.model_type == "gemma3_text"
-    copies = sum(array.size for array in _arrays(model)) <= COPIED
+    parameters = sum(array.size for array in _arrays(model))
+    copies = parameters <= COPIED
     attention = inside.layers[0].self_attn
     ropes: list[Frequencies] = []
     layers = [_layer(layer, inside, gemma, copies, ropes) for layer in inside.layers]
@@ -81,6 +84,7 @@ def weights_of(model: Any) -> Weights:
         norm=_norm(inside.norm, gemma),
         head=Weight([_numpy(head)], copies),
         activation="gelu" if gemma else "silu",
+        parameters=parameters,
     )
 
 

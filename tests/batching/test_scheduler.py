@@ -425,21 +425,29 @@ def test_without_a_batch_size_it_is_one_that_suits_the_device(tokenizer: Any, mo
 
 
 @pytest.mark.parametrize(
-    ("sentences", "variable", "threads"), [(64, None, 4), (17, None, 2), (3, None, 1), (64, "1", 1)]
+    ("sentences", "variable", "in_numpy", "threads"),
+    [
+        (64, None, None, 4),
+        (17, None, None, 2),
+        (3, None, None, 1),
+        (64, "1", None, 1),
+        (64, None, 1 << 20, 1),
+        (64, None, 1 << 30, 4),
+    ],
 )
 def test_threads_share_a_batch_where_that_pays(
-    sentences: int, variable: str | None, threads: int, monkeypatch: pytest.MonkeyPatch
+    sentences: int, variable: str | None, in_numpy: int | None, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("streamllm.batching.sizes.cores", lambda: 4)
     monkeypatch.delenv("STREAMLLM_THREADS", raising=False)
     if variable:
         monkeypatch.setenv("STREAMLLM_THREADS", variable)
-    assert threads_for(sentences) == (threads if mx.default_device() == mx.Device(mx.cpu) else 1)
+    assert threads_for(sentences, in_numpy) == (threads if mx.default_device() == mx.Device(mx.cpu) else 1)
 
 
 @pytest.fixture
 def three_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("streamllm.batching.scheduler.threads_for", lambda sentences: 3)
+    monkeypatch.setattr("streamllm.batching.scheduler.threads_for", lambda *batch: 3)
 
 
 @pytest.mark.long
@@ -571,7 +579,7 @@ import tiny
 import test_scheduler as t
 from streamllm.batching import scheduler
 
-scheduler.threads_for = lambda sentences: 3
+scheduler.threads_for = lambda *batch: 3
 tiny.byte_level_tokenizer(Path(sys.argv[1]))
 traces = t.many_endless(t.streaming(tiny.load(Path(sys.argv[1])), end=-1e9), lambda example: None)
 next(traces)
