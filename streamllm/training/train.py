@@ -42,6 +42,7 @@ from streamllm.training.adapters import AdapterConfig, save_adapter
 from streamllm.training.bpe import BPEDropout
 from streamllm.training.data import FULL, DataConfig, TrainingData, values_of_k
 from streamllm.training.fresh import FreshModel
+from streamllm.training.grown import GrownModel
 from streamllm.training.loop import Trainer, TrainingConfig
 from streamllm.training.objectives.cross_entropy import CrossEntropy
 from streamllm.training.objectives.objective import Objective
@@ -96,7 +97,7 @@ class ValidationConfig:
 def train(
     config: Mapping[str, Any],
     name: str,
-    model: ModelConfig | FreshModel,
+    model: ModelConfig | FreshModel | GrownModel,
     corpus: Corpus,
     validation_corpus: Corpus,
     data: DataConfig,
@@ -181,12 +182,12 @@ def train(
     with run if group.rank() == 0 else nullcontext(), guarded.finishing():
         if group.rank() == 0:
             run.begin(config, environment(), made, traces=False)
-            if isinstance(model, FreshModel) and not (run.path / START).exists():
+            if isinstance(model, FreshModel | GrownModel) and not (run.path / START).exists():
                 texts = (text for example in pairs() for text in (example.source, example.reference))
                 with new_folder(run.path / START) as part:
                     model.create(part, texts)
         mx.eval(mx.distributed.all_sum(mx.array(1), group=group))  # the others wait for the folder
-        if isinstance(model, FreshModel):
+        if isinstance(model, FreshModel | GrownModel):
             model = ModelConfig(str(run.path / START))
         start = find_model(model.path)  # once: a hub id asks the hub
         name_of_start = model.path
@@ -253,7 +254,7 @@ def train(
     return scores
 
 
-def _check_weights(model: ModelConfig | FreshModel, adapter: AdapterConfig | None) -> None:
+def _check_weights(model: ModelConfig | FreshModel | GrownModel, adapter: AdapterConfig | None) -> None:
     if not isinstance(model, ModelConfig):
         return
     if model.quantized and adapter is None:

@@ -122,7 +122,7 @@ def test_wrong_input_gets_one_line(folder: Path, overrides: list[str], says: str
     assert "Traceback" not in done.stderr
 
 
-GIVEN = {name: ["model.path=outputs/mine/model"] for name in ("tiny_en_de_on", "tiny_en_de_documents")}
+GIVEN = {"tiny_en_de_on": ["model.path=outputs/mine/model"], "tiny_en_de_documents": ["fresh.path=outputs/mine/model"]}
 
 
 @pytest.mark.parametrize("name", [path.stem for path in sorted((ROOT / "conf" / "experiment").glob("*.yaml"))
