@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from streamllm.cli.job import run_point
 from streamllm.engine.limits import Limits
-from streamllm.evaluation.runner import Translator
+from streamllm.evaluation.portions import Translator
 from streamllm.records import Example, Policy, Trace
 
 MOST = 16
