@@ -96,6 +96,29 @@ def limit(folder: Path, size: int) -> None:
         measure(f"dataset.limit=100 of {count} lines", ["-c", LOAD, str(count)], folder)
 
 
+BEGUN = """
+import os, sys
+from streamllm.runs.folder import RunFolder
+def stored(folder, trace):
+    os._exit(0)
+RunFolder.append = stored
+from streamllm.cli import run
+run.command()
+"""
+
+
+def stream(folder: Path, size: int) -> None:
+    """A run over all of two files of ``size`` lines, to its first sentence."""
+    seconds = []
+    for count in (10, size):
+        for language, line in (("en", "a small dog runs over the green grass"), ("de", "ein Hund rennt über das Gras")):
+            (folder / f"{count}.{language}").write_text(f"{line}\n" * count)
+        files = [f"dataset.{side}={folder / str(count)}.{end}" for side, end in (("source", "en"), ("target", "de"))]
+        words = ["-c", BEGUN, "tracker=none", "dataset=files", *files, f"output.root={folder}"]
+        seconds.append(measure(f"the first sentence of {count} lines", words, folder))
+    print(f"{seconds[1] - seconds[0]:.2f} CPU s more")
+
+
 TOLD = """
 import sys
 from pathlib import Path
@@ -205,6 +228,7 @@ TASKS: dict[str, tuple[Callable[[Path, int], None], int]] = {
     "sweep": (sweep, 500),
     "report": (report, 1000),
     "limit": (limit, 1_000_000),
+    "stream": (stream, 1_000_000),
     "wandb": (wandb, 1000),
     "train": (train, 100_000),
     "end": (end, 29_000),

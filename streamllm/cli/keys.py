@@ -7,6 +7,7 @@ import dataclasses
 import difflib
 import inspect
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -16,7 +17,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from streamllm.check import batch_size, whole_number
 from streamllm.cli.annotations import Part, allows, fits, in_words, names_a_class, shown
@@ -137,11 +138,38 @@ def made(node: Any, key: str) -> Any:
 
     Raises: ValueError: it is no such part; what its constructor raises.
     """
-    part, needed = instantiate(node, _convert_="all"), NEEDED.get(key)
+    part, needed = _made(node), NEEDED.get(key)
     if part is not None and needed and not hasattr(part, needed):
         kind = type(part).__name__
         raise ValueError(f"{key} is a {kind}, without {needed}: {key}._target_ names a class for something else")
     return part
+
+
+def _made(node: Any) -> Any:
+    """What Hydra makes of a node. Parts of ours alone need none of its copies and checks, a sixth of a sweep's point
+    each; where one of them raises, Hydra is asked all the same, and says it in its words."""
+    if isinstance(node, DictConfig):
+        with suppress(Exception):
+            return _called(OmegaConf.to_container(node, resolve=True, throw_on_missing=True))
+    return instantiate(node, _convert_="all")
+
+
+def _called(value: Any) -> Any:
+    """A plain value with its parts made.
+
+    Raises: LookupError: one is not ours, or tells Hydra how to make it.
+    """
+    if isinstance(value, list):
+        return [_called(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    arguments = {key: _called(item) for key, item in value.items() if key != "_target_"}
+    if "_target_" not in value:
+        return arguments
+    module, _, name = str(value["_target_"]).rpartition(".")
+    if not module.startswith("streamllm.") or not arguments.keys().isdisjoint(OF_HYDRA):
+        raise LookupError(value["_target_"])
+    return getattr(import_module(module), name)(**arguments)
 
 
 # --- keys of a command

@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import json
 import os
+import platform
 import re
 import secrets
 import shutil
@@ -81,21 +82,22 @@ class SweepTable(Callback):
     """Prints one table when a sweep ends, however it ends. Single runs are left alone.
 
     The points may run in other processes and on other machines, and no launcher hands their results to callbacks: so
-    each leaves a note in the sweep's folder, and the process that was started by hand reads and removes them. Launchers
-    send the callback along with each point, so what it learns at the start of the sweep is known there, too.
+    each that runs elsewhere leaves a note in the sweep's folder, and the process that was started by hand reads and
+    removes them. Launchers send the callback along with each point, so what it learns at the start of the sweep is
+    known there, too.
     """
 
     def __init__(self) -> None:
         self._sweep: str | None = None
         self._command: list[str] = []
-        self._process: int | None = None
-        self._untold: list[Point] = []
+        self._process: str | None = None
+        self._made_here: list[Point] = []
         # Of the points that are being made, by their numbers: the folder, and whether it had finished before.
         self._begun: dict[int, tuple[RunFolder | None, bool]] = {}
         self._ended = self._tells = False
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        self._sweep, self._command, self._process = f"points-{secrets.token_hex(4)}", sys.argv, os.getpid()
+        self._sweep, self._command, self._process = f"points-{secrets.token_hex(4)}", sys.argv, _here()
         self._tells = points.take(config)
         with contextlib.suppress(OmegaConfBaseException):  # no folder for notes: Hydra needs one too, and says so
             # At exit, and not on_multirun_end: that is not called when a point has failed, nor after Ctrl-C.
@@ -108,14 +110,14 @@ class SweepTable(Callback):
         if self._sweep is None:
             return
         sys.argv = self._command  # env.json tells what was typed, and not how a launcher started this process
-        if os.getpid() != self._process:  # points run side by side
+        if _here() != self._process:  # points run side by side
             os.environ.setdefault("STREAMLLM_THREADS", "1")
         folder, skips = None, False
         with contextlib.suppress(Exception):  # nothing is checked yet: the run itself says what is wrong
             folder = _folder(_plain_without_hydra(config))
             skips = folder.finished and not config.get("rerun")
         self._begun[int(config.hydra.job.num)] = folder, skips
-        if self._tells and os.getpid() == self._process and not skips:  # else its scores are its line
+        if self._tells and _here() == self._process and not skips:  # else its scores are its line
             print(f"#{config.hydra.job.num}: {' '.join(config.hydra.overrides.task)}", flush=True)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
@@ -123,18 +125,20 @@ class SweepTable(Callback):
             return
         folder, skips = self._begun.pop(int(config.hydra.job.num), (None, False))
         point = _point(config, job_return, skips, folder)
+        if _here() == self._process:
+            self._made_here.append(point)
+            return
         path = self._notes(config) / f"{point.number}.json"
-        try:
+        with contextlib.suppress(OSError):  # a full disk: the table lacks it, and the next sweep finds its run
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, json.dumps(asdict(point)))
-        except OSError:  # a full disk: then this process shows it, if it is the one that was started by hand
-            self._untold.append(point)
 
     def _notes(self, config: DictConfig) -> Path:
         return Path(config.hydra.sweep.dir) / str(self._sweep)
 
     def _show(self, notes: Path) -> None:
-        found = [Point(**json.loads(path.read_text(encoding="utf-8"))) for path in notes.glob("*.json")] + self._untold
+        elsewhere = [Point(**json.loads(path.read_text(encoding="utf-8"))) for path in notes.glob("*.json")]
+        found = self._made_here + elsewhere
         shutil.rmtree(notes, ignore_errors=True)
         if not found:
             return
@@ -142,6 +146,11 @@ class SweepTable(Callback):
         if not self._ended:
             print("the same command runs what is missing, and skips what is there")
         sys.stdout.flush()
+
+
+def _here() -> str:
+    """This process, among those of all machines."""
+    return f"{platform.node()}:{os.getpid()}"
 
 
 def _plain_without_hydra(config: DictConfig) -> dict[str, Any]:

@@ -14,11 +14,12 @@ from typing import Any
 from greenlet import getcurrent, greenlet
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.utils import JobReturn, configure_log, run_job, setup_globals
+from hydra.core.utils import JobReturn, configure_log, setup_globals
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from streamllm.cli.job import run_point
 from streamllm.engine.limits import Limits
-from streamllm.evaluation.runner import Translator
+from streamllm.evaluation.portions import Translator
 from streamllm.records import Example, Policy, Trace
 
 MOST = 16
@@ -51,14 +52,8 @@ class TogetherLauncher(BasicLauncher):
 
     def _run(self, config: DictConfig, number: int, points: "Points", found: dict[int, JobReturn]) -> None:
         assert self.task_function is not None and self.hydra_context is not None
-        found[number] = run_job(
-            hydra_context=self.hydra_context,
-            task_function=self.task_function,
-            config=config,
-            job_dir_key="hydra.sweep.dir",
-            job_subdir_key="hydra.sweep.subdir",
-            configure_logging=not points.waiting,  # it closes the logs that are open
-        )
+        fresh_logs = not points.waiting  # else those that are open would be closed
+        found[number] = run_point(self.task_function, config, self.hydra_context, fresh_logs)
 
 
 def kind(config: DictConfig, words: Sequence[str]) -> tuple[str, ...] | None:

@@ -92,6 +92,10 @@ class Dataset(ABC):
             ValueError: the data is not what the arguments say, or a sentence is empty.
         """
 
+    def load_lazily(self) -> Sequence[Example]:
+        """As `load`; of much data, examples are made when they are asked for."""
+        return self.load()
+
     def stream(self) -> Iterator[Example]:
         """The same pairs one by one, in the order of the data, without holding them; ids are the same up to leading
         zeros of numbers. What `load` would have raised at once is raised where it is reached.

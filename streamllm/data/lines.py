@@ -57,11 +57,7 @@ def count_lines(path: FilePath, max_bytes: int | None = MAX_BYTES) -> int:
 
 def read_text(path: FilePath, max_bytes: int | None = MAX_BYTES) -> str:
     """The text of a UTF-8 file, without byte order mark. Arguments and errors as for `read_lines`."""
-    try:
-        with _opened(existing_file(path), max_bytes) as file:
-            data = b"".join(iter(lambda: file.read1(1 << 20), b""))
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise ValueError(f"{path} is not whole gzip data ({error}): fetch it again or unpack it") from error
+    data = read_bytes(path, max_bytes)
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -70,6 +66,15 @@ def read_text(path: FilePath, max_bytes: int | None = MAX_BYTES) -> str:
             f"{path} is not UTF-8: line {line} has the byte {error.object[error.start]:#04x}; save the "
             f"file as UTF-8, e.g. iconv -f latin1 -t utf-8"
         ) from error
+
+
+def read_bytes(path: FilePath, max_bytes: int | None = MAX_BYTES) -> bytes:
+    """What a file holds, unpacked. Arguments and errors as for `read_lines`, but for UTF-8."""
+    try:
+        with _opened(existing_file(path), max_bytes) as file:
+            return b"".join(iter(lambda: file.read1(1 << 20), b""))
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise ValueError(f"{path} is not whole gzip data ({error}): fetch it again or unpack it") from error
 
 
 def _opened(file: Path, max_bytes: int | None) -> io.BufferedReader | gzip.GzipFile:

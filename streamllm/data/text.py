@@ -1,16 +1,20 @@
 """Parallel text: two files, line by line."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from streamllm.data.as_bytes import pairs_as_bytes
 from streamllm.data.dataset import Dataset
 from streamllm.data.lines import MAX_BYTES, FilePath, count_lines, existing_file, paired_lines, read_lines, stem
 from streamllm.data.pairs import checked_example, to_examples
 from streamllm.records import Example
+
+MANY = 50_000
+"""Lines of which no list is made before they are wanted (`ParallelText.load_lazily`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +52,13 @@ class ParallelText(Dataset):
             self.source, self.target, name=self.name, skip_empty=self.skip_empty, max_bytes=self.max_bytes, limit=limit
         )
         return self._select(pairs)
+
+    def load_lazily(self) -> Sequence[Example]:
+        if self.shuffle or self.sentences_per_document is not None or self.limit is not None:
+            return self.load()
+        if count_lines(self.source, self.max_bytes) < MANY:
+            return self.load()
+        return pairs_as_bytes(self.source, self.target, self.name, self.max_bytes) or self.load()
 
     def _stream(self) -> Iterator[Example]:
         return stream_parallel(

@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any
 
 from streamllm.engine.limits import Limits
-from streamllm.evaluation.runner import Translator
+from streamllm.evaluation.portions import Translator
 from streamllm.records import Example, Policy, Trace
 
 if TYPE_CHECKING:

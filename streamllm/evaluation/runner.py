@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from streamllm import check
 from streamllm.contents import Contents
+from streamllm.data.as_bytes import PairsAsBytes
 from streamllm.engine.limits import Limits
+from streamllm.evaluation.portions import Translator, in_portions
 from streamllm.evaluation.progress import MANY, Gathered, logging_to, store_all
 from streamllm.evaluation.rescore import with_own
 from streamllm.evaluation.tables import brief_text, conclude, other_code, summary_text
@@ -36,9 +38,6 @@ log = logging.getLogger(__name__)
 
 Translate = Callable[[Sequence[Example]], Iterator[Trace]]
 """Translates examples, yielding each trace as it is finished, in any order."""
-
-Translator = Callable[[Any, Sequence[Example], Policy, Limits, int | None, int], Iterator[Trace]]
-"""What `streamllm.batching.scheduler.translate_many` is: model, examples, policy, limits, batch size, seed."""
 
 LEFT_OUT = "sentences_left_out"
 """The key of metrics.json that counts what ``dataset.skip_long`` has left out; it is there where that is set."""
@@ -137,9 +136,10 @@ def run_experiment(
                 target = (dataset.target_language, dataset.target_unit, tokenizer)
                 conclude(guarded, folder, folder.stored_traces(), found, *target)
         return found
-    examples = dataset.load()  # before the model: bad data costs nothing
-
-    read = {**made_from.of_data(dataset), **made_from.of_sentences(examples)}
+    # Before the model: bad data costs nothing.
+    examples = dataset.load_lazily() if hasattr(dataset, "load_lazily") else dataset.load()
+    later = isinstance(examples, PairsAsBytes)  # then the files tell what was read, and the sentences when it is done
+    read = {**made_from.of_data(dataset), **({} if later else made_from.of_sentences(examples))}
     prompt_fed: Contents = {}
 
     def contents() -> Contents:
@@ -155,12 +155,14 @@ def run_experiment(
         prompt_fed.update(made_from.of_part(loaded))
         from streamllm.batching.scheduler import translate_many  # after it: a model that is not there is said at once
 
-        translates = translator or translate_many
+        translates = translator or in_portions(translate_many)
         return lambda examples: translates(loaded, examples, policy, limits, batch_size, seed)
 
-    def short_enough(examples: Sequence[Example]) -> list[Example]:
-        from streamllm.models.lengths import fitting
+    def short_enough(examples: Sequence[Example]) -> Sequence[Example]:
+        from streamllm.models.lengths import all_short, fitting
 
+        if isinstance(examples, PairsAsBytes) and all_short(loaded, examples.longest_word, limits):
+            return examples
         return fitting(loaded, examples, limits, data, skip_long)
 
     if rerun and (aside := folder.set_aside()) is not None:
@@ -197,7 +199,7 @@ def complete(
     at_limit: Callable[[State], bool] | None = None,
     metrics: Sequence[Metric] = (),
     contents: Callable[[], Contents] = dict,
-    short_enough: Callable[[Sequence[Example]], list[Example]] = list,
+    short_enough: Callable[[Sequence[Example]], Sequence[Example]] = list,
     skip_long: bool = False,
 ) -> dict[str, Any]:
     """Translate what the folder does not hold yet, then write the metrics of all of it; raises as
@@ -210,24 +212,27 @@ def complete(
             others are not to be left out.
         skip_long: whether what it leaves out is counted in the metrics.
     """
-    _check_examples(examples)
+    as_bytes = isinstance(examples, PairsAsBytes)  # checked, and never listed as a whole before the first sentence
+    sentences: Mapping[str, Callable[[], Sequence[Example]]] = {"sentences": lambda: examples} if as_bytes else {}
+    if not as_bytes:
+        _check_examples(examples)
     own = own_scores(metrics, taken=config)
     guarded = Guarded(tracker or NullTracker())
     with folder:
-        made_from.check(folder, contents())
+        made_from.check(folder, contents(), sentences)
         stored = _check_done(folder, examples)
         done = set(stored.ids)
-        pending = [example for example in examples if example.id not in done]
+        pending = [example for example in examples if example.id not in done] if done else examples
         translate_pending = make_translate() if pending else None
         todo = short_enough(pending) if pending else []
-        kept = {*done, *(example.id for example in todo)}
-        if not kept:
+        total = len(done) + len(todo)
+        if not total:
             raise ValueError(
                 f"all {len(examples)} sentences are too long: raise limits.source_tokens_per_unit, or correct the data"
             )
         unchecked = made_from.unchecked(folder)
         made = contents()
-        made_from.check(folder, made)
+        made_from.check(folder, made, sentences)
         folder.begin(config, environment(), made)
         with logging_to(folder.path / LOG), guarded.finishing():
             try:
@@ -238,12 +243,14 @@ def complete(
                 )
                 if unchecked:
                     log.info("%s: %s", folder.path, unchecked)
-                documents = any(example.segments for example in examples)
+                documents = not as_bytes and any(example.segments for example in examples)
                 summary = Summary(target_language, target_unit, arrival, at_limit, tokenizer, documents)
                 gathered = Gathered(summary, stored[:])
                 if translate_pending is not None and todo:
-                    store_all(translate_pending(todo), folder, len(done), len(kept), gathered, guarded)
-                order = [example.id for example in examples if example.id in kept]
+                    store_all(translate_pending(todo), folder, len(done), total, gathered, guarded)
+                left_out = {example.id for example in pending} if len(todo) < len(pending) else set()
+                left_out -= {example.id for example in todo if left_out}
+                order = [example.id for example in examples if example.id not in left_out]
                 if len(order) >= MANY:
                     log.info("%s: writing the scores of %d sentences", folder.path, len(order))
                 gathered.finish()
@@ -253,6 +260,7 @@ def complete(
                 found |= own_values(metrics, stored.ordered(order)) if metrics else {}
                 name_own(folder.path, own)
                 folder.add_contents(made_from.of_metrics(metrics, config), anew=True)
+                folder.add_contents(made_from.of_sentences(examples) if as_bytes else {})
                 traces = folder.finish(found, order)
                 conclude(guarded, folder, traces, found, target_language, target_unit, tokenizer)
                 for warning in gathered.warnings(order):
@@ -285,10 +293,12 @@ def _check_examples(examples: Sequence[Example]) -> None:
 
 def _check_done(folder: RunFolder, examples: Sequence[Example]) -> "StoredTraces":
     """What is stored, once it is known to be of these examples: files may have changed since."""
-    by_id = {example.id: example for example in examples}
+    by_id: dict[str, Example] = {}
     changed: list[str] = []
 
     def look(line: "PredictionLine") -> None:
+        if not by_id:
+            by_id.update((example.id, example) for example in examples)
         example = by_id.get(line.id)
         if not changed and (example is None or (example.source, example.reference) != (line.source, line.reference)):
             changed.append(_changed(line, example))

@@ -54,6 +54,15 @@ def fitting(
     return [example for i, example in enumerate(short) if i not in beyond]
 
 
+def all_short(model: StreamingModel, longest_word: int, limits: Limits) -> bool:
+    """Whether no source can be too long, the longest word of all having so many bytes. If one takes more rotary
+    positions than were trained, that is said when it is translated."""
+    most = limits.source_tokens_per_unit
+    endless = model.positions.limit is None or model.positions.kind == "rotary"
+    words = model.prompt.source_unit == "word"
+    return endless and words and (most is None or TOKENS_PER_BYTE * (longest_word + 1) <= most)
+
+
 def fitting_units(prompt: PromptTokens, units: Iterable[str], limits: Limits) -> Iterator[str]:
     """The units of a sentence as they arrive.
 

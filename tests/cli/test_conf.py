@@ -17,7 +17,7 @@ from hydra.utils import get_class, get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from streamllm.cli.errors import refusal
-from streamllm.cli.keys import RunKeys, checked
+from streamllm.cli.keys import RunKeys, checked, made
 from streamllm.engine.limits import Limits
 from streamllm.runs.folder import METRICS, PREDICTIONS
 
@@ -66,8 +66,17 @@ def test_file_composes_and_makes_what_it_names(choice: str):
     checked(cfg, RunKeys)
     for key, value in resolved(cfg).items():
         if isinstance(value, dict) and "_target_" in value and (key, choice) != ("policy", READS_A_RUN):
-            made, target = instantiate(cfg[key], _convert_="all"), get_object(value["_target_"])
-            assert isinstance(made, target) if isinstance(target, type) else key == "arrival" and made is None
+            part, target = made(cfg[key], key), get_object(value["_target_"])
+            assert isinstance(part, target) if isinstance(target, type) else key == "arrival" and part is None
+            assert inside(part) == inside(instantiate(cfg[key], _convert_="all")), "what Hydra makes of it"
+
+
+def inside(part: Any) -> Any:
+    """A part as its class and values, and so all parts within."""
+    if isinstance(part, dict | list | tuple):
+        return [inside(item) for item in (part.items() if isinstance(part, dict) else part)]
+    values = getattr(part, "__dict__", None)
+    return (type(part), inside(values)) if isinstance(values, dict) else (type(part), repr(part).partition(" at 0x")[0])
 
 
 @pytest.mark.parametrize("choice", choices("model", "policy", "paradigm", "dataset", "tracker"))

@@ -12,7 +12,7 @@ from streamllm.batching.scheduler import translate_many
 from streamllm.data.given import Given
 from streamllm.engine.limits import Limits
 from streamllm.evaluation.api import evaluate, stream
-from streamllm.models.lengths import CHARACTERS_PER_TOKEN, TOKENS_PER_BYTE, TooLong, fitting, fitting_units
+from streamllm.models.lengths import CHARACTERS_PER_TOKEN, TOKENS_PER_BYTE, TooLong, all_short, fitting, fitting_units
 from streamllm.models.loading import ModelConfig
 from streamllm.models.model import StreamingModel
 from streamllm.policies import WaitK
@@ -44,6 +44,12 @@ def test_a_unit_over_the_limit_is_refused_before_anything_is_computed(model: Str
 
 def test_what_is_too_long_is_left_out_where_that_is_asked_for(model: StreamingModel) -> None:
     assert [example.id for example in fitting(model, EXAMPLES, LIMITS, skip=True)] == ["t-1", "t-4"]
+
+
+def test_the_longest_word_of_all_tells_where_none_need_be_looked_at(model: StreamingModel) -> None:
+    bytes_at_most = 20 // TOKENS_PER_BYTE - 1
+    assert [all_short(model, length, LIMITS) for length in (bytes_at_most, bytes_at_most + 1)] == [True, False]
+    assert all_short(model, 10**6, Limits(source_tokens_per_unit=None))
 
 
 def test_without_a_limit_all_units_pass(model: StreamingModel) -> None:
