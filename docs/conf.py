@@ -53,6 +53,7 @@ SECTIONS = {
     ],
     "Own things": ["docs/own_data_set", "docs/own_metric", "docs/own_tracker"],
     "Reference": [
+        "docs/configuration",
         "docs/families",
         "docs/configs",
         "docs/tokenizers",

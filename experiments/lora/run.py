@@ -15,7 +15,7 @@ import matplotlib.pyplot as plt
 
 from experiments.study import ROOT as CHECKOUT
 from experiments.study import launch, markdown, write_between
-from streamllm.plots.look import BLUE, FAINT, SMALL, VERMILLION
+from streamllm.plots.style import BLUE, FAINT, VERMILLION, sizes
 from streamllm.runs.load import load_runs
 
 HERE = Path(__file__).parent
@@ -62,7 +62,7 @@ def curve(lines: list[dict[str, float]]) -> None:
     axes.set(xlabel="step", ylabel="loss (nats a token)", ylim=(0, None))
     axes.grid(axis="y", color=FAINT, linewidth=0.5)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=SMALL)
+    axes.legend(frameon=False, fontsize=sizes().small)
     figure.savefig(HERE / "loss.png", dpi=150, bbox_inches="tight")
     figure.savefig(HERE / "loss.svg", bbox_inches="tight")
 

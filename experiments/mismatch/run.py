@@ -21,7 +21,7 @@ from matplotlib.axes import Axes
 
 from experiments.study import launch, markdown, write_between
 from streamllm.plots import quality_latency
-from streamllm.plots.look import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, SKY, TEXT, VERMILLION, Look
+from streamllm.plots.style import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, SKY, VERMILLION, Look, sizes
 from streamllm.runs.compare import intervals, paired_bootstrap
 from streamllm.runs.load import load_runs
 
@@ -132,7 +132,7 @@ def label_ends(ax: Axes, rows: "pandas.DataFrame") -> None:
         look = LOOKS[str(name)]
         tie = {"arrowstyle": "-", "color": look.color, "linewidth": 1, "shrinkA": 2, "shrinkB": 5}
         at, to = (end["laal"], end["bleu"]), (7.5, height)
-        ax.annotate(str(name), at, to, va="center", color=look.text, fontsize=TEXT, arrowprops=tie)
+        ax.annotate(str(name), at, to, va="center", color=look.text, fontsize=sizes().text, arrowprops=tie)
     ax.set_xlim(0.5, 11)
     ax.set_xticks(range(1, 8))
 
@@ -146,7 +146,7 @@ def plot() -> None:
         rows = table[table["study"].isin(studies)]
         quality_latency(rows, by="study", reference="group", band=rows, styles=LOOKS, labels=False, ax=ax)
         label_ends(ax, rows)
-        ax.set_title(title, fontsize=TEXT, color=INK, loc="left")
+        ax.set_title(title, fontsize=sizes().text, color=INK, loc="left")
     panels[1].set_ylabel("")
     figure.savefig(HERE / "mismatch.png", dpi=100)
     figure.savefig(HERE / "mismatch.svg")

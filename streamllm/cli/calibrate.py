@@ -26,7 +26,12 @@ from streamllm.models.settings import SETTINGS, settings_of
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class CalibrateKeys(RunKeys):
-    """Of ``conf/calibrate.yaml``."""
+    """Of ``conf/calibrate.yaml``.
+
+    Args:
+        heads: how many are taken.
+        write: true keeps them in the model folder's streamllm.json.
+    """
 
     heads: int
     write: bool

@@ -29,7 +29,12 @@ CHANGES_NOTHING = ("policy", "k", "min_lag", "max_lag", "paradigm", "arrival")
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class DistillKeys(RunKeys):
-    """Of ``conf/distill.yaml``."""
+    """Of ``conf/distill.yaml``.
+
+    Args:
+        to: the file of pairs to write, JSON Lines.
+        stream: true reads the corpus bit by bit.
+    """
 
     to: str | None
     stream: bool

@@ -53,22 +53,40 @@ Keys = TypeVar("Keys", bound="CommandKeys")
 # Frozen, and with eq and repr, a dataclass takes 3 ms more to make, which every command would pay.
 @dataclass(eq=False, repr=False, kw_only=True)
 class Output:
-    """Where runs are written. A number is the name of a folder, too."""
+    """Where runs are written.
+
+    Args:
+        root: the folder of run folders. A number is a name, too.
+    """
 
     root: str | int
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class Sweep:
-    """How points of a sweep are made (`streamllm.cli.together`)."""
+    """How points of a sweep are made (`streamllm.cli.together`).
+
+    Args:
+        together: true evaluates the points of ``-m`` in one batch, false one after the other; null does so where all is
+            known to fit.
+    """
 
     together: bool | None = None
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class CommandKeys:
-    """What every command has. A number is a name, too. The label ``study`` is for the runs of one study, which it gives
-    folders of their own (``+study=mine``); no file of ours has it."""
+    """What every command has.
+
+    Args:
+        name: how the run folder begins; a number is a name, too.
+        seed: of what is drawn at random.
+        output: where runs are written.
+        rerun: true runs anew, and keeps a folder that is there under another name.
+        debug: true shows the stack trace of errors.
+        study: a label for the runs of one study, which it gives folders of their own; no file of ours has it, so it
+            is given as ``+study=mine``.
+    """
 
     name: str | int
     seed: int
@@ -83,7 +101,27 @@ class CommandKeys:
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class RunKeys(CommandKeys):
-    """Of ``conf/run.yaml``."""
+    """Of ``conf/run.yaml``.
+
+    Args:
+        model: the model that translates.
+        prompt: the text around the words; null is the model's own.
+        policy: when to read and when to write.
+        paradigm: how the two streams lie in the memory of the model.
+        dataset: what is translated.
+        tracker: where the run is recorded besides its folder.
+        metrics: own metrics, chosen by ``metric=[mine,ter]``.
+        limits: when a sentence is cut.
+        arrival: a clock for latency in seconds.
+        tuning: what a sweep maximises.
+        batch_size: sentences at a time; null is 64 for each core, 128 on a GPU.
+        min_lag: READ while fewer units than this lie between what was read and what was written, whatever the policy;
+            null is no bound.
+        max_lag: WRITE when as many as this do; null is no bound.
+        early_stop: what an end token does while source remains: read, or stop.
+        processes: of this machine that share the sentences.
+        sweep: how the points of a sweep are made.
+    """
 
     model: Part
     prompt: Part | None

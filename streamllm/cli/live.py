@@ -48,7 +48,12 @@ def read_some() -> bytes:
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class LiveKeys(RunKeys):
-    """Of ``conf/live.yaml``."""
+    """Of ``conf/live.yaml``.
+
+    Args:
+        show_source: true prints one line an event, source and target side by side; always so in a terminal.
+        lines: true takes each line for a sentence or a document of its own, of which nothing is kept.
+    """
 
     show_source: bool
     lines: bool

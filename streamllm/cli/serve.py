@@ -20,7 +20,12 @@ from streamllm.live.simuleval import agent_server
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class ServeKeys(RunKeys):
-    """Of ``conf/serve.yaml``."""
+    """Of ``conf/serve.yaml``.
+
+    Args:
+        host: the address to listen on; 0.0.0.0 is any of this machine.
+        port: 0 takes any free one.
+    """
 
     host: str
     port: int

@@ -24,7 +24,23 @@ PARTS |= {name: name for name in ("paradigm", "prompt", "adapter")}
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class TrainKeys(CommandKeys):
-    """Of ``conf/train.yaml``."""
+    """Of ``conf/train.yaml``.
+
+    Args:
+        dataset: what is learned from.
+        validation: another data set, on which loss and translations are scored while training.
+        paradigm: how the streams lie in the model, which the mask follows.
+        training: how long and how fast to learn.
+        objective: what is minimised.
+        optimizer: how the weights move.
+        tracker: where the training is recorded besides its folder.
+        score: what is scored on the validation data.
+        data: how examples become batches.
+        model: the model to go on from; give this or ``fresh``.
+        fresh: a model to make.
+        adapter: lora or dora; null trains all weights.
+        prompt: the text around the words, which is kept with the result; null is the model's own.
+    """
 
     dataset: Part
     validation: Part

@@ -72,6 +72,11 @@ def arrival_clock(
 ) -> ArrivalClock | None:
     """The clock of a configuration; None, so no clock, while ``words_per_second`` is null.
 
+    Args:
+        words_per_second: how fast the source is spoken; None is no clock.
+        seconds_per_read: what a READ costs; None takes the times of this machine.
+        seconds_per_write: what a WRITE costs; None takes the times of this machine.
+
     Raises: ValueError: costs without a rate, or as `ArrivalClock`.
     """
     if words_per_second is not None:

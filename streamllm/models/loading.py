@@ -64,7 +64,10 @@ class ModelConfig:
             where everything else is 10 to 20 times slower.
         quantized: whether quantised weights stay so. None unpacks them on a CPU, for the same reason.
         temperature, top_p: of sampling; temperature 0 is greedy.
-        max_source, max_target, sinks, kv_bits, kv_group_size: for long streams, see `Retention` (docs/long_streams.md).
+        max_source, max_target: tokens of each stream that are held at most (docs/long_streams.md); None is no limit.
+        sinks: the first tokens of each stream, which are never forgotten; a longer header stays as a whole.
+        kv_bits: 8 or 4: keys and values are quantised; None keeps them as they are.
+        kv_group_size: numbers that share a scale then: 32, 64 or 128.
     """
 
     path: str

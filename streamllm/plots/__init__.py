@@ -1,6 +1,6 @@
 """Figures for papers and notebooks. Each function takes runs or traces and draws on the Axes that it is given, else on
-those of a new figure, and returns them. Nothing is shown, saved or set globally, and no label covers another. May
-import runs and metrics."""
+those of a new figure, and returns them. Nothing is shown, saved or set globally, and no label covers another;
+`look("paper")` gives the sizes of a paper. May import runs and metrics."""
 
 from typing import TYPE_CHECKING
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from streamllm.plots.sentences import (
         sentence_comparison as sentence_comparison,
     )
+    from streamllm.plots.style import look as look
     from streamllm.runs.load import policy_name as policy_name
 
 __getattr__, __dir__, __all__ = face(
@@ -41,6 +42,7 @@ __getattr__, __dir__, __all__ = face(
         "delay_histogram": "streamllm.plots.sentences",
         "document_path": "streamllm.plots.documents",
         "drift": "streamllm.plots.documents",
+        "look": "streamllm.plots.style",
         "operating_points": "streamllm.plots.curves",
         "pareto_front": "streamllm.plots.curves",
         "policy_name": "streamllm.runs.load",

@@ -9,22 +9,24 @@ from typing import TYPE_CHECKING, Any
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.transforms import ScaledTranslation
 
 from streamllm.metrics.latency import METRICS
 from streamllm.plots.labels import Label, place_labels
-from streamllm.plots.look import (
+from streamllm.plots.style import (
     FAINT,
     HALO,
     INK,
-    SMALL,
-    TEXT,
     Look,
+    figure_size,
     finish,
     line_names,
     looks,
     make_axes,
     score_of,
     short,
+    sizes,
 )
 from streamllm.runs.load import LAG_BOUNDS
 
@@ -37,7 +39,10 @@ SAME_ON_A_LINE = ("dataset.name", "dataset.split", "sentences", "documents", "mo
 SAME_IN_A_FIGURE = ("dataset.name", "dataset.split", "sentences", "documents")
 """Columns that say which sentences were translated: scores of others do not compare."""
 
+THICK = 2.6  # points, the line that others are measured by
 CROWD = 8  # more lines than this get a larger figure
+NARROW, FEW = 0.45, 4  # inches of width for each point of type, below which a key names more than so many lines
+FRONT = "no earlier run is as good"  # what the grey front is
 
 
 def quality_latency(
@@ -53,6 +58,7 @@ def quality_latency(
     labels: bool | Collection[str] = True,
     pareto: bool = False,
     styles: Mapping[str, Look] | None = None,
+    key: bool | None = None,
 ) -> Axes:
     """A line for each policy through its operating points, from early to late.
 
@@ -67,8 +73,10 @@ def quality_latency(
         points: whether to write at each point what sets it apart (`operating_points`), where there is room.
         labels: whether to write the name of each line, or which names to write. A name stands at the late end of its
             line, or at the early end where there is no room.
-        pareto: whether to draw the front of what no other run beats (`pareto_front`), broad and grey.
+        pareto: whether to draw the front of what no other run beats (`pareto_front`), broad and grey. A key says so.
         styles: looks for lines by name, in place of the usual ones.
+        key: whether to name the lines in a key below the axes rather than at the lines; None does so where the figure
+            is too narrow for the names.
 
     Warns where one line is of other sentences than another.
     Raises: ValueError: a column is absent, no row has both values, intervals are missing, or one line would
@@ -76,28 +84,78 @@ def quality_latency(
     """
     lines = _lines(runs, x, y, by, band)
     look_of = _looks(lines, reference) | {name: look for name, look in (styles or {}).items() if name in lines}
+    own = ax is None
     ax = make_axes(ax, (7.2, 4.8) if len(lines) <= CROWD else (9.0, 6.0))
     if pareto:
         front = pareto_front(runs, x, y)
-        ax.plot(front[x], front[y], color=HALO, linewidth=6, marker="o", markersize=19, zorder=1, label="_pareto")
+        ax.plot(front[x], front[y], zorder=1, label="_pareto", **_halo())
     for name, look in look_of.items():
-        _draw(ax, lines[name], look, name, 2.6 if name == reference else 1.8, band=band is not None)
+        _draw(ax, lines[name], look, name, THICK if name == reference else 1.8, band=band is not None)
     finish(ax, score_of(x, runs).axis, score_of(y, runs).axis, grid="both")
     ax.margins(0.08, 0.09)
+    if key is None:
+        figure: Any = ax.get_figure(root=True)
+        key = len(lines) > FEW and figure.get_figwidth() < NARROW * sizes().text
+    explained = [Line2D([], [], **_halo(0.5), label=FRONT)] if pareto else []
+    if key:
+        labels = labels if isinstance(labels, Collection) else False
+        explain(
+            ax,
+            [*(handle(look, name, THICK if name == reference else 1.8) for name, look in look_of.items()), *explained],
+            below=True,
+            grow=own,
+        )
+    elif explained:
+        explain(ax, explained, below=False)
     wanted = []
     in_sight = {name: [point for point in line if _contains(ax, point.at)] for name, line in lines.items()}
     wished = set(labels) if isinstance(labels, Collection) else set(look_of) if labels else set()
     named = [name for name in look_of if name in wished and in_sight[name]]
     for name in sorted(named, key=lambda name: name != reference):
         first, last = in_sight[name][0].at, in_sight[name][-1].at
-        wanted.append(Label(name, last, look_of[name].text, TEXT, bold=name == reference, else_at=first))
+        wanted.append(Label(name, last, look_of[name].text, sizes().text, bold=name == reference, else_at=first))
     for place, (name, look) in product(range(max(map(len, lines.values()))), look_of.items()) if points else ():
         if place < len(in_sight[name]) and (setting := in_sight[name][place].setting):
             # The key stands at the first point of a line only, unless there are several keys.
             text = setting.partition("=")[2] if place and setting.count("=") == 1 else setting
-            wanted.append(Label(text, in_sight[name][place].at, look.text, SMALL, needed=False))
+            wanted.append(Label(text, in_sight[name][place].at, look.text, sizes().small, needed=False))
     place_labels(ax, wanted)
     return ax
+
+
+def _halo(factor: float = 1.0) -> dict[str, Any]:
+    stroke = factor * sizes().stroke
+    return {"color": HALO, "linewidth": 6 * stroke, "marker": "o", "markersize": 19 * stroke}
+
+
+def handle(look: Look, name: str, width: float = 1.8) -> Line2D:
+    """A piece of a line, for a key."""
+    return Line2D([], [], label=name, **_style(look, width, alone=False))
+
+
+def explain(ax: Axes, handles: Sequence[Line2D], below: bool, grow: bool = False) -> None:
+    """A key of ``handles``: below the axes in as many columns as have room, else in their lower right corner.
+
+    Args:
+        grow: whether to make the figure higher by the key, so that the axes keep their height.
+    """
+    figure: Any = ax.get_figure(root=True)
+    style: dict[str, Any] = {"frameon": False, "fontsize": sizes().small, "labelcolor": INK, "borderaxespad": 0.3}
+    if not below:
+        ax.legend(handles=list(handles), loc="lower right", **style)
+        return
+    figure.draw_without_rendering()  # lays the axes out
+    frame: Any = ax.get_tightbbox()
+    drop = ax.get_window_extent().y0 - frame.y0  # what the axis and its name take
+    style["bbox_transform"] = ax.transAxes + ScaledTranslation(0, -drop / figure.dpi, figure.dpi_scale_trans)
+    style |= {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "handlelength": 2.6, "columnspacing": 1.2}
+    room = 0.98 * figure.get_window_extent().width
+    for columns in range(min(len(handles), 6), 0, -1):
+        extent = ax.legend(handles=list(handles), ncols=columns, **style).get_window_extent()
+        if extent.width <= room:
+            break
+    if grow:
+        figure.set_figheight(figure.get_figheight() + extent.height / figure.dpi)
 
 
 def _contains(ax: Axes, at: tuple[float, float]) -> bool:
@@ -125,7 +183,7 @@ def quality_latency_panels(
     shown = sorted(set(lines) - {reference}) or list(lines)
     columns = min(columns, len(shown))
     rows = -(-len(shown) // columns)
-    size = (2.6 * columns + 0.6, 2.3 * rows + 0.5)
+    size = figure_size((2.6 * columns + 0.6, 2.3 * rows + 0.5))
     figure, grid = plt.subplots(
         rows, columns, figsize=size, sharex=True, sharey=True, squeeze=False, layout="constrained"
     )
@@ -137,14 +195,14 @@ def quality_latency_panels(
             _draw(ax, lines[reference], Look(INK, ""), reference, 1.6)
         _draw(ax, lines[name], replace(look_of[name], dashes="-"), name, 2.0, band=band is not None)
         finish(ax, "", "", grid="both")
-        ax.set_title(name, fontsize=TEXT, color=look_of[name].text, loc="left")
+        ax.set_title(name, fontsize=sizes().text, color=look_of[name].text, loc="left")
         ax.tick_params(labelbottom=place + columns >= len(shown))
     for unused in panels[len(shown) :]:
         unused.set_axis_off()
     if reference in lines and reference not in shown:
-        place_labels(panels[0], [Label(reference, lines[reference][0].at, INK, SMALL)])
-    figure.supxlabel(score_of(x, runs).axis, fontsize=TEXT, color=INK)
-    figure.supylabel(score_of(y, runs).axis, fontsize=TEXT, color=INK)
+        place_labels(panels[0], [Label(reference, lines[reference][0].at, INK, sizes().small)])
+    figure.supxlabel(score_of(x, runs).axis, fontsize=sizes().text, color=INK)
+    figure.supylabel(score_of(y, runs).axis, fontsize=sizes().text, color=INK)
     return panels[: len(shown)]
 
 
@@ -296,15 +354,19 @@ def _draw(ax: Axes, points: Sequence[_Point], look: Look, label: str, width: flo
         else:
             ax.vlines(x, low, high, color=look.color, alpha=0.4, linewidth=3, zorder=2)
     ax.plot(
-        x,
-        y,
-        color=look.color,
-        marker=look.marker or ("o" if len(points) == 1 else ""),
-        linestyle=look.dashes,
-        linewidth=width,
-        markersize={"*": 13, "": 4}.get(look.marker, 7.5),
-        markeredgecolor="white",
-        markeredgewidth=0.8,
-        zorder={FAINT: 2, INK: 4}.get(look.color, 3),
-        label=label,
+        x, y, zorder={FAINT: 2, INK: 4}.get(look.color, 3), label=label, **_style(look, width, alone=len(points) == 1)
     )
+
+
+def _style(look: Look, width: float, alone: bool) -> dict[str, Any]:
+    """How a line is drawn; a point ``alone`` has a marker in any case."""
+    stroke = sizes().stroke
+    return {
+        "color": look.color,
+        "marker": look.marker or ("o" if alone else ""),
+        "linestyle": look.dashes,
+        "linewidth": width * stroke,
+        "markersize": {"*": 13, "": 4}.get(look.marker, 7.5) * stroke,
+        "markeredgecolor": "white",
+        "markeredgewidth": 0.8 * stroke,
+    }

@@ -13,21 +13,20 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
 from streamllm.metrics.behaviour import lags_of_document, sentence_ends
 from streamllm.metrics.longform import document, resegment
-from streamllm.plots.curves import run_titles
-from streamllm.plots.look import (
+from streamllm.plots.curves import NARROW, explain, handle, run_titles
+from streamllm.plots.style import (
     BLUE,
     COLORS,
     FAINT,
     GREY,
     INK,
-    SMALL,
-    TEXT,
     Look,
     finish,
     looks,
     make_axes,
     png,
     score_of,
+    sizes,
     staircase,
 )
 from streamllm.records import Trace
@@ -180,9 +179,9 @@ def _number_sentences(ax: Axes, room: Axes, trace: Trace) -> None:
             shown[at] = str(place + 1)
     top = ax.secondary_xaxis("top")
     top.set_xticks(list(shown), list(shown.values()))
-    top.tick_params(length=0, labelsize=SMALL, labelcolor=GREY, pad=1)
+    top.tick_params(length=0, labelsize=sizes().small, labelcolor=GREY, pad=1)
     top.spines[:].set_visible(False)
-    top.set_xlabel("sentence", fontsize=SMALL, color=GREY)
+    top.set_xlabel("sentence", fontsize=sizes().small, color=GREY)
 
 
 def _step(count: int, most: int) -> int:
@@ -209,7 +208,13 @@ def _explain(ax: Axes, named: Mapping[str, Trace], colors: Mapping[str, str]) ->
     early = any(
         sum(delay < trace.source_units / 4 for delay in trace.delays) > ax.get_ylim()[0] / 2 for trace in named.values()
     )
-    ax.legend(handles=keys, loc="upper right" if early else "lower left", frameon=False, fontsize=SMALL, labelcolor=INK)
+    ax.legend(
+        handles=keys,
+        loc="upper right" if early else "lower left",
+        frameon=False,
+        fontsize=sizes().small,
+        labelcolor=INK,
+    )
 
 
 # --- position in the document
@@ -256,8 +261,12 @@ def drift(
         score = score_of(column)
         finish(ax, "", score.axis, grid="y")
         ax.margins(y=0.12)
-    _mark_positions(axes, table)
-    if len(names) > 1:
+    figure: Any = axes[0].get_figure(root=True)
+    narrow = figure.get_figwidth() < NARROW * sizes().text
+    _mark_positions(axes, table, narrow)
+    if len(names) > 1 and narrow:
+        explain(axes[1], [handle(look_of[name], name, 1.4) for name in names], below=True)
+    elif len(names) > 1:
         _name_lines(axes[0], table, look_of)
     return list(axes)
 
@@ -296,7 +305,7 @@ def _name_lines(ax: Axes, table: "pandas.DataFrame", look_of: Mapping[str, Look]
     """The names of the lines in a column right of them, at the heights of their ends as far as there is room."""
     figure: Any = ax.get_figure(root=True)
     figure.draw_without_rendering()  # lays the axes out
-    line = 1.35 * TEXT * figure.dpi / 72 / ax.get_window_extent().height
+    line = 1.35 * sizes().text * figure.dpi / 72 / ax.get_window_extent().height
     low, high = ax.get_ylim()
     last = table.groupby("run", sort=False).tail(1).set_index("run")["bleu"]
     heights = ((last - low) / (high - low)).fillna(0.5).sort_values()
@@ -310,13 +319,13 @@ def _name_lines(ax: Axes, table: "pandas.DataFrame", look_of: Mapping[str, Look]
             xycoords="axes fraction",
             textcoords="offset points",
             va="center",
-            fontsize=TEXT,
+            fontsize=sizes().text,
             color=look_of[str(name)].text,
             annotation_clip=False,
         )
 
 
-def _mark_positions(axes: Sequence[Axes], table: "pandas.DataFrame") -> None:
+def _mark_positions(axes: Sequence[Axes], table: "pandas.DataFrame", narrow: bool) -> None:
     last = int(table["group"].max())
     by_place = not str(table["position"].iloc[0]).endswith("%")
     for ax in axes:
@@ -330,12 +339,14 @@ def _mark_positions(axes: Sequence[Axes], table: "pandas.DataFrame") -> None:
             every = 1 if last <= 10 else 2 if last <= 20 else -(-last // 10)
             ax.xaxis.set_major_locator(FixedLocator(range(0, last + 1, every)))
             ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{100 * x / last:.0f} %"))
-    axes[1].set_xlabel("sentence of the document" if by_place else "position in the document", fontsize=TEXT, color=INK)
+    axes[1].set_xlabel(
+        "sentence of the document" if by_place else "position in the document", fontsize=sizes().text, color=INK
+    )
     axes[0].tick_params(labelbottom=False)
     documents, drawn = int(table["documents"].max()), " or ".join(dict.fromkeys(table["drawn"]))
     least, most = int(table["sentences"].min()), int(table["sentences"].max())
     count = f"{most} sentences" if least == most else f"{least} to {most} sentences"
     text = f"{count} of {documents} document{'s' * (documents != 1)} at each point"
     if table["bleu_low"].notna().any():
-        text += f"; 95 % intervals, drawn of {drawn}"
-    axes[0].set_title(text, fontsize=SMALL, color=GREY, loc="left")
+        text += f";{chr(10) if narrow else ' '}95 % intervals, drawn of {drawn}"
+    axes[0].set_title(text, fontsize=sizes().small, color=GREY, loc="left")

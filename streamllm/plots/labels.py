@@ -57,7 +57,7 @@ def place_labels(ax: Axes, labels: Sequence[Label]) -> list[Annotation]:
     points_a_pixel = 72 / figure.dpi
     lines, markers = _ink(ax)
     frame = ax.get_window_extent()
-    taken: list[Bbox] = []
+    taken: list[Bbox] = [legend.get_window_extent() for legend in [ax.get_legend()] if legend is not None]
     written = []
     for label, (width, height) in sorted(zip(labels, sizes, strict=True), key=lambda item: not item[0].needed):
         best = None

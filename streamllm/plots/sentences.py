@@ -12,24 +12,23 @@ from matplotlib.ticker import MaxNLocator
 from streamllm.metrics.latency import reference_length
 from streamllm.plots.curves import run_titles
 from streamllm.plots.documents import DOCUMENT_SIZE, document_lags, document_path
+from streamllm.plots.fonts import word_fonts
 from streamllm.plots.labels import OUTLINE
-from streamllm.plots.look import (
+from streamllm.plots.style import (
     BLUE,
     COLORS,
     FAINT,
     GREY,
     INK,
     SKY,
-    SMALL,
-    TEXT,
     VERMILLION,
     Look,
     finish,
     make_axes,
     png,
     score_of,
+    sizes,
     staircase,
-    word_fonts,
 )
 from streamllm.records import Trace
 from streamllm.runs.load import load_traces
@@ -38,7 +37,8 @@ from streamllm.units import split
 if TYPE_CHECKING:
     import pandas
 
-WRITTEN: dict[str, Any] = {"linestyle": "", "marker": "s", "markersize": 8, "markeredgecolor": "white"}
+MARKS = "soD^vP"  # of the paths in one figure
+WRITTEN: dict[str, Any] = {"linestyle": "", "markersize": 8, "markeredgecolor": "white"}
 FORCED: dict[str, Any] = {"linestyle": "", "marker": ">", "markersize": 8, "mfc": "white", "markeredgewidth": 1.6}
 
 
@@ -72,12 +72,13 @@ def read_write_path(traces: Trace | Mapping[str, Trace], ax: Axes | None = None)
         if alone:
             ax.plot([0, width], [0, len(trace.units)], color=GREY, linewidth=1, linestyle=(0, (1, 3)), zorder=1)
             ax.barh(np.arange(len(trace.delays)) + 0.5, trace.delays, 1, color=colors[name], alpha=0.13, zorder=1)
-        _draw_path(ax, trace, name, colors[name], place - (len(named) - 1) / 2, len(named))
+        mark = MARKS[place % len(MARKS)]
+        _draw_path(ax, trace, name, colors[name], mark, place - (len(named) - 1) / 2, len(named))
     finish(ax, "", "", grid=None)
     ax.set(xlim=(0, width), ylim=(height, 0))
     turned: dict[str, Any] = {"rotation": 40, "ha": "left", "rotation_mode": "anchor"}
     upright = all(len(unit) < 3 for unit in source)
-    words: dict[str, Any] = {"family": word_fonts(), "parse_math": False} | ({} if upright else turned)
+    words: dict[str, Any] = {"family": word_fonts(" ".join(source)), "parse_math": False} | ({} if upright else turned)
     ax.set_xticks(np.arange(len(source)) + 0.5, source, **words)
     ax.set_yticks([])
     ax.tick_params(axis="x", top=False, bottom=False, labeltop=True, labelbottom=False, pad=1)
@@ -87,7 +88,7 @@ def read_write_path(traces: Trace | Mapping[str, Trace], ax: Axes | None = None)
     _write_targets(ax, named, colors)
     if any(event.kind == "forced_read" for trace in named.values() for event in trace.events):
         key = Line2D([], [], color=GREY, **FORCED, label="forced READ: the end token came too early")
-        ax.legend(handles=[key], loc="upper left", bbox_to_anchor=(0, 0), frameon=False, fontsize=SMALL)
+        ax.legend(handles=[key], loc="upper left", bbox_to_anchor=(0, 0), frameon=False, fontsize=sizes().small)
     return ax
 
 
@@ -102,7 +103,7 @@ def path_png(trace: Trace) -> bytes:
     return png(size, lambda figure: read_write_path(trace, figure.subplots()))
 
 
-def _draw_path(ax: Axes, trace: Trace, name: str, color: str, place: float, paths: int) -> None:
+def _draw_path(ax: Axes, trace: Trace, name: str, color: str, mark: str, place: float, paths: int) -> None:
     """The staircase, the writes on it and the forced reads. Paths that go the same way are kept apart, and their
     marks stand side by side in a cell: ``place`` is this path's among ``paths``, around 0."""
     shift, beside = 0.12 * place, min(0.28, 0.84 / paths) * place
@@ -110,7 +111,7 @@ def _draw_path(ax: Axes, trace: Trace, name: str, color: str, place: float, path
     xs, ys = staircase(trace)
     ax.plot(xs + shift, ys + shift, color=color, linewidth=2, zorder=3, clip_on=False, label=f"_path {name}")
     marks: dict[str, Any] = {"color": color, "clip_on": False}
-    ax.plot(delays - 0.5 + beside, rows + 0.5, label=f"_write {name}", zorder=4, **marks, **WRITTEN)
+    ax.plot(delays - 0.5 + beside, rows + 0.5, label=f"_write {name}", marker=mark, zorder=4, **marks, **WRITTEN)
     if forced := list(_forced_reads(trace)):
         ax.plot(*(np.array(forced).T + shift), label=f"_forced {name}", zorder=5, **marks, **FORCED)
 
@@ -138,12 +139,12 @@ def _write_targets(ax: Axes, named: Mapping[str, Trace], colors: Mapping[str, st
         color = INK if len(named) == 1 else Look(colors[name], "").text
         place: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "ha": "right"}
         place |= {"color": color, "annotation_clip": False, "parse_math": False}
+        words: dict[str, Any] = {"va": "center", "fontsize": sizes().text, "family": word_fonts(" ".join(trace.units))}
         cells = [
-            ax.annotate(unit, (0, row + 0.5), (right, 0), va="center", fontsize=TEXT, family=word_fonts(), **place)
-            for row, unit in enumerate(trace.units)
+            ax.annotate(unit, (0, row + 0.5), (right, 0), **words, **place) for row, unit in enumerate(trace.units)
         ]
         if name:
-            cells.append(ax.annotate(name, (0, 0), (right, 5), fontsize=TEXT, fontweight="bold", **place))
+            cells.append(ax.annotate(name, (0, 0), (right, 5), fontsize=sizes().text, fontweight="bold", **place))
         widest = max((cell.get_window_extent().width for cell in cells), default=0.0)
         right -= widest * 72 / figure.dpi + 10
 
@@ -185,10 +186,10 @@ def delay_histogram(
         ax.axhline(row, color=GREY, linewidth=0.8, zorder=3)
     _beside(ax, len(lags), "mean")
     finish(ax, "lag behind the ideal diagonal (source units)", "", grid="x")
-    ax.set_title("share of the target units", fontsize=SMALL, color=GREY, loc="left")
+    ax.set_title("share of the target units", fontsize=sizes().small, color=GREY, loc="left")
     ax.set(xlim=(edges[0], edges[-1]), ylim=(-0.02, len(lags)))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.set_yticks(np.arange(len(lags)) + 0.3, list(reversed(lags)), fontsize=TEXT)
+    ax.set_yticks(np.arange(len(lags)) + 0.3, list(reversed(lags)), fontsize=sizes().text)
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)
     return ax
@@ -201,7 +202,7 @@ def _beside(ax: Axes, height: float, text: str) -> None:
         (8, 0),
         xycoords=("axes fraction", "data"),
         textcoords="offset points",
-        fontsize=TEXT,
+        fontsize=sizes().text,
         color=INK,
         annotation_clip=False,
     )
@@ -269,7 +270,7 @@ def sentence_comparison(
     finish(ax, f"{score.label} of {b} − {score.label} of {a}{measure}", f"BLEU of {b} − BLEU of {a}", grid="both")
     same = int(np.sum(better == 0))
     title = f"{b} against {a} in {len(rows)} sentences; in {same} of them BLEU is the same"
-    ax.set_title(title, fontsize=SMALL, color=GREY, loc="left")
+    ax.set_title(title, fontsize=sizes().small, color=GREY, loc="left")
     ax.axhline(0, color=INK, linewidth=1, zorder=2)
     ax.axvline(0, color=INK, linewidth=1, zorder=2)
     ax.set(xlim=_around_zero(rows[x]), ylim=_around_zero(rows[y]))
@@ -284,7 +285,7 @@ def sentence_comparison(
             ha="right" if x_sign > 0 else "left",
             va="top" if y_sign > 0 else "bottom",
             multialignment="right" if x_sign > 0 else "left",
-            fontsize=TEXT,
+            fontsize=sizes().text,
             color=Look(_judged(x_sign, y_sign), "").text,
             path_effects=OUTLINE,
         )

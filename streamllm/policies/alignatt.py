@@ -16,6 +16,11 @@ class AlignAtt:
     layer and head that are looked at; None takes those that the model names. A decision costs the forward that writing
     needs anyway (with attention read out, which is slower than without).
 
+    Args:
+        f: how many of the last source units make it READ; more waits longer.
+        heads: pairs of layer and head that are looked at, such as [[2, 0], [3, 1]]; None takes those that the model
+            names.
+
     Raises:
         ValueError: f is not an integer of at least 1, or heads are not pairs of layer and head.
     """

@@ -14,6 +14,9 @@ class Confidence:
     is judged by its first token. A decision costs the forward that writing needs anyway; so each READ after the first
     unit costs one more than with a fixed policy.
 
+    Args:
+        threshold: the probability from which on it writes.
+
     Raises:
         ValueError: threshold is not a probability.
     """

@@ -12,6 +12,9 @@ class Entropy:
     The plain rule, of no paper in particular: `Confidence` with a measure that looks at all tokens. The cost is the
     same.
 
+    Args:
+        threshold: the entropy in nats up to which it writes.
+
     Raises:
         ValueError: threshold is not a number of at least 0.
     """

@@ -14,6 +14,11 @@ class HoldN:
     Liu et al. 2020 (arXiv 2005.11185), where n counts tokens. When the source has ended, the model writes the rest
     greedily. Cost and ``beam`` as in `LocalAgreement`.
 
+    Args:
+        n: units at the end of each hypothesis that are held back.
+        step: source units read between hypotheses.
+        beam: hypotheses of the search; 1 is greedy.
+
     Raises:
         ValueError: n is not an integer of at least 0, step or beam not one of at least 1.
     """

@@ -18,6 +18,11 @@ class LocalAgreement:
     prefix of the last one costs nothing then. ``beam`` greater than 1 takes the best hypothesis of a beam search
     instead of the greedy one: each of its forwards is for ``beam`` hypotheses at once, and what is written is forced.
 
+    Args:
+        n: how many hypotheses in a row have to agree.
+        step: source units read between hypotheses.
+        beam: hypotheses of the search; 1 is greedy.
+
     Raises:
         ValueError: a parameter is not an integer of at least 1.
     """

@@ -17,6 +17,10 @@ class MultiK:
     drawn for each sentence). A unit is judged by its first token. A decision between the bounds costs the forward that
     writing needs anyway.
 
+    Args:
+        k_min, k_max: units read and not written, below which it reads and from which on it writes.
+        threshold_min, threshold_max: the probability from which on it writes at ``k_min`` and at ``k_max``.
+
     Raises:
         ValueError: a bound is not at least 1, k_max is below k_min, or a threshold is not a probability.
     """

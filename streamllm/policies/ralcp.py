@@ -19,6 +19,11 @@ class RALCP:
     rest greedily. A search costs a forward of ``beam`` hypotheses for each token of the longest one; the prefix is
     fed together with the next prediction.
 
+    Args:
+        beam: hypotheses of the search.
+        threshold: the share of them that has to agree.
+        step: source units read between searches.
+
     Raises:
         ValueError: beam is not at least 2, step not at least 1, or threshold not above 0 and at most 1.
     """

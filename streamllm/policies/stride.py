@@ -14,6 +14,10 @@ class Stride:
     STATIC-RW of Dalvi et al. 2018 (arXiv 1806.03661), whose S is ``initial`` and whose RW is ``step``. With step 1
     it is wait-k.
 
+    Args:
+        initial: source units read before the first write.
+        step: units written, then units read, in turn.
+
     Raises:
         ValueError: initial or step is not an integer of at least 1.
     """

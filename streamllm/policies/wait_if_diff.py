@@ -13,6 +13,10 @@ class WaitIfDiff:
     Cho & Esipova 2016 (arXiv 1606.02012); see `WaitIfWorse` for how the units are divided, for what differs from the
     paper and for the cost. Where this writes, the first token of the unit is the one that the paper would write.
 
+    Args:
+        initial: source units read before the first decision, at least step + 1.
+        step: source units that a decision compares with and without.
+
     Raises:
         ValueError: step is not at least 1, or initial not greater than step.
     """

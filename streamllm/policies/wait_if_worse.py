@@ -19,6 +19,10 @@ class WaitIfWorse:
 
     A decision costs two forwards: with C' hidden, and from all, which a WRITE goes on from.
 
+    Args:
+        initial: source units read before the first decision, at least step + 1.
+        step: source units that a decision compares with and without.
+
     Raises:
         ValueError: step is not at least 1, or initial not greater than step.
     """

@@ -16,6 +16,10 @@ class WaitK:
     2019, arXiv 1810.08398; the paper calls ``catchup`` c). With catchup 0.2, every fifth unit is written without
     reading one: for targets that are longer than their sources. It is taken as the decimal that it is written as.
 
+    Args:
+        k: source units read before the first write.
+        catchup: target units for each of which no unit is read, as a share; 0.2 writes five units for four read.
+
     Raises:
         ValueError: k is not an integer of at least 1, or catchup not a number from 0 to below 1.
     """

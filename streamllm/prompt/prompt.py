@@ -24,6 +24,7 @@ class Prompt:
         stop: text that ends a sentence besides the end tokens, e.g. a line break for a few-shot prompt.
         chat: take header and footers from the tokenizer's chat template instead, with ``instruction`` before
             the source; the three texts above must then be empty.
+        instruction: what the model is told before the source; of a chat template only.
 
     Raises: ValueError: a value is of another type, or they do not fit each other.
     """

@@ -6,8 +6,9 @@ import html
 import io
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from streamllm.report.gather import Report, Run
@@ -23,13 +24,25 @@ LINES = ("model.path", "model.adapter_path", "paradigm._target_")
 
 
 @dataclass(frozen=True)
-class Figure:
-    """A figure in SVG units: its ``size``, and for each of its runs (by number) the place of its point."""
+class Drawing:
+    """A drawing in SVG units: its ``size``, and for each of its runs (by number) the place of its point."""
 
-    title: str
     svg: str
     size: tuple[float, float]
     points: dict[int, tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure drawn twice: for a wide window, and for a narrow one, where type would be too small to read."""
+
+    title: str
+    wide: Drawing
+    narrow: Drawing
+
+
+WIDE, NARROW = (8.4, 4.4), (4.5, 4.2)  # inches of the curve; those of scores by position:
+WIDE_DRIFT, NARROW_DRIFT = (7.6, 5.4), (4.5, 5.4)
 
 
 LONGEST_NAME = 26  # characters
@@ -65,32 +78,52 @@ def _size(row: Any) -> str:
 
 
 def _figure(number: int, title: str, rows: "pandas.DataFrame") -> Figure:
-    import matplotlib.pyplot as plt
-
     from streamllm.plots import quality_latency
 
     lag = "laal" if rows["laal"].notna().any() else "long_yaal"
     band = rows if "bleu_low" in rows else None
+    named = rows.assign(line=_lines(rows))
+    described = f"BLEU over {'LAAL' if lag == 'laal' else 'LongYAAL'} on {title}; the table has the numbers"
+
+    def draw(figure: Any) -> Any:
+        return quality_latency(named, lag, by="line", band=band, ax=figure.subplots(), points=True).transData
+
+    def drawing(kind: str, size: tuple[float, float]) -> Drawing:
+        svg, place, size = _drawn(size, draw)
+        points = place(rows[[lag, "bleu"]].to_numpy(float))
+        return Drawing(_embeddable(f"{kind}{number}", described, svg), size, dict(zip(rows.index, points, strict=True)))
+
+    return Figure(title, drawing("f", WIDE), drawing("n", NARROW))
+
+
+def _drawn(
+    size: tuple[float, float], draw: Callable[[Any], Any]
+) -> tuple[str, Callable[[Any], Any], tuple[float, float]]:
+    """What ``draw`` draws in a new figure (inches), as SVG; with the places in it, (n, 2), of points, (n, 2), in the
+    coordinates that ``draw`` returns; and its size in SVG units."""
+    import matplotlib.pyplot as plt
+
     with plt.rc_context({"svg.hashsalt": "streamllm", "svg.fonttype": "path"}):
-        figure, ax = plt.subplots(figsize=(8.4, 4.4), layout="constrained")
+        figure = plt.figure(figsize=size, layout="constrained")
         try:
-            quality_latency(rows.assign(line=_lines(rows)), lag, by="line", band=band, ax=ax, points=True)
-            svg = _svg(figure)
-            places = ax.transData.transform(rows[[lag, "bleu"]].to_numpy(float)) * 72 / figure.dpi
+            coordinates = draw(figure)
+            file = io.StringIO()
+            nothing: Any = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+            figure.savefig(file, format="svg", transparent=True, metadata=nothing)
             width, height = (float(inches) * 72 for inches in figure.get_size_inches())
+            scale = 72 / figure.dpi
         finally:
             plt.close(figure)
-    points = {int(index): (float(x), height - float(y)) for index, (x, y) in zip(rows.index, places, strict=True)}
-    described = f"BLEU over {'LAAL' if lag == 'laal' else 'LongYAAL'} on {title}; the table has the numbers"
-    return Figure(title, _embeddable(f"f{number}", described, svg), (width, height), points)
+
+    def place(points: Any) -> list[tuple[float, float]]:
+        return [(float(x) * scale, height - float(y) * scale) for x, y in coordinates.transform(points)]
+
+    return file.getvalue(), place, (width, height)
 
 
 def drifts(report: Report) -> list[Figure]:
     """Scores by position in the document, a figure for each set of documents. Of runs over single sentences, those are
     in it that hold all sentences of the documents."""
-    import matplotlib.pyplot as plt
-
-    from streamllm.plots.documents import DRIFT_SIZE, drift
     from streamllm.runs.documents import drift_table
 
     texts = {
@@ -113,19 +146,15 @@ def drifts(report: Report) -> list[Figure]:
         names = _names([report.runs[place] for place in shown])
         folders = dict(zip(names, report.table["folder"][shown], strict=True))
         table = drift_table(folders, samples=report.samples)
-        with plt.rc_context({"svg.hashsalt": "streamllm", "svg.fonttype": "path"}):
-            figure, axes = plt.subplots(2, 1, figsize=DRIFT_SIZE, sharex=True, layout="constrained")
-            try:
-                drift(table, list(axes))
-                svg = _svg(figure)
-                width, height = (float(inches) * 72 for inches in figure.get_size_inches())
-            finally:
-                plt.close(figure)
         title = _size(report.table.iloc[members[0]])
         if len(shown) < len(members) + len(alone):
             title += f", {len(shown)} of {len(members) + len(alone)} runs"
         described = f"BLEU and LongLAAL by position in {title}"
-        figures.append(Figure(title, _embeddable(f"d{number}", described, svg), (width, height), {}))
+        drawings = []
+        for kind, size in (("d", WIDE_DRIFT), ("e", NARROW_DRIFT)):
+            svg, _, drawn = _drawn(size, partial(_draw_drift, table))
+            drawings.append(Drawing(_embeddable(f"{kind}{number}", described, svg), drawn, {}))
+        figures.append(Figure(title, *drawings))
     return figures
 
 
@@ -144,11 +173,10 @@ def _some(places: Sequence[int], most: int) -> list[int]:
     return [places[round(n * (len(places) - 1) / max(1, most - 1))] for n in range(most)]
 
 
-def _svg(figure: Any) -> str:
-    file = io.StringIO()
-    nothing: Any = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    figure.savefig(file, format="svg", transparent=True, metadata=nothing)
-    return file.getvalue()
+def _draw_drift(table: "pandas.DataFrame", figure: Any) -> Any:
+    from streamllm.plots.documents import drift
+
+    return drift(table, list(figure.subplots(2, 1, sharex=True)))[0].transData
 
 
 def _lines(rows: "pandas.DataFrame") -> list[str]:

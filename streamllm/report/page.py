@@ -12,7 +12,7 @@ from importlib.resources import files
 from typing import Any
 
 from streamllm.metrics.scores import REPORT, SENTENCES, Score, shown_on
-from streamllm.report.curve import Figure, drifts, figures
+from streamllm.report.curve import Drawing, Figure, drifts, figures
 from streamllm.report.gather import Report, Result, Run
 
 
@@ -28,6 +28,7 @@ def render(report: Report) -> str:
         "facts": _facts(report),
         "curves": "\n".join(_curve(figure, len(drawn) > 1) for figure in drawn)
         or "<p>No run has both BLEU and LAAL.</p>",
+        "curve-hint": "Shades and bars are 95 % intervals. " * bool(report.samples and drawn),
         "drift": _drift(report),
         "sentences-heading": _heading(report),
         "latencies": "".join(f'<option value="{_escaped(s.key)}">{_escaped(s.label)}</option>' for s in _latencies()),
@@ -81,10 +82,15 @@ LANGUAGES = ["dataset.source_language", "dataset.target_language"]
 
 def _curve(figure: Figure, several: bool) -> str:
     """The figure between two layers that the script fills: marks behind it, and what can be clicked on."""
-    view = " ".join(f"{length:g}" for length in (0, 0, *figure.size))
-    rings, hits = (f'<svg class="{name}" viewBox="{view}" aria-hidden="true"></svg>' for name in ("rings", "hits"))
     caption = f"<figcaption>{_escaped(figure.title)}</figcaption>" if several else ""
-    return f'<figure class="curve">{caption}<div class="layers">{rings}{figure.svg}{hits}</div></figure>'
+    drawings = "".join(_layers(kind, drawing) for kind, drawing in (("wide", figure.wide), ("narrow", figure.narrow)))
+    return f'<figure class="curve">{caption}{drawings}</figure>'
+
+
+def _layers(kind: str, drawing: Drawing) -> str:
+    view = " ".join(f"{length:g}" for length in (0, 0, *drawing.size))
+    rings, hits = (f'<svg class="{name}" viewBox="{view}" aria-hidden="true"></svg>' for name in ("rings", "hits"))
+    return f'<div class="layers {kind}">{rings}{drawing.svg}{hits}</div>'
 
 
 def _drift(report: Report) -> str:
@@ -93,7 +99,7 @@ def _drift(report: Report) -> str:
         return ""
     figures = "\n".join(
         f'<figure class="curve"><figcaption>{_escaped(figure.title)}</figcaption>'
-        f'<div class="drawn">{figure.svg}</div></figure>'
+        f'<div class="drawn wide">{figure.wide.svg}</div><div class="drawn narrow">{figure.narrow.svg}</div></figure>'
         for figure in drawn
     )
     return (
@@ -214,7 +220,9 @@ def _data(report: Report, drawn: Iterable[Figure]) -> dict[str, Any]:
         "shown": _shown_at_first(report.runs),
         "latencies": {score.key: score.label for score in _latencies()},
         "curves": [
-            [[number, round(x, 1), round(y, 1)] for number, (x, y) in figure.points.items()] for figure in drawn
+            [[number, round(x, 1), round(y, 1)] for number, (x, y) in drawing.points.items()]
+            for figure in drawn
+            for drawing in (figure.wide, figure.narrow)
         ],
         "sentences": {
             "id": [sentence.id for sentence in sentences],

@@ -55,6 +55,9 @@ def load_delays(run: str | os.PathLike[str]) -> dict[str, list[int]]:
     For a unit written after the end of the source it is one more than the source has units, since its end was read,
     too.
 
+    Args:
+        run: the folder of a finished run over the same sentences.
+
     Raises: as `load_traces`.
     """
     return {trace.id: _delays(trace) for trace in load_traces(run)}

@@ -28,7 +28,9 @@ class WandbTracker:
 
     Args:
         mode: "offline", "online" (where W&B cannot be reached, the run is recorded offline) or "disabled".
-        project, entity, group, tags: as in ``wandb.init``.
+        project, entity: where W&B files the run; None is the account's own entity.
+        group: runs that W&B shows together; None groups the points of a sweep.
+        tags: words by which W&B finds the run.
         pictures: of so many rows of a table; the others have none.
         again: report a run that had finished before, too: it may not have been tracked.
 

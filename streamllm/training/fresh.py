@@ -29,6 +29,8 @@ class FreshModel:
         vocab_size: pieces of the byte-level BPE, special tokens included.
         seed: of the weights.
         target_start: position of the first target token (φ).
+        special_tokens: the tokens before the source, before the target, and at the end of the target, which are added
+            to the vocabulary.
 
     Raises: ValueError: ``target_start`` is no position.
     """

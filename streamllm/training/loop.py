@@ -48,12 +48,17 @@ class TrainingConfig:
     """How long and how fast to learn.
 
     Args:
+        epochs: how many times the corpus is gone through.
         steps: after how many steps training ends, whatever ``epochs`` says; None for the end of the last epoch.
+        learning_rate: the highest, after the warm-up.
         warmup_steps: steps over which the rate rises from 0 to ``learning_rate``.
         schedule: how it falls from there to ``final_rate`` times that at the end: a name of `schedules.SCHEDULES`.
+        final_rate: the last learning rate, as a share of ``learning_rate``.
         clip: largest L2 norm of the gradient.
         accumulate: batches whose gradients make one step. The last step of an epoch may have fewer.
         gradient_checkpointing: compute activations twice and keep few of them (`recompute`).
+        label_smoothing: the share of the probability that the loss gives to all tokens evenly.
+        dropout: the share of numbers that are set to zero between layers while training.
         checkpoint_every, log_every: in steps.
         validate_every: in steps; None for the end of each epoch. A validation computes a loss.
         score_every: in validations, those that also translate.

@@ -15,7 +15,9 @@ class Muon(optim.MultiOptimizer):  # type: ignore[misc]
         others_rate: of AdamW, as a share of that.
         weight_decay: a step shrinks each weight by this times the rate of its optimizer (decoupled, for both; mlx's
             own Muon adds it to the gradient, whose length it then forgets).
-        momentum, nesterov, ns_steps: of Muon; betas, eps: of AdamW.
+        momentum, nesterov, ns_steps: of Muon: how much of the last steps is kept, whether it looks one step ahead, and
+            the rounds of its iteration.
+        betas, eps: of AdamW: how much it keeps of the mean and of the square, and what is added to the root.
     """
 
     def __init__(

@@ -12,7 +12,7 @@ from streamllm.evaluation.rescore import rescore
 from streamllm.evaluation.runner import run_experiment
 from streamllm.metrics.latency import METRICS as LATENCIES
 from streamllm.metrics.own import MetricError
-from streamllm.plots.look import score_of
+from streamllm.plots.style import score_of
 from streamllm.policies import WaitK
 from streamllm.records import Trace
 from streamllm.runs.folder import METRICS, PREDICTIONS, RunFolder

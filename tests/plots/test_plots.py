@@ -1,6 +1,7 @@
 """Plots: what stands on the axes, that no label covers another, and what is refused. Pixels are for the eye."""
 
 import dataclasses
+import io
 import re
 from collections.abc import Iterator, Sequence
 from itertools import combinations
@@ -16,13 +17,19 @@ import numpy as np
 import pandas
 import pytest
 from conftest import ROOT
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
+from matplotlib import font_manager
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.text import Annotation, Text
 from test_compare import make_run
 
 from streamllm.metrics.latency import latency
 from streamllm.plots import (
     delay_histogram,
+    fonts,
+    look,
     operating_points,
     pareto_front,
     policy_name,
@@ -31,8 +38,10 @@ from streamllm.plots import (
     read_write_path,
     sentence_comparison,
 )
+from streamllm.plots.curves import FRONT
+from streamllm.plots.fonts import word_fonts
 from streamllm.plots.labels import Label, place_labels
-from streamllm.plots.look import COLORS, INK, POLICIES, looks, word_fonts
+from streamllm.plots.style import COLORS, INK, POLICIES, looks
 from streamllm.records import Event, Trace
 
 
@@ -463,8 +472,152 @@ def test_paths_of_different_sentences_are_refused():
         read_write_path({})
 
 
-def test_fonts_for_words_begin_with_those_of_the_figure():
-    assert word_fonts()[: len(plt.rcParams["font.family"])] == plt.rcParams["font.family"]
+def test_fonts_of_the_figure_come_first_and_suffice_for_what_they_have():
+    assert word_fonts("Ein Mann fährt Rad, Ω") == plt.rcParams["font.family"]
+
+
+@pytest.fixture
+def no_fonts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Only what Matplotlib brings; returns the files that the system then has."""
+    files: list[str] = []
+    bundled = [entry for entry in font_manager.fontManager.ttflist if "mpl-data" in entry.fname]
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", bundled)
+    monkeypatch.setattr(font_manager, "findSystemFonts", lambda: files)
+    monkeypatch.setattr(fonts, "_said", set())
+    fonts._fonts_for.cache_clear()
+    yield files  # type: ignore[misc]
+    fonts._fonts_for.cache_clear()
+
+
+def test_characters_without_a_font_are_one_line_that_says_what_to_install(
+    no_fonts: list[str], caplog: pytest.LogCaptureFixture
+):
+    for _ in range(2):
+        figure = read_write_path(
+            dataclasses.replace(TRACE, units=("一个", "男人", "ไทย", "fährt"), prediction="x")
+        ).figure
+        figure.savefig(io.BytesIO(), format="png")  # a warning for each character would be an error here
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 2
+    assert "Thai characters such as ท: figures show boxes" in "".join(said)
+    assert "apt-get install fonts-noto-core" in next(line for line in said if "Thai" in line)
+    assert "apt-get install fonts-noto-cjk" in next(line for line in said if "Chinese" in line)
+
+
+def test_font_that_was_installed_after_matplotlib_made_its_list_is_found(no_fonts: list[str], tmp_path: Path):
+    """A font made here with one Thai letter, in a file that Matplotlib has not seen."""
+    pen = TTGlyphPen(None)
+    for point, move in (((0, 0), pen.moveTo), ((0, 700), pen.lineTo), ((500, 700), pen.lineTo), ((500, 0), pen.lineTo)):
+        move(point)
+    pen.closePath()
+    made = FontBuilder(1000, isTTF=True)
+    made.setupGlyphOrder([".notdef", "ko"])
+    made.setupCharacterMap({ord("ก"): "ko"})
+    made.setupGlyf({".notdef": TTGlyphPen(None).glyph(), "ko": pen.glyph()})
+    made.setupHorizontalMetrics({".notdef": (600, 0), "ko": (600, 0)})
+    made.setupHorizontalHeader(ascent=800, descent=-200)
+    made.setupNameTable({"familyName": "Thai of One Letter", "styleName": "Regular"})
+    made.setupOS2()
+    made.setupPost()
+    made.save(tmp_path / "one.ttf")
+    no_fonts.append(str(tmp_path / "one.ttf"))
+    assert word_fonts("ก a") == [*plt.rcParams["font.family"], "Thai of One Letter"]
+
+
+def test_font_follows_the_language_that_the_other_characters_tell():
+    assert fonts._preferred("男の人")[0] == "Noto Sans CJK JP"
+    assert fonts._preferred("男人")[0] == "Noto Sans CJK SC"
+    assert fonts._preferred("남자 人")[0] == "Noto Sans CJK KR"
+
+
+# --- sizes and colours
+
+
+def test_figures_of_a_paper_are_as_wide_as_its_columns_with_type_of_8_points():
+    for columns, inches in ((1, 3.03), (2, 6.3)):
+        with look("paper", columns=columns):
+            ax = quality_latency(RUNS)
+            assert ax.figure.get_figwidth() == inches
+            assert ax.xaxis.label.get_fontsize() == 8
+            assert plt.rcParams["pdf.fonttype"] == 42
+        assert overlapping(list(notes(ax).values())) == []
+    assert quality_latency(RUNS).xaxis.label.get_fontsize() == 11
+    assert plt.rcParams["pdf.fonttype"] != 42
+
+
+def test_other_sizes_are_refused():
+    with pytest.raises(ValueError, match="'poster'"), look("poster"):
+        pass
+    with pytest.raises(ValueError, match="columns=3"), look("paper", columns=3):
+        pass
+
+
+def test_many_lines_of_a_narrow_figure_are_named_below_it_and_the_figure_grows():
+    with look("paper"):
+        few, ax = quality_latency(RUNS), quality_latency(many())
+    ax.figure.draw_without_rendering()
+    key = ax.get_legend()
+    assert few.get_legend() is None
+    assert {text.get_text() for text in key.get_texts()} == set(policies_of(many()))
+    assert key.get_window_extent().y1 < ax.xaxis.label.get_window_extent().y0
+    assert key.get_window_extent().x0 >= 0
+    assert key.get_window_extent().x1 <= ax.figure.get_window_extent().width
+    assert ax.get_window_extent().height > 0.8 * few.get_window_extent().height
+    assert notes(ax) == {}
+
+
+def policies_of(runs: pandas.DataFrame) -> list[str]:
+    return [policy_name(target) for target in runs["policy._target_"].unique()]
+
+
+def test_front_is_explained_where_no_label_covers_it():
+    ax = quality_latency(RUNS, pareto=True)
+    (text,) = ax.get_legend().get_texts()
+    assert text.get_text() == FRONT
+    assert quality_latency(RUNS).get_legend() is None
+    ax.figure.draw_without_rendering()
+    for label in notes(ax).values():
+        assert not Text.get_window_extent(label).overlaps(ax.get_legend().get_window_extent())
+
+
+MACHADO = {  # full severity; Machado, Oliveira and Fernandes 2009, doi 10.1109/TVCG.2009.113
+    "usual": np.eye(3),
+    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+}
+
+
+def seen(color: str, vision: str) -> Any:
+    """L*, a*, b* of a colour as somebody with that vision sees it."""
+    channels = np.array(to_rgb(color))
+    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]) @ (
+        np.clip(np.array(MACHADO[vision]) @ linear, 0, 1)
+    )
+    f = [np.cbrt(v) if v > 0.008856 else 7.787 * v + 16 / 116 for v in xyz / [0.9505, 1, 1.089]]
+    return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
+
+
+def report_colors(scheme: str) -> list[str]:
+    css = (ROOT / "streamllm/report/page.css").read_text()
+    part = css.split("@media (prefers-color-scheme: dark)")[scheme == "dark"]
+    return re.findall(r"--c\d: (#\w{6})", part)
+
+
+@pytest.mark.parametrize("vision", MACHADO)
+@pytest.mark.parametrize("colors", [list(COLORS), report_colors("light"), report_colors("dark")])
+def test_colours_can_be_told_apart_with_any_colour_vision(colors: list[str], vision: str):
+    """A difference of 2.3 is just noticeable; lines have markers and dashes of their own besides."""
+    assert len(colors) == 6
+    for one, other in combinations(colors, 2):
+        assert np.linalg.norm(seen(one, vision) - seen(other, vision)) > 12, (one, other)
+
+
+def test_paths_are_told_apart_by_their_marks_too():
+    ax = read_write_path({"a": TRACE, "b": TRACE, "c": TRACE})
+    markers = [line.get_marker() for line in ax.lines if str(line.get_label()).startswith("_write")]
+    assert len(set(markers)) == 3
 
 
 # --- lags

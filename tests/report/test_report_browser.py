@@ -204,13 +204,13 @@ def test_boxes_selects_and_points_choose_the_same_runs(open_page: Open, report: 
     page = open_page(report)
     assert len(chosen(page)) == 2
     page.locator("#runs input:not(:checked)").first.check()
-    assert len(chosen(page)) == page.locator(".rings circle").count() == 3
-    page.locator(".hits circle").first.click()
-    assert len(chosen(page)) == page.locator(".rings circle").count() == 2
+    assert len(chosen(page)) == page.locator(".wide .rings circle").count() == 3
+    page.locator(".wide .hits circle").first.click()
+    assert len(chosen(page)) == page.locator(".wide .rings circle").count() == 2
     page.locator("#run-a").select_option(label="waitk k=3")
     page.locator("#run-b").select_option(label="waitk k=1")
     assert {"k=1", "k=3"} <= set(chosen(page))
-    assert sorted(page.locator(".hits text").all_text_contents())[-2:] == ["A", "B"]
+    assert sorted(page.locator(".wide .hits text").all_text_contents())[-2:] == ["A", "B"]
 
 
 def test_taking_the_other_run_swaps_the_two(open_page: Open, report: Path):
@@ -362,6 +362,21 @@ def test_narrow_window_scrolls_tables_and_not_the_page(open_page: Open, report: 
     page = open_page(report, viewport={"width": 360, "height": 700})
     page.locator("#sentences .sentence").first.click()
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+def test_curve_of_a_narrow_window_is_drawn_for_it_and_can_be_read(open_page: Open, report: Path):
+    for width, kind, other in ((1280, "wide", "narrow"), (390, "narrow", "wide")):
+        page = open_page(report, viewport={"width": width, "height": 800})
+        assert page.locator(f".layers.{kind}").is_visible()
+        assert not page.locator(f".layers.{other}").is_visible()
+        scale = (
+            page.locator(f".layers.{kind} > svg")
+            .nth(1)
+            .evaluate("svg => svg.getBoundingClientRect().width / svg.viewBox.baseVal.width")
+        )
+        assert 9 * scale > 9  # pixels of the smallest type
+        page.locator(f".layers.{kind} .hits circle").first.click()
+        assert len(chosen(page)) in (1, 3)
 
 
 def test_network_is_refused_by_the_page_itself(browser: Any, report: Path):

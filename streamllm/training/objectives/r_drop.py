@@ -20,6 +20,9 @@ class RDrop:
     of `CrossEntropy`. A step takes twice the time. It needs training.dropout above 0; without dropout, as in
     validation, it is the cross-entropy alone.
 
+    Args:
+        weight: of the divergence between both passes; 0 leaves it out.
+
     Raises:
         ValueError: ``weight`` is not a number of at least 0.
     """

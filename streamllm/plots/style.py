@@ -1,14 +1,14 @@
 """How figures look: colours, a look for each policy, names of metrics, and axes without clutter."""
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
@@ -30,13 +30,53 @@ INK, GREY, FAINT, HALO = "#222222", "#777777", "#cccccc", "#e4e4e4"
 BLUE, ORANGE, GREEN, VERMILLION, SKY, PURPLE = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7"
 """Okabe and Ito's palette for all kinds of colour vision, without its yellow, which is hard to see on white."""
 
-TEXT, SMALL = 11, 9  # points
 
-WIDE_FONTS = (
-    *("Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans JP", "Noto Sans SC", "Source Han Sans"),
-    *("IPAexGothic", "WenQuanYi Zen Hei", "PingFang SC", "Hiragino Sans", "Arial Unicode MS"),
-)
-"""Fonts with Chinese and Japanese characters, which Matplotlib does not bring."""
+@dataclass(frozen=True)
+class Sizes:
+    """How large things are drawn: type in points; ``stroke`` times the usual width of lines and size of markers; and
+    the width of a new figure in inches, None for what suits each figure best."""
+
+    text: float = 11
+    small: float = 9
+    stroke: float = 1.0
+    width: float | None = None
+
+
+SCREEN = Sizes()
+PAPER = {1: Sizes(8, 7, 0.62, 3.03), 2: Sizes(8, 7, 0.7, 6.3)}
+"""One column and both of a page of ACL's style files: 7.7 and 16 cm."""
+
+_sizes: ContextVar[Sizes] = ContextVar("sizes", default=SCREEN)
+
+
+def sizes() -> Sizes:
+    """The sizes that are in force, those of `look`."""
+    return _sizes.get()
+
+
+@contextmanager
+def look(name: str = "screen", columns: int = 1) -> Iterator[None]:
+    """Draw figures for a paper: ``with look("paper"):`` around the lines that draw and save them.
+
+    New figures are as wide as a column (7.7 cm) or as two (16 cm, ``columns=2``), as in ACL's style files, with type
+    of 8 points, so that they go into the paper unscaled. PDF files hold the type as TrueType, which publishers ask
+    for. Nothing stays set afterwards.
+
+    Raises: ValueError: another name or number of columns.
+    """
+    if name not in ("screen", "paper"):
+        raise ValueError(f'look({name!r}): there are "screen" (as without it) and "paper"')
+    if columns not in PAPER:
+        raise ValueError(f"columns={columns!r}: a figure of a paper is 1 or 2 columns wide")
+    chosen = PAPER[columns] if name == "paper" else SCREEN
+    settings: Any = {"pdf.fonttype": 42, "ps.fonttype": 42, "savefig.dpi": 300, "axes.linewidth": 0.6}
+    token = _sizes.set(chosen)
+    try:
+        with plt.rc_context(settings if name == "paper" else {}):
+            yield
+    finally:
+        _sizes.reset(token)
+
 
 POLICIES = (
     *("stride", "confidence", "entropy", "wait_if_worse", "wait_if_diff", "multi_k"),
@@ -100,16 +140,15 @@ def short(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-@cache
-def word_fonts() -> list[str]:
-    """Fonts for words of any language: Matplotlib's own, then what is installed of `WIDE_FONTS`."""
-    installed = set(font_manager.get_font_names())
-    return [*plt.rcParams["font.family"], *(font for font in WIDE_FONTS if font in installed)]
+def figure_size(size: tuple[float, float]) -> tuple[float, float]:
+    """Inches of a new figure: ``size``, or the width of `sizes` with a height in proportion."""
+    width = sizes().width
+    return size if width is None else (width, width * size[1] / size[0])
 
 
 def make_axes(ax: Axes | None, size: tuple[float, float]) -> Axes:
-    """``ax``, or those of a new figure (inches)."""
-    return plt.subplots(figsize=size, layout="constrained")[1] if ax is None else ax
+    """``ax``, or those of a new figure (inches, `figure_size`)."""
+    return plt.subplots(figsize=figure_size(size), layout="constrained")[1] if ax is None else ax
 
 
 def png(size: tuple[float, float], draw: Callable[[Figure], object]) -> bytes:
@@ -133,9 +172,10 @@ def staircase(trace: Trace) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 def finish(ax: Axes, xlabel: str, ylabel: str, grid: Literal["x", "y", "both"] | None) -> None:
     """Name the axes, and leave of frame and grid what helps to read."""
-    ax.set_xlabel(xlabel, fontsize=TEXT, color=INK)
-    ax.set_ylabel(ylabel, fontsize=TEXT, color=INK)
-    ax.tick_params(labelsize=TEXT - 1, labelcolor=INK, color=FAINT)
+    text = sizes().text
+    ax.set_xlabel(xlabel, fontsize=text, color=INK)
+    ax.set_ylabel(ylabel, fontsize=text, color=INK)
+    ax.tick_params(labelsize=text - 1, labelcolor=INK, color=FAINT)
     ax.set_axisbelow(True)
     ax.spines[["top", "right"]].set_visible(False)
     ax.spines[["left", "bottom"]].set_color(GREY)

@@ -1,0 +1,45 @@
+"""docs/configuration.md is what conf/ and the docstrings say, and leaves no key without a word."""
+
+import make_configuration
+import pytest
+
+
+def test_the_page_is_not_stale() -> None:
+    said = "run: python scripts/make_configuration.py"
+    assert make_configuration.PAGE.read_text(encoding="utf-8") == make_configuration.page(), said
+
+
+def test_every_key_of_every_file_and_command_has_a_word() -> None:
+    assert make_configuration.without_a_word() == []
+
+
+def test_a_key_without_a_word_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    from streamllm.policies import WaitK
+
+    monkeypatch.setattr(WaitK, "__doc__", (WaitK.__doc__ or "").replace("catchup: target", "catch-up: target"))
+    make_configuration.explained.cache_clear()
+    assert make_configuration.without_a_word() == ["streamllm.policies.waitk.WaitK.catchup"]
+    make_configuration.explained.cache_clear()
+
+
+def test_words_of_several_arguments_and_lines_are_those_of_each() -> None:
+    class Below:
+        """Says something.
+
+        Args:
+            one: of below.
+        """
+
+    class Above(Below):
+        """Says more.
+
+        Args:
+            two, three: both, in words
+                of two lines.
+
+        Raises:
+            four: is no argument.
+        """
+
+    both = "both, in words of two lines"
+    assert make_configuration.words(Above) == {"one": "of below", "two": both, "three": both}
