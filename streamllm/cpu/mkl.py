@@ -1,5 +1,5 @@
-"""Products of numpy arrays by MKL: what numpy's own BLAS does more slowly, or cannot do at all. Only where
-`streamllm.cpu.blas` has loaded MKL."""
+"""Products of numpy arrays by the faster of MKL and numpy's own BLAS, and many small ones in one call, which only MKL
+offers. Only where `streamllm.cpu.blas` has loaded MKL."""
 
 import ctypes
 from functools import cache
@@ -8,10 +8,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from streamllm.cpu.blas import loaded
+from streamllm.cpu.blas import loaded, numpys_is_faster
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
 Numbers = np.ndarray[Any, np.dtype[np.int64]]
+
+NUMPYS = numpys_is_faster() and "openblas" in np.__config__.CONFIG["Build Dependencies"]["blas"].get("name", "")
+"""Whether numpy's own BLAS multiplies."""
 
 ROW_MAJOR, PLAIN, TRANSPOSED = 101, 111, 112
 _INT, _POINTER, _FLOAT = ctypes.c_int, ctypes.c_void_p, ctypes.c_float
@@ -31,12 +34,17 @@ def library() -> Any:
 
 
 def product(a: Floats, b: Floats, out: Floats) -> Floats:
-    """``out`` (M, N), contiguous, from ``a`` (M, K) and ``b`` (K, N); each may be the transpose of an array."""
+    """``out`` (M, N) from ``a`` (M, K) and ``b`` (K, N); each of these may be the transpose of an array."""
+    return np.matmul(a, b, out=out) if NUMPYS else _by_mkl(a, b, out)
+
+
+def _by_mkl(a: Floats, b: Floats, out: Floats) -> Floats:
     (rows, inner), columns = a.shape, b.shape[1]
     (turned_a, lda), (turned_b, ldb) = _side(a), _side(b)
     at, by, to = a.ctypes.data, b.ctypes.data, out.ctypes.data
+    ldc = max(out.strides[0] // 4, columns)
     sgemm = library().cblas_sgemm
-    sgemm(ROW_MAJOR, turned_a, turned_b, rows, columns, inner, 1.0, at, lda, by, ldb, 0.0, to, columns)
+    sgemm(ROW_MAJOR, turned_a, turned_b, rows, columns, inner, 1.0, at, lda, by, ldb, 0.0, to, ldc)
     return out
 
 
@@ -47,31 +55,31 @@ def _side(x: Floats) -> tuple[int, int]:
     return TRANSPOSED, max(x.strides[1] // 4, x.shape[0])
 
 
+NUMPYS_ROWS = 64
+"""Rows from which numpy's products with a matrix that lies transposed are faster than MKL's, where they are at all."""
+
+
 class Weight:
     """What activations (M, K) are multiplied by: one matrix, or several whose products stand side by side.
 
     Args:
         parts: each (N, K), as in ``nn.Linear``.
-        copies: lays all parts into one matrix, which is faster by a tenth and takes their memory once more.
+        copies: lays all parts into one matrix, which is faster and takes their memory once more.
     """
 
     def __init__(self, parts: list[Floats], copies: bool):
         self.width = sum(len(part) for part in parts)
-        self._joined = np.ascontiguousarray(np.concatenate(parts).T) if copies else None
-        self._parts = [] if copies else [np.ascontiguousarray(part) for part in parts]
-        self._sgemm = library().cblas_sgemm
+        self._copied = copies
+        joined = [np.ascontiguousarray(np.concatenate(parts).T)] if copies else []
+        self._parts = joined or [np.ascontiguousarray(part).T for part in parts]  # (K, N) each
 
     def product(self, x: Floats, out: Floats) -> Floats:
-        """``out`` (M, all N), from ``x`` (M, K); both contiguous."""
-        rows, inner = x.shape
-        at, to, width = x.ctypes.data, out.ctypes.data, self.width
-        if self._joined is not None:
-            w = self._joined.ctypes.data
-            self._sgemm(ROW_MAJOR, PLAIN, PLAIN, rows, width, inner, 1.0, at, inner, w, width, 0.0, to, width)
+        """``out`` (M, all N), from ``x`` (M, K)."""
+        multiply = product if self._copied or len(x) >= NUMPYS_ROWS else _by_mkl
+        end = 0
         for part in self._parts:
-            n, w = len(part), part.ctypes.data
-            self._sgemm(ROW_MAJOR, PLAIN, TRANSPOSED, rows, n, inner, 1.0, at, inner, w, inner, 0.0, to, width)
-            to += 4 * n
+            start, end = end, end + part.shape[1]
+            multiply(x, part, out[:, start:end])
         return out
 
 

@@ -3,8 +3,11 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from streamllm.cpu import blas
 
 GFLOPS = """
 import time
@@ -60,6 +63,31 @@ def test_one_thread_unless_asked_for_more() -> None:
     show = "import os, streamllm; print(os.environ['MKL_NUM_THREADS'], os.environ['MKL_THREADING_LAYER'])"
     assert python(show).stdout.split() == ["1", "SEQUENTIAL"]
     assert python(show, STREAMLLM_THREADS="2").stdout.split() == ["2", "INTEL"]
+
+
+@pytest.mark.parametrize(
+    ("told", "vendor"),
+    [
+        ("processor\t: 0\nvendor_id\t: AuthenticAMD\n", "AuthenticAMD"),
+        ("vendor_id : GenuineIntel\nflags: a b\n", "GenuineIntel"),
+        ("processor\t: 0\nCPU implementer\t: 0x41\n", None),
+    ],
+)
+def test_the_vendor_of_the_processor_is_read(told: str, vendor: str | None, tmp_path: Path) -> None:
+    (tmp_path / "cpuinfo").write_text(told)
+    assert blas.vendor(str(tmp_path / "cpuinfo")) == vendor
+
+
+def test_a_system_that_tells_nothing_has_no_vendor(tmp_path: Path) -> None:
+    assert blas.vendor(str(tmp_path / "cpuinfo")) is None
+
+
+@linux
+def test_numpy_that_came_first_has_its_own_threads_and_does_not_multiply() -> None:
+    show = "from streamllm.cpu import blas; print(blas.numpys_is_faster())"
+    foreign = blas.vendor() not in (None, "GenuineIntel")
+    assert python(show).stdout.split() == [str(foreign)]
+    assert python("import numpy\n" + show).stdout.split() == ["False"]
 
 
 @linux
