@@ -102,14 +102,6 @@ class CutShort:
         )
 
 
-def cut_short_warning(traces: Iterable[Trace]) -> str | None:
-    """`CutShort.warning` of all ``traces``."""
-    found = CutShort()
-    for trace in traces:
-        found.add(trace)
-    return found.warning()
-
-
 DISPLAYED = frozenset({"shown", "draft"})
 """Events that give an output which may be taken back: one that was shown, or one that only the policy saw."""
 

@@ -11,9 +11,9 @@ from tiny_fixtures import FakeSession
 from streamllm.engine.limits import EarlyStop, Limits
 from streamllm.engine.loop import translate
 from streamllm.metrics.behaviour import (
+    CutShort,
     alternations,
     cut_short,
-    cut_short_warning,
     displayed,
     early_ends,
     erasure,
@@ -131,12 +131,19 @@ def test_a_sentence_is_cut_short_if_half_of_a_long_source_came_after_its_last_un
     assert source_after_last_write(lasting(0)) == 0
 
 
+def warning_of(traces: list[Trace]) -> str | None:
+    found = CutShort()
+    for trace in traces:
+        found.add(trace)
+    return found.warning()
+
+
 def test_a_run_whose_documents_end_with_their_first_sentence_says_so() -> None:
-    assert cut_short_warning([lasting(9, 5, 9)]) is None
+    assert warning_of([lasting(9, 5, 9)]) is None
     whole, cut = lasting(9, 5, 9), lasting(100, 5, 10)
-    assert cut_short_warning([whole] * 20 + [cut]) is None, "one of many, and no sentence ends within it"
-    assert cut_short_warning([whole] * 20 + [dataclasses.replace(cut, source="aa. bb")]) is not None
-    said = cut_short_warning([whole, cut])
+    assert warning_of([whole] * 20 + [cut]) is None, "one of many, and no sentence ends within it"
+    assert warning_of([whole] * 20 + [dataclasses.replace(cut, source="aa. bb")]) is not None
+    said = warning_of([whole, cut])
     assert said is not None
     assert said.startswith("1 of 2 translations ended with 90% of the source still to come")
     assert "paradigm=sentences" in said
