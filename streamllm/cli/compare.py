@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from streamllm.cli.arguments import Parser, one_line_errors
+from streamllm.cli.main import as_module
 from streamllm.metrics.scores import REPORT, Score, scores
 from streamllm.runs.compare import Difference, paired_test
 from streamllm.runs.folder import CONFIG, RunFolder
@@ -93,3 +94,7 @@ def command() -> None:
     given = parser.parse_args()
     with one_line_errors():
         print(comparison(given.a, given.b, given.samples, given.seed, given.trials))
+
+
+if __name__ == "__main__":
+    as_module("compare")

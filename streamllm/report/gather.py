@@ -6,7 +6,7 @@ ones."""
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,17 @@ from streamllm.records import Segment, Trace
 from streamllm.runs.compare import Interval, bootstrap_of, scored_run
 from streamllm.runs.documents import cut
 from streamllm.runs.folder import CONFIG, METRICS, RunFolder
-from streamllm.runs.load import LAG_BOUNDS, flatten, load_runs, load_traces, read_config, runs_in, target_of
+from streamllm.runs.load import (
+    LAG_BOUNDS,
+    flatten,
+    is_training,
+    load_runs,
+    load_traces,
+    read_config,
+    runs_in,
+    target_of,
+    trainings_in,
+)
 from streamllm.runs.naming import NOT_IN_DIGEST
 from streamllm.runs.scores import own_of
 from streamllm.units import split
@@ -103,13 +113,14 @@ def _counted(count: int, name: str) -> str:
 @dataclass(frozen=True)
 class Report:
     """Runs in order, the sentences of all of them, and ``table``: the rows of `load_runs`, in the same order, with
-    ``bleu_low`` and ``bleu_high`` if intervals were asked for."""
+    ``bleu_low`` and ``bleu_high`` if intervals were asked for. ``unfinished`` runs and ``trainings`` are left out."""
 
     runs: list[Run]
     sentences: list[Sentence]
     table: "pandas.DataFrame"
     unfinished: list[Path]
     samples: int = 1000
+    trainings: list[Path] = field(default_factory=list)
 
     @property
     def size(self) -> str:
@@ -132,7 +143,7 @@ def gather(paths: Sequence[str | os.PathLike[str]], samples: int = 1000) -> Repo
 
     if samples < 0:
         raise ValueError(f"samples is {samples}; give a number of samples, or 0 for no intervals")
-    table, unfinished = _find(paths)
+    table, unfinished, trainings = _find(paths)
     folders = [Path(folder) for folder in table["folder"]]
     configs = [flatten(read_config(folder)) for folder in folders]
     policies = [policy_name(target) for target in table["policy._target_"]]
@@ -163,21 +174,25 @@ def gather(paths: Sequence[str | os.PathLike[str]], samples: int = 1000) -> Repo
             replace(run, interval=(one.low, one.high)) if math.isfinite(one.low) else run
             for run, one in zip(runs, intervals, strict=True)
         ]
-    return Report(runs, list(numbers), table, unfinished, samples)
+    return Report(runs, list(numbers), table, unfinished, samples, trainings)
 
 
 # --- finding runs
 
 
-def _find(paths: Sequence[str | os.PathLike[str]]) -> tuple["pandas.DataFrame", list[Path]]:
-    """The rows of all runs that ``paths`` give, each once, and the folders of runs that have not finished."""
+def _find(paths: Sequence[str | os.PathLike[str]]) -> tuple["pandas.DataFrame", list[Path], list[Path]]:
+    """The rows of all runs that ``paths`` give, each once, and the folders of runs that have not finished, and of
+    trainings."""
     import pandas
 
     wanted: dict[Path, None] = {}  # an ordered set
     unfinished: dict[Path, None] = {}
+    trainings: dict[Path, None] = {}
     for path in map(Path, paths):
         if not path.is_dir():
             raise FileNotFoundError(f"{path} is not a folder: give run folders, or folders that hold runs")
+        if is_training(path):
+            raise RunError(f"{path} is a training, which has no sentences: give runs of its model")
         if (path / CONFIG).exists():
             RunFolder(path).metrics()  # raises for a run that has not finished
             wanted[path.resolve()] = None
@@ -185,8 +200,10 @@ def _find(paths: Sequence[str | os.PathLike[str]]) -> tuple["pandas.DataFrame", 
         finished, begun = runs_in(path)
         wanted |= dict.fromkeys(run.resolve() for run in finished)
         unfinished |= dict.fromkeys(begun)
+        trainings |= dict.fromkeys(learned := trainings_in(path))
         if not finished:
             state = f"no finished run, and {len(begun)} unfinished" if begun else "no run"
+            state += f" (but {_counted(len(learned), 'training')}, which no report is about)" if learned else ""
             raise FileNotFoundError(f"{path} holds {state}: give a folder with finished runs of streamllm, or one run")
     loaded = {parent: load_runs(parent, set_aside=True) for parent in dict.fromkeys(run.parent for run in wanted)}
     if all(rows.empty for rows in loaded.values()):
@@ -204,7 +221,7 @@ def _find(paths: Sequence[str | os.PathLike[str]]) -> tuple["pandas.DataFrame", 
     if "long_yaal" in rows:
         rows["lag"] = rows["lag"].fillna(rows["long_yaal"].astype(float))
     order = ["policy._target_", *(key for key in ("dataset.name", "model.path") if key in rows), "lag"]
-    return rows.sort_values(order, kind="stable", ignore_index=True).drop(columns="lag"), list(unfinished)
+    return rows.sort_values(order, kind="stable", ignore_index=True).drop(columns="lag"), [*unfinished], [*trainings]
 
 
 # --- naming runs
