@@ -131,9 +131,12 @@ class SweepTable(Callback):
             self._made_here.append(point)
             return
         path = self._notes(config) / f"{point.number}.json"
-        with contextlib.suppress(OSError):  # a full disk: the table lacks it, and the next sweep finds its run
+        try:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, json.dumps(asdict(point)))
+        except OSError:  # a full disk: the table lacks it, and the next sweep finds its run
+            if point.error is not None:
+                print(f"error: {point.error}", file=sys.stderr)
 
     def _notes(self, config: DictConfig) -> Path:
         return Path(config.hydra.sweep.dir) / str(self._sweep)
@@ -160,6 +163,8 @@ class _Told(JobReturn):
     @return_value.setter
     def return_value(self, value: Any) -> None:
         self._return_value = value
+
+
 def _here() -> str:
     """This process, among those of all machines."""
     return f"{platform.node()}:{os.getpid()}"

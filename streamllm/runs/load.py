@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from streamllm.check import text
 from streamllm.checked import fit, parse_yaml, shown
 from streamllm.files import RunError, read_bytes
+from streamllm.metrics.arrival import ArrivalClock, arrival_clock
 from streamllm.records import Trace
 from streamllm.runs.stored import CONFIG, PREDICTIONS, StoredRun
 from streamllm.units import Unit, check_unit, unit_of
@@ -205,6 +206,17 @@ def target_of(run: str | os.PathLike[str]) -> tuple[str, Unit, str | None]:
     except ValueError as error:
         raise ValueError(f"{Path(run) / CONFIG}: {error}") from error
     return language, unit, tokenizer
+
+
+def clock_of(run: str | os.PathLike[str]) -> ArrivalClock | None:
+    """The clock by which a run has latencies in seconds; None where it has none, or one that is not ours."""
+    arrival = dict(read_config(run).get("arrival") or {})
+    if str(arrival.pop("_target_", "")).rpartition(".")[2] != arrival_clock.__name__:
+        return None
+    try:
+        return arrival_clock(**arrival)
+    except (TypeError, ValueError):  # then it has no such latency
+        return None
 
 
 def _made(dataset: Mapping[str, Any]) -> Any:
