@@ -10,6 +10,13 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 
 
+def help_if_asked(text: str | None) -> None:
+    """With ``--help``, print what a study says of itself, and end: it would start all its runs."""
+    if {"--help", "-h"} & {*sys.argv[1:]}:
+        print(text)
+        sys.exit()
+
+
 def launch(script: str, *overrides: str) -> None:
     """``python SCRIPT overrides…`` in the checkout. Finished runs are only named, so a study that was stopped goes
     on by the same command.

@@ -3,6 +3,7 @@
 python scripts/make_api.py
 """
 
+import argparse
 import ast
 import dataclasses
 import inspect
@@ -83,4 +84,5 @@ def _markdown(text: str) -> str:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     PAGE.write_text(page(), encoding="utf-8")

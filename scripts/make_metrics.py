@@ -3,6 +3,7 @@
 python scripts/make_metrics.py
 """
 
+import argparse
 import re
 from pathlib import Path
 
@@ -18,4 +19,5 @@ def page() -> str:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     PAGE.write_text(page(), encoding="utf-8")

@@ -14,7 +14,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 
 from experiments.study import ROOT as CHECKOUT
-from experiments.study import launch, markdown, write_between
+from experiments.study import help_if_asked, launch, markdown, write_between
 from streamllm.plots.style import BLUE, FAINT, VERMILLION, sizes
 from streamllm.runs.load import load_runs
 
@@ -68,6 +68,7 @@ def curve(lines: list[dict[str, float]]) -> None:
 
 
 if __name__ == "__main__":
+    help_if_asked(__doc__)
     if sys.argv[1:] == ["report"]:
         report()
     else:

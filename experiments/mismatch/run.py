@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
-from experiments.study import launch, markdown, write_between
+from experiments.study import help_if_asked, launch, markdown, write_between
 from streamllm.plots import quality_latency
 from streamllm.plots.style import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, SKY, VERMILLION, Look, sizes
 from streamllm.runs.compare import intervals, paired_bootstrap
@@ -154,6 +154,7 @@ def plot() -> None:
 
 
 if __name__ == "__main__":
+    help_if_asked(__doc__)
     if sys.argv[1:] in (["report"], ["plot"]):
         {"report": report, "plot": plot}[sys.argv[1]]()
     else:

@@ -15,7 +15,7 @@ import matplotlib.pyplot as plt
 import pandas
 from matplotlib.figure import Figure
 
-from experiments.study import launch_all, markdown, write_between
+from experiments.study import help_if_asked, launch_all, markdown, write_between
 from streamllm.plots import operating_points, quality_latency
 from streamllm.runs.compare import paired_bootstrap
 from streamllm.runs.load import load_runs
@@ -131,6 +131,7 @@ def beaten(runs: pandas.DataFrame) -> str:
 
 
 if __name__ == "__main__":
+    help_if_asked(__doc__)
     if sys.argv[1:] == ["report"]:
         report()
     else:

@@ -18,6 +18,7 @@ from streamllm.check import whole_number
 from streamllm.cli.conf import CONF
 from streamllm.cli.errors import explained, launch
 from streamllm.cli.keys import RunKeys, checked, made
+from streamllm.cli.main import as_module
 from streamllm.files import write_atomically
 from streamllm.models.alignment_heads import head_scores
 from streamllm.models.loading import find_model
@@ -66,3 +67,7 @@ def main(cfg: DictConfig) -> None:
 
 def command() -> None:
     launch(main, "calibrate")
+
+
+if __name__ == "__main__":
+    as_module("calibrate")

@@ -1,4 +1,5 @@
-"""Two runs over the same sentences, score by score: streamllm compare outputs/A outputs/B
+"""Runs over the same sentences, two of them score by score: streamllm compare outputs/A outputs/B; or any number as a
+table for a paper: streamllm compare outputs/A outputs/B outputs/C --latex
 
 The interval of a difference is that of a paired bootstrap over sentences, p that of approximate randomisation; see
 `streamllm.runs.compare`."""
@@ -9,7 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from streamllm.cli.arguments import Parser, one_line_errors
+from streamllm.cli.main import as_module
+from streamllm.files import write_atomically
 from streamllm.metrics.scores import REPORT, Score, scores
+from streamllm.report.paper import latex, markdown, table
 from streamllm.runs.compare import Difference, paired_test
 from streamllm.runs.folder import CONFIG, RunFolder
 from streamllm.runs.load import runs_in
@@ -22,10 +26,8 @@ def comparison(a: Path, b: Path, samples: int = 1000, seed: int = SEED, trials: 
     """A line for each score that both runs have: A, B, B - A and, where sentences can be drawn anew for it, the 95 %
     interval and the p-value.
 
-    Raises: as `paired_test`; FileNotFoundError, ValueError: a path is no run.
+    Raises: as `paired_test`.
     """
-    for path in (a, b):
-        _check_is_a_run(path)
     differences = paired_test(a, b, samples, seed, trials=trials)
     found = RunFolder(a).metrics(), RunFolder(b).metrics()
     rows = []
@@ -42,7 +44,7 @@ def comparison(a: Path, b: Path, samples: int = 1000, seed: int = SEED, trials: 
 
 def _check_is_a_run(path: Path) -> None:
     if not path.is_dir():
-        raise FileNotFoundError(f"{path} {'is a file' if path.exists() else 'does not exist'}: give two run folders")
+        raise FileNotFoundError(f"{path} {'is a file' if path.exists() else 'does not exist'}: give run folders")
     if not (path / CONFIG).exists() and (finished := runs_in(path)[0]):
         examples = " ".join(str(run) for run in [*finished, Path("…")][:2])
         raise ValueError(f"{path} holds runs, and is none: give two of them, as in streamllm compare {examples}")
@@ -54,16 +56,15 @@ def _drawn(score: Score, found: Difference, sentences: int | None) -> list[str]:
         return []
     values = [score.text(found.baseline), score.text(found.system), f"{found.difference:+.{score.digits}f}"]
     interval = f"[{found.low:+.{score.digits}f}, {found.high:+.{score.digits}f}]"
-    p = f"p = {found.p_value:.3f}" if found.p_value >= 0.001 else "p < 0.001"
     over = f"over {found.sentences} sentences" if found.sentences != sentences else ""
-    return [score.label, *values, "" if math.isnan(found.low) else interval, p, over]
+    return [score.name, *values, "" if math.isnan(found.low) else interval, found.p_text, over]
 
 
 def _plain(score: Score, found: Sequence[Mapping[str, Any]]) -> list[str]:
     a, b = (metrics.get(score.key) for metrics in found)
     if a is None or b is None:
         return []
-    return [score.label, score.text(a), score.text(b), f"{b - a:+.{score.digits}f}", "", "", ""]
+    return [score.name, score.text(a), score.text(b), f"{b - a:+.{score.digits}f}", "", "", ""]
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -81,15 +82,45 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 def command() -> None:
     parser = Parser(
         prog="streamllm compare",
-        description="Two finished runs over the same sentences: scores, differences, and how sure these are. Intervals "
-        f"are by paired bootstrap over sentences (over documents where there are 8 or more), p by {NAME}. A score "
-        "without an interval is no sum over sentences.",
+        description="Finished runs over the same sentences: scores, differences, and how sure these are. Of two runs, "
+        "a line for each score; with --latex or --markdown, and of more than two, a table for a paper, in which the "
+        "first run is the baseline. Intervals are by paired bootstrap over sentences (over documents where there are 8 "
+        f"or more), p by {NAME}. A score without an interval is no sum over sentences.",
     )
-    parser.add_argument("a", type=Path, metavar="A", help="a run folder, the baseline")
-    parser.add_argument("b", type=Path, metavar="B", help="another run folder")
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folders, the baseline first")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--latex", action="store_true", help="the table as a float of LaTeX that needs no package")
+    form.add_argument("--markdown", action="store_true", help="the table as Markdown")
+    parser.add_argument(
+        "--metrics", type=_listed, metavar="KEYS", help="of the table, such as bleu,chrf,laal: keys of metrics.json"
+    )
+    parser.add_argument("--names", type=_listed, metavar="NAMES", help="of the runs in the table, such as wait-3,full")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write it there, too")
     parser.add_argument("--samples", type=int, default=1000, metavar="N", help="of the bootstrap (%(default)s)")
     parser.add_argument("--trials", type=int, default=TRIALS, metavar="N", help="of the randomisation (%(default)s)")
     parser.add_argument("--seed", type=int, default=SEED, metavar="N", help="of both (%(default)s)")
     given = parser.parse_args()
     with one_line_errors():
-        print(comparison(given.a, given.b, given.samples, given.seed, given.trials))
+        for path in given.runs:
+            _check_is_a_run(path)
+        if len(given.runs) < 2:
+            raise ValueError(f"{given.runs[0]} is one run: give two or more, the baseline first")
+        drawing = {"samples": given.samples, "seed": given.seed, "trials": given.trials}
+        if len(given.runs) == 2 and not (given.latex or given.markdown):
+            if given.metrics or given.names:
+                raise ValueError("--metrics and --names are of the table: add --markdown or --latex")
+            text = comparison(*given.runs, **drawing)
+        else:
+            found = table(given.runs, given.metrics, given.names, **drawing)
+            text = latex(found) if given.latex else markdown(found)
+        print(text)
+        if given.output:
+            write_atomically(given.output, f"{text}\n")
+
+
+def _listed(text: str) -> list[str]:
+    return [item.strip() for item in text.split(",")]
+
+
+if __name__ == "__main__":
+    as_module("compare")

@@ -21,6 +21,7 @@ from tqdm import tqdm
 from streamllm.cli.conf import CONF
 from streamllm.cli.errors import explained, launch
 from streamllm.cli.keys import RunKeys, checked, made
+from streamllm.cli.main import as_module
 from streamllm.training.distill import distill
 
 DECIDES = ("model", "prompt", "dataset", "limits", "seed")  # what comes out
@@ -68,3 +69,7 @@ def main(cfg: DictConfig) -> None:
 
 def command() -> None:
     launch(main, "distill")
+
+
+if __name__ == "__main__":
+    as_module("distill")

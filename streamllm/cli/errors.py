@@ -76,8 +76,10 @@ def explained(main: Callable[[DictConfig], Returned]) -> Callable[[DictConfig], 
             message = one_line(cause)
             if HydraConfig.get().mode == RunMode.RUN:
                 sys.exit(f"error: {message} {DEBUG}")
-            print(f"error: {message}", file=sys.stderr)
-            raise Explained(message) from error  # a sweep goes on, and fails at its end
+            # A sweep goes on, and fails at its end; where it ends with a table, that says why.
+            number = HydraConfig.get().job.num
+            print(f"#{number} failed" if _ends_with_a_table() else f"error: {message}", file=sys.stderr)
+            raise Explained(message) from error
 
     return wrapped
 
@@ -94,6 +96,8 @@ def launch(main: Callable[[], Any], config: str = "run") -> None:
     except KeyboardInterrupt:
         print("interrupted: the same command goes on from here", file=sys.stderr)
         sys.exit(130)
+    except Explained:  # it has been told
+        sys.exit(1)
     except (*USER_ERRORS, CompactHydraException, OmegaConfBaseException) as error:
         if whole:
             raise
@@ -151,6 +155,10 @@ def _wants_the_stack(cfg: DictConfig) -> bool:
         return cfg.get("debug") is True
     except OmegaConfBaseException:  # what it refers to is not there
         return False
+
+
+def _ends_with_a_table() -> bool:
+    return "table" in (HydraConfig.get().callbacks or {})
 
 
 def _warn_of_a_sweep_without_m() -> None:

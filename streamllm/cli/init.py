@@ -9,6 +9,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+from streamllm.cli.main import as_module
 from streamllm.files import write_atomically
 
 EXAMPLE = Path(__file__).parent / "example"
@@ -56,3 +57,7 @@ def command() -> None:
     commands = [line.partition(" #")[0].strip() for line in lines if line.startswith(("    streamllm ", "    python "))]
     print(f"next: cd {shlex.quote(words[0])}, then one after the other:")
     print("\n".join(f"  {command}" for command in commands))
+
+
+if __name__ == "__main__":
+    as_module("init")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from streamllm.cli.arguments import Parser, one_line_errors
 from streamllm.cli.conf import CONF
+from streamllm.cli.main import as_module
 from streamllm.metrics.scores import scores
 
 GROUPS = {
@@ -147,3 +148,7 @@ def kind_of(word: str) -> str:
 
 def _indented(text: str) -> str:
     return "\n".join(f"  {line}" for line in text.splitlines())
+
+
+if __name__ == "__main__":
+    as_module("list")

@@ -20,6 +20,7 @@ from streamllm.cli.conf import CONF
 from streamllm.cli.configured import translator
 from streamllm.cli.errors import explained, launch
 from streamllm.cli.keys import RunKeys, checked
+from streamllm.cli.main import as_module
 from streamllm.live.terminal import translate_live
 
 
@@ -74,3 +75,7 @@ def main(cfg: DictConfig) -> None:
 
 def command() -> None:
     launch(main, "live")
+
+
+if __name__ == "__main__":
+    as_module("live")

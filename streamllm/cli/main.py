@@ -45,6 +45,12 @@ def main() -> None:
             sys.exit(130)
 
 
+def as_module(word: str) -> None:
+    """``python -m streamllm.cli.WORD``: another name of ``streamllm WORD``."""
+    sys.argv = ["streamllm", word, *sys.argv[1:]]
+    main()
+
+
 def _usage() -> str:
     width = max(map(len, COMMANDS))
     lines = [f"  {name:{width}}  {what}" for name, what in COMMANDS.items()]

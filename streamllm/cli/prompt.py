@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from streamllm.cli.arguments import Parser, checked, made, one_line_errors
+from streamllm.cli.main import as_module
 from streamllm.prompt import PromptTokens
 from streamllm.units import pieces
 
@@ -78,3 +79,7 @@ def command() -> None:
         cfg = checked(given.overrides)
         model, prompt, dataset = (made(cfg[key], key) for key in ("model", "prompt", "dataset"))
         print(shown(model.load(prompt, dataset.source_unit, dataset.target_unit), given.show))
+
+
+if __name__ == "__main__":
+    as_module("prompt")

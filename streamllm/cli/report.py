@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 
 from streamllm.cli.arguments import Parser, one_line_errors
+from streamllm.cli.main import as_module
 
 
 def main(arguments: Sequence[str] | None = None, prog: str = "streamllm report") -> None:
@@ -20,8 +21,14 @@ def main(arguments: Sequence[str] | None = None, prog: str = "streamllm report")
         report = write_report(given.paths, given.output, given.samples)
     for folder in report.unfinished:
         print(f"left out: {folder} has not finished", file=sys.stderr)
+    for folder in report.trainings:
+        print(f"left out: {folder} is a training", file=sys.stderr)
     print(f"{given.output}: {report.size}")
 
 
 def command() -> None:
     main()
+
+
+if __name__ == "__main__":
+    as_module("report")

@@ -12,6 +12,7 @@ from streamllm.cli.conf import CONF
 from streamllm.cli.errors import explained, launch
 from streamllm.cli.keys import RunKeys, checked, made
 from streamllm.cli.loaded_once import LoadedOnce
+from streamllm.cli.main import as_module
 from streamllm.cli.together import translator
 from streamllm.evaluation.runner import run_experiment
 from streamllm.evaluation.tuning import Tuning
@@ -63,3 +64,7 @@ def check_metric_package(config: Mapping[str, Any]) -> None:
 
 def command() -> None:
     launch(main)
+
+
+if __name__ == "__main__":
+    as_module("run")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from streamllm.cli.arguments import Parser, checked, made, one_line_errors
+from streamllm.cli.main import as_module
 from streamllm.files import write_atomically
 from streamllm.metrics.own import Metric, own_scores, own_values
 from streamllm.metrics.summary import summarise
@@ -173,3 +174,7 @@ def command() -> None:
         if given.output:
             content = found[str(paths[0])] if len(paths) == 1 else found
             write_atomically(given.output, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+if __name__ == "__main__":
+    as_module("score")

@@ -15,6 +15,7 @@ from streamllm.cli.conf import CONF
 from streamllm.cli.configured import translator
 from streamllm.cli.errors import explained, launch
 from streamllm.cli.keys import RunKeys, checked
+from streamllm.cli.main import as_module
 from streamllm.live.simuleval import agent_server
 
 
@@ -53,3 +54,7 @@ def main(cfg: DictConfig) -> None:
 
 def command() -> None:
     launch(main, "serve")
+
+
+if __name__ == "__main__":
+    as_module("serve")

@@ -125,13 +125,18 @@ class SweepTable(Callback):
             return
         folder, skips = self._begun.pop(int(config.hydra.job.num), (None, False))
         point = _point(config, job_return, skips, folder)
+        if point.error is not None:
+            job_return.__class__ = _Told
         if _here() == self._process:
             self._made_here.append(point)
             return
         path = self._notes(config) / f"{point.number}.json"
-        with contextlib.suppress(OSError):  # a full disk: the table lacks it, and the next sweep finds its run
+        try:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, json.dumps(asdict(point)))
+        except OSError:  # a full disk: the table lacks it, and the next sweep finds its run
+            if point.error is not None:
+                print(f"error: {point.error}", file=sys.stderr)
 
     def _notes(self, config: DictConfig) -> Path:
         return Path(config.hydra.sweep.dir) / str(self._sweep)
@@ -146,6 +151,18 @@ class SweepTable(Callback):
         if not self._ended:
             print("the same command runs what is missing, and skips what is there")
         sys.stdout.flush()
+
+
+class _Told(JobReturn):
+    """Of a point whose error stands in the table: Hydra says it no second time."""
+
+    @property
+    def return_value(self) -> Any:
+        raise self._return_value
+
+    @return_value.setter
+    def return_value(self, value: Any) -> None:
+        self._return_value = value
 
 
 def _here() -> str:
@@ -202,9 +219,10 @@ def table(points: Sequence[Point]) -> str:
     known = [score for score in columns if any((point.metrics or {}).get(score.key) is not None for point in points)]
     columns = sentences if all(score in sentences for score in known) else known  # lags of the one or the other
     rows = [["policy", *swept, *(score.label for score in columns), "folder"]]
+    told: set[str] = set()
     for point in points:
         figures = [score.text((point.metrics or {}).get(score.key)) for score in columns]
-        rows.append([point.policy, *(point.overrides.get(key, "") for key in swept), *figures, _outcome(point)])
+        rows.append([point.policy, *(point.overrides.get(key, "") for key in swept), *figures, _outcome(point, told)])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
         "  ".join(
@@ -222,7 +240,11 @@ def table(points: Sequence[Point]) -> str:
     return "\n".join([head + (f" and {failed} that failed" if failed else ""), *lines])
 
 
-def _outcome(point: Point) -> str:
+def _outcome(point: Point, told: set[str]) -> str:
+    """Its folder, or its error, unless that has been ``told``."""
     if point.error is not None:
+        if point.error in told:
+            return "failed for the same reason"
+        told.add(point.error)
         return f"failed: {point.error}"
     return f"{point.folder} (finished before)" if point.skipped else str(point.folder)

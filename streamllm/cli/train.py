@@ -15,6 +15,7 @@ from streamllm.cli.annotations import Part
 from streamllm.cli.conf import CONF
 from streamllm.cli.errors import explained, launch
 from streamllm.cli.keys import CommandKeys, checked, made
+from streamllm.cli.main import as_module
 from streamllm.training.train import train
 
 PARTS = {"dataset": "corpus", "validation": "validation_corpus", "score": "validation"}
@@ -84,3 +85,7 @@ def everything(cfg: DictConfig) -> tuple[dict[str, Any], TrainKeys, dict[str, An
 
 def command() -> None:
     launch(main, "train")
+
+
+if __name__ == "__main__":
+    as_module("train")

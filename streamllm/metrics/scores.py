@@ -53,6 +53,11 @@ class Score:
         return f"{self.label} ({self.measure})" if self.measure else self.label
 
     @property
+    def name(self) -> str:
+        """The label, told apart from that of the same score in units: "AL (s)"."""
+        return self.axis if self.group == "seconds" else self.label
+
+    @property
     def meaning(self) -> str:
         """The description with measure and paper."""
         text, more = self.description or self.label, "; ".join(filter(None, (self.measure, self.source)))

@@ -5,8 +5,8 @@ ones."""
 
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,18 +16,25 @@ from streamllm.metrics.longform import sentence_latency
 from streamllm.metrics.quality import quality, sentence_bleu
 from streamllm.metrics.scores import SENTENCES, Score, shown_on
 from streamllm.records import Segment, Trace
+from streamllm.report.names import settings, titles, varied
 from streamllm.runs.compare import Interval, bootstrap_of, scored_run
 from streamllm.runs.documents import cut
 from streamllm.runs.folder import CONFIG, METRICS, RunFolder
-from streamllm.runs.load import LAG_BOUNDS, flatten, load_runs, load_traces, read_config, runs_in, target_of
-from streamllm.runs.naming import NOT_IN_DIGEST
+from streamllm.runs.load import (
+    flatten,
+    is_training,
+    load_runs,
+    load_traces,
+    read_config,
+    runs_in,
+    target_of,
+    trainings_in,
+)
 from streamllm.runs.scores import own_of
 from streamllm.units import split
 
 if TYPE_CHECKING:
     import pandas
-
-LONGEST = 40  # characters of a setting; a long path would fill the page
 
 
 @dataclass(frozen=True)
@@ -103,13 +110,14 @@ def _counted(count: int, name: str) -> str:
 @dataclass(frozen=True)
 class Report:
     """Runs in order, the sentences of all of them, and ``table``: the rows of `load_runs`, in the same order, with
-    ``bleu_low`` and ``bleu_high`` if intervals were asked for."""
+    ``bleu_low`` and ``bleu_high`` if intervals were asked for. ``unfinished`` runs and ``trainings`` are left out."""
 
     runs: list[Run]
     sentences: list[Sentence]
     table: "pandas.DataFrame"
     unfinished: list[Path]
     samples: int = 1000
+    trainings: list[Path] = field(default_factory=list)
 
     @property
     def size(self) -> str:
@@ -132,20 +140,20 @@ def gather(paths: Sequence[str | os.PathLike[str]], samples: int = 1000) -> Repo
 
     if samples < 0:
         raise ValueError(f"samples is {samples}; give a number of samples, or 0 for no intervals")
-    table, unfinished = _find(paths)
+    table, unfinished, trainings = _find(paths)
     folders = [Path(folder) for folder in table["folder"]]
     configs = [flatten(read_config(folder)) for folder in folders]
     policies = [policy_name(target) for target in table["policy._target_"]]
-    settings, varied = _settings(table, configs), _varied(configs)
-    titles = _titles(policies, settings, varied, list(table["digest"]))
+    of_policy, others = settings(table, configs), varied(configs)
+    names = titles(policies, of_policy, others, list(table["digest"]))
     intervals: list[Interval] = []
     numbers: dict[Sentence, int] = {}
     runs = [
         Run(
-            title=titles[place],
+            title=names[place],
             policy=policies[place],
-            setting=settings[place],
-            varied=varied[place],
+            setting=of_policy[place],
+            varied=others[place],
             folder=folder.name,
             config=configs[place],
             environment=RunFolder(folder).environment(),
@@ -163,21 +171,25 @@ def gather(paths: Sequence[str | os.PathLike[str]], samples: int = 1000) -> Repo
             replace(run, interval=(one.low, one.high)) if math.isfinite(one.low) else run
             for run, one in zip(runs, intervals, strict=True)
         ]
-    return Report(runs, list(numbers), table, unfinished, samples)
+    return Report(runs, list(numbers), table, unfinished, samples, trainings)
 
 
 # --- finding runs
 
 
-def _find(paths: Sequence[str | os.PathLike[str]]) -> tuple["pandas.DataFrame", list[Path]]:
-    """The rows of all runs that ``paths`` give, each once, and the folders of runs that have not finished."""
+def _find(paths: Sequence[str | os.PathLike[str]]) -> tuple["pandas.DataFrame", list[Path], list[Path]]:
+    """The rows of all runs that ``paths`` give, each once, and the folders of runs that have not finished, and of
+    trainings."""
     import pandas
 
     wanted: dict[Path, None] = {}  # an ordered set
     unfinished: dict[Path, None] = {}
+    trainings: dict[Path, None] = {}
     for path in map(Path, paths):
         if not path.is_dir():
             raise FileNotFoundError(f"{path} is not a folder: give run folders, or folders that hold runs")
+        if is_training(path):
+            raise RunError(f"{path} is a training, which has no sentences: give runs of its model")
         if (path / CONFIG).exists():
             RunFolder(path).metrics()  # raises for a run that has not finished
             wanted[path.resolve()] = None
@@ -185,8 +197,10 @@ def _find(paths: Sequence[str | os.PathLike[str]]) -> tuple["pandas.DataFrame", 
         finished, begun = runs_in(path)
         wanted |= dict.fromkeys(run.resolve() for run in finished)
         unfinished |= dict.fromkeys(begun)
+        trainings |= dict.fromkeys(learned := trainings_in(path))
         if not finished:
             state = f"no finished run, and {len(begun)} unfinished" if begun else "no run"
+            state += f" (but {_counted(len(learned), 'training')}, which no report is about)" if learned else ""
             raise FileNotFoundError(f"{path} holds {state}: give a folder with finished runs of streamllm, or one run")
     loaded = {parent: load_runs(parent, set_aside=True) for parent in dict.fromkeys(run.parent for run in wanted)}
     if all(rows.empty for rows in loaded.values()):
@@ -204,69 +218,7 @@ def _find(paths: Sequence[str | os.PathLike[str]]) -> tuple["pandas.DataFrame", 
     if "long_yaal" in rows:
         rows["lag"] = rows["lag"].fillna(rows["long_yaal"].astype(float))
     order = ["policy._target_", *(key for key in ("dataset.name", "model.path") if key in rows), "lag"]
-    return rows.sort_values(order, kind="stable", ignore_index=True).drop(columns="lag"), list(unfinished)
-
-
-# --- naming runs
-
-
-def _settings(table: "pandas.DataFrame", configs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What sets a run apart from others of its policy, else all that its policy was given."""
-    from streamllm.plots.curves import operating_points, settings_of_policy
-
-    settings, named = [], settings_of_policy(table)
-    for point, config in zip(operating_points(table), configs, strict=True):
-        keys = [key for key in config if key in named]
-        texts = {key.rpartition(".")[2]: _text(config[key]) for key in keys}
-        settings.append(_cut(point or ", ".join(f"{key}={text}" for key, text in texts.items() if text)))
-    return settings
-
-
-def _varied(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
-    """The keys of the configuration that differ between runs, but those of the policy and of bookkeeping."""
-    of_policy = {key.removeprefix("policy.") for config in configs for key in config if key.startswith("policy.")}
-    chosen: dict[tuple[str, ...], str] = {}  # by last part and values: a key that only repeats another is left out
-    for key in sorted({key for config in configs for key in config}, key=lambda key: (len(key), key)):
-        if key.partition(".")[0] in NOT_IN_DIGEST | {"policy"} or key in of_policy or key in LAG_BOUNDS:
-            continue
-        values = [_text(config.get(key)) for config in configs]
-        if len(set(values)) > 1:
-            chosen.setdefault((key.rpartition(".")[2], *values), key)
-    return [{key: _cut(_short(key, config.get(key))) for key in sorted(chosen.values())} for config in configs]
-
-
-def _titles(
-    policies: Sequence[str], settings: Sequence[str], varied: Sequence[Mapping[str, str]], digests: Sequence[str]
-) -> list[str]:
-    """Names as short as they can be without two runs having the same."""
-    titles = [f"{policy} {setting}".strip() for policy, setting in zip(policies, settings, strict=True)]
-    for key in varied[0]:
-        longer = [
-            f"{title} · {values[key]}" if values[key] and titles.count(title) > 1 else title
-            for title, values in zip(titles, varied, strict=True)
-        ]
-        if len(set(longer)) > len(set(titles)):
-            titles = longer
-    return [
-        f"{title} · {digest}" if titles.count(title) > 1 else title
-        for title, digest in zip(titles, digests, strict=True)
-    ]
-
-
-def _short(key: str, value: Any) -> str:
-    """As `_text`; of a class, its name alone."""
-    return _text(value).rpartition(".")[2] if key.endswith("_target_") else _text(value)
-
-
-def _text(value: Any) -> str:
-    """A value of a configuration as people write it; nothing for None."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
+    return rows.sort_values(order, kind="stable", ignore_index=True).drop(columns="lag"), [*unfinished], [*trainings]
 
 
 # --- sentences

@@ -17,7 +17,7 @@ def write_report(
     Args:
         samples: of the bootstrap for the intervals of BLEU; 0 leaves them out.
 
-    Returns: what the page shows, and which runs it leaves out because they have not finished.
+    Returns: what the page shows, and what it leaves out: runs that have not finished, and trainings.
     Raises: FileNotFoundError: a path is absent or holds no run, or ``output`` lies in no folder.
         RunError: a run that was named has not finished. ValueError: ``samples`` is negative.
     """

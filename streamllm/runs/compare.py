@@ -9,6 +9,7 @@ is B against A with the other sign.
 """
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,10 +19,9 @@ import numpy as np
 
 from streamllm.check import whole_number
 from streamllm.files import RunError
-from streamllm.metrics.latency import METRICS
-from streamllm.metrics.longform import LATENCIES
+from streamllm.metrics.scores import Score, scores
 from streamllm.runs.randomisation import NAME, TIE, TRIALS, randomisation_p
-from streamllm.runs.scored import BLEU_NAME, RunPath, Scored, named
+from streamllm.runs.scored import BLEU_NAME, KNOWN, ON_A_CLOCK, RunPath, Scored, named
 from streamllm.runs.sums import SEED, Array, percentiles
 
 if TYPE_CHECKING:
@@ -47,6 +47,13 @@ class Interval:
     low: float
     high: float
 
+    def __str__(self) -> str:
+        """As in "33.41 BLEU [32.10, 34.72]"."""
+        score = _score(self.metric)
+        if math.isnan(self.value):
+            return f"no {score.name}"
+        return f"{score.text(self.value)} {score.name}{_between(self.low, self.high, f'.{score.digits}f')}"
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -67,6 +74,31 @@ class Difference:
     test: str
     sentences: int
 
+    @property
+    def p_text(self) -> str:
+        """As in "p = 0.012", or "p < 0.001"; "" where there is none."""
+        if math.isnan(self.p_value):
+            return ""
+        return f"p = {self.p_value:.3f}" if self.p_value >= 0.001 else "p < 0.001"
+
+    def __str__(self) -> str:
+        """As in "+3.52 BLEU [+1.39, +5.66], p = 0.002 (approximate randomisation)"."""
+        score = _score(self.metric)
+        if math.isnan(self.difference):
+            return f"no {score.name} in both runs"
+        form = f"+.{score.digits}f"
+        between = _between(self.low, self.high, form)
+        p = f", {self.p_text} ({self.test})" if self.p_text else ""
+        return f"{self.difference:{form}} {score.name}{between}{p}"
+
+
+def _score(metric: str) -> Score:
+    return scores(documents=True)[metric]
+
+
+def _between(low: float, high: float, form: str) -> str:
+    return "" if math.isnan(low) else f" [{low:{form}}, {high:{form}}]"
+
 
 def bootstrap(
     run: RunPath, samples: int = 1000, seed: int = SEED, metrics: Sequence[str] | None = None
@@ -77,8 +109,9 @@ def bootstrap(
         run: the run folder.
         samples: how many times as many sentences are drawn, with replacement.
         seed: of the drawing.
-        metrics: "bleu" and names of `streamllm.metrics.latency.METRICS`, of documents those of
-            `streamllm.metrics.longform.LATENCIES`; None: all of them.
+        metrics: "bleu", "chrf" and names of `streamllm.metrics.latency.METRICS`, of documents those of
+            `streamllm.metrics.longform.LATENCIES`; of a run with a clock (``arrival.words_per_second``) also
+            `streamllm.metrics.arrival.KEYS`, of documents "ca_long_laal" and so on. None: all of them.
 
     Returns: an interval for each metric. ``value`` is what ``metrics.json`` holds; a metric that no sentence
         defines is nan. Below `ENOUGH` sentences a warning is logged: intervals are too narrow there.
@@ -159,7 +192,7 @@ def paired_test(
     """Whether two finished runs over the same sentences differ: p by approximate randomisation, two-sided, and exact
     where few sentences differ (`randomisation_p`); the interval by paired bootstrap (Koehn 2004).
 
-    Every trial exchanges, and every sample draws, the same sentences for BLEU and all latencies at once. Where a
+    Every trial exchanges, and every sample draws, the same sentences for BLEU, chrF and all latencies at once. Where a
     metric differs in one, two or three sentences that all speak for one run, p is 1, 0.5 or 0.25: so few sentences
     show nothing. A latency is compared over the sentences that define it in both runs, so that sentences without output
     in one of them do not make the other look different. Riezler and Maxwell (2005) recommend randomisation over the
@@ -231,8 +264,7 @@ def sentence_table(run_a: RunPath, run_b: RunPath, metrics: Sequence[str] | None
     """Two runs sentence by sentence, in the order of the first.
 
     Args:
-        metrics: names of `streamllm.metrics.latency.METRICS`, of documents those of
-            `streamllm.metrics.longform.LATENCIES`; None: AL and LAAL, of documents LongAL and LongLAAL.
+        metrics: as for `bootstrap`; None: AL and LAAL, of documents LongAL and LongLAAL.
 
     Returns: one row a sentence: ``id``, ``source``, ``reference``, ``prediction_a``, ``prediction_b``, sentence
         BLEU (0 to 100) ``bleu_a``, ``bleu_b`` and ``bleu_difference`` (b - a), and the same three columns for
@@ -273,21 +305,28 @@ def _p_of_bootstrap(drawn: Array, difference: float, tie: float) -> float:
 
 def _check_arguments(samples: int, metrics: Sequence[str] | None) -> list[str] | None:
     if metrics is not None:
-        named(metrics, [*METRICS, *LATENCIES], "")
+        named(metrics, KNOWN, "")
     if samples < 1:
         raise ValueError(f"samples is {samples}; at least 1 is needed, and 1000 is usual")
     return None if metrics is None else list(metrics)
 
 
 def pair(a: Scored, b: Scored) -> tuple[Scored, Scored]:
-    """Two runs for a test: in the order of their ids, and a latency is undefined in both where it is in one.
+    """Two runs for a test: in the order of their ids, with the scores that both have, and a latency is undefined in
+    both where it is in one. Runs with other clocks have no lags in seconds in common.
 
     Raises: RunError: they do not hold the same sentences, or their scores cannot be compared.
     """
-    a, b = matched(a, b)
-    ordered = a.by_id(), b.by_id()
-    undefined = {name: np.isnan(a.latencies[name]) | np.isnan(b.latencies[name]) for name in a.latencies}
-    a, b = (one.without(undefined) for one in ordered)
+    a, b = (one.by_id() for one in matched(a, b))
+    names = [name for name in a.names if name in b.names and (name not in ON_A_CLOCK or a.clock == b.clock)]
+    if not names:
+        raise RunError(
+            f"{a.folder} and {b.folder} have different clocks (arrival.words_per_second and the costs), so seconds of "
+            "one are not those of the other: run one of them again with that of the other"
+        )
+    lags = [name for name in names if name in a.latencies]
+    undefined = {name: np.isnan(a.latencies[name]) | np.isnan(b.latencies[name]) for name in lags}
+    a, b = (replace(one, names=names).without(undefined) for one in (a, b))
     return a, b
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from streamllm.files import RunError
+from streamllm.metrics.arrival import ArrivalClock
 from streamllm.metrics.longform import LATENCIES, Sentence, document, one_line, resegment, sentence_latency
 from streamllm.records import Trace
 from streamllm.runs.load import load_traces, target_of
@@ -41,15 +42,20 @@ SHORT, LONG = 8, 100
 """Up to so many sentences in a document, each place is a group; from so many on, each tenth; else each quarter."""
 
 
-def cut(traces: Sequence[Trace], target_language: str, unit: Unit) -> list[list[Sentence]]:
+def cut(
+    traces: Sequence[Trace], target_language: str, unit: Unit, clock: ArrivalClock | None = None
+) -> list[list[Sentence]]:
     """The sentences of each document, with what was written for them.
 
     Args:
         target_language, unit: of the target.
+        clock: for lags with compute, in source units; None leaves them undefined.
 
     Raises: ValueError: as `streamllm.metrics.longform.document`, also for a trace that is of no document.
     """
-    found = iter(resegment([document(trace, unit) for trace in traces], target_language, unit))
+    rate = clock.words_per_second if clock else None
+    documents = [document(trace, unit, clock) for trace in traces]
+    found = iter(resegment(documents, target_language, unit, units_per_second=rate))
     return [list(islice(found, len(trace.segments))) for trace in traces]
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from streamllm.check import text
 from streamllm.checked import fit, parse_yaml, shown
 from streamllm.files import RunError, read_bytes
+from streamllm.metrics.arrival import ArrivalClock, arrival_clock
 from streamllm.records import Trace
 from streamllm.runs.stored import CONFIG, PREDICTIONS, StoredRun
 from streamllm.units import Unit, check_unit, unit_of
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LAG_BOUNDS = ("min_lag", "max_lag")  # keys at the top that bound any policy
+
+RUN, TRAINING = KINDS = "run", "training"
+"""What a folder may hold the results of."""
 
 MOVED = {
     "HubDataset": "hub",
@@ -45,6 +49,8 @@ def stored_run(run: str | os.PathLike[str]) -> StoredRun:
     """The folder of a run with traces, finished or not. Raises: as `load_traces`."""
     folder = StoredRun(run)
     if not (folder.path / PREDICTIONS).exists():
+        if is_training(folder.path):
+            raise FileNotFoundError(f"{run} is a training, which has no sentences: give a run of its model")
         raise FileNotFoundError(f"{run} has no {PREDICTIONS}: give the folder of one run (outputs/<name>-<digest>)")
     return folder
 
@@ -75,18 +81,22 @@ def _delays(trace: Trace) -> list[int]:
     return [*trace.delays[:written], *[trace.source_units + 1] * (len(trace.delays) - written)]
 
 
-def load_runs(root: str | os.PathLike[str] = "outputs", set_aside: bool = False) -> "pandas.DataFrame":
+def load_runs(root: str | os.PathLike[str] = "outputs", set_aside: bool = False, kind: str = RUN) -> "pandas.DataFrame":
     """One row for each finished run in ``root``: ``folder``, ``name`` and ``digest``, its configuration with
     dots between keys (``policy.k``), and its metrics. A run whose files are damaged is left out, with a warning.
 
     Args:
         set_aside: also what was made anew since, with ``rerun=true`` (``NAME.before-1`` and so on).
+        kind: "run" for what has translated a data set, "training" for what ``streamllm train`` has left there (its
+            metrics are those of its end, such as ``best_bleu``).
 
     Raises:
-        FileNotFoundError: ``root`` is not a folder.
+        FileNotFoundError: ``root`` is not a folder. ValueError: another ``kind``.
     """
     import pandas
 
+    if kind not in KINDS:
+        raise ValueError(f"kind is {kind!r}; accepted are {' and '.join(map(repr, KINDS))}")
     if not Path(root).is_dir():
         raise FileNotFoundError(f"{root} is not a folder: give the folder that holds the runs (output.root)")
     rows = []
@@ -99,15 +109,35 @@ def load_runs(root: str | os.PathLike[str] = "outputs", set_aside: bool = False)
         except (RunError, OSError) as error:
             log.warning("left out: %s", error)
             continue
+        if kind_of(config) != kind:
+            continue
         name, _, digits = path.name.rpartition("-")
         rows.append({"folder": str(path), **flatten(config), **metrics, "name": name, "digest": digits})
     return pandas.DataFrame(rows)
 
 
+def kind_of(config: Mapping[str, Any]) -> str:
+    """Whether a configuration is that of a run, which has a policy, or of a training."""
+    return TRAINING if config.get("training") and not config.get("policy") else RUN
+
+
+def is_training(run: str | os.PathLike[str]) -> bool:
+    """Whether a folder is that of a training. Raises: RunError: its configuration is damaged."""
+    path = Path(run)
+    if not (path / CONFIG).exists() or (path / PREDICTIONS).exists():
+        return False
+    return kind_of(read_config(path)) == TRAINING
+
+
+def trainings_in(folder: str | os.PathLike[str]) -> list[Path]:
+    """The trainings in a folder, finished or not."""
+    return [path for path in sorted(Path(folder).iterdir()) if path.name[0] != "." and is_training(path)]
+
+
 def runs_in(folder: str | os.PathLike[str]) -> tuple[list[Path], list[Path]]:
-    """The runs in a folder, without those that were set aside: finished ones, and others."""
+    """The runs in a folder, without trainings and without those that were set aside: finished ones, and others."""
     inside = [run for run in sorted(Path(folder).iterdir()) if (run / CONFIG).exists() and run.name[0] != "."]
-    inside = [run for run in inside if not StoredRun(run).was_set_aside]
+    inside = [run for run in inside if not StoredRun(run).was_set_aside and not is_training(run)]
     finished = [run for run in inside if StoredRun(run).finished]
     return finished, [run for run in inside if run not in finished]
 
@@ -176,6 +206,17 @@ def target_of(run: str | os.PathLike[str]) -> tuple[str, Unit, str | None]:
     except ValueError as error:
         raise ValueError(f"{Path(run) / CONFIG}: {error}") from error
     return language, unit, tokenizer
+
+
+def clock_of(run: str | os.PathLike[str]) -> ArrivalClock | None:
+    """The clock by which a run has latencies in seconds; None where it has none, or one that is not ours."""
+    arrival = dict(read_config(run).get("arrival") or {})
+    if str(arrival.pop("_target_", "")).rpartition(".")[2] != arrival_clock.__name__:
+        return None
+    try:
+        return arrival_clock(**arrival)
+    except (TypeError, ValueError):  # then it has no such latency
+        return None
 
 
 def _made(dataset: Mapping[str, Any]) -> Any:

@@ -6,23 +6,27 @@ import os
 import re
 from array import array
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from streamllm.metrics.arrival import KEYS, ArrivalClock, arrival_latency
 from streamllm.metrics.latency import METRICS, Metric, corpus_latency, latency
 from streamllm.metrics.longform import LATENCIES, sentence_latency
+from streamllm.records import Trace
 from streamllm.runs.documents import FEW, cut, summed
-from streamllm.runs.load import stored_run, target_of
+from streamllm.runs.load import clock_of, stored_run, target_of
 from streamllm.runs.stored import StoredRun
 from streamllm.runs.sums import (
     Array,
     bleu_of_sums,
     bleu_scorer,
     bleu_statistics,
+    chrf_of_sums,
+    chrf_statistics,
     mean_of_sums,
     mean_statistics,
     resampled_sums,
@@ -32,6 +36,13 @@ from streamllm.units import Unit
 RunPath = str | os.PathLike[str]
 
 BLEU_NAME = "bleu"
+QUALITY = (BLEU_NAME, "chrf")
+"""Scores of the corpus; all others are means over sentences."""
+AWARE = {f"ca_{name}": name for name in LATENCIES}
+"""Latencies of documents with compute included, and those without."""
+ON_A_CLOCK = (*KEYS, *AWARE)
+"""Latencies that a run has which was given a clock (arrival.words_per_second)."""
+KNOWN = [*QUALITY, *METRICS, *KEYS, *LATENCIES, *AWARE]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,42 +67,68 @@ class Scored:
     of_document: Any  # (sentences,): the number of the document of each; None for a run over sentences
     bleu: Any  # (sentences, 2 + 2 * 4): lengths, matching n-grams, n-grams; empty if not asked for
     latencies: dict[str, Array]  # each (sentences,), nan where undefined
+    chrf: Any = field(
+        default_factory=lambda: np.zeros((0, 0))
+    )  # (sentences, 3 * 6): n-grams of characters; empty if not asked for
+    clock: ArrivalClock | None = None  # of the latencies in `ON_A_CLOCK`
 
     @classmethod
     def of(cls, run: RunPath, asked: Sequence[str] | None) -> "Scored":
         stored = stored_run(run)
         stored.metrics()  # raises for a run that has not finished
         language, unit, chosen_tokenizer = target_of(stored.path)
+        clock = clock_of(stored.path)
         texts: list[Text] = []
         lags: dict[str, array[float]] = {}
         names: list[str] = []
         chosen: dict[str, Metric] = {}
-        for line in stored.lines():  # one at a time: of a long run, whole traces are gigabytes
+        on_clock: list[str] = []
+        in_time = clock is not None and (asked is None or not {*asked}.isdisjoint(ON_A_CLOCK))
+        # One at a time: of a long run, whole traces are gigabytes.
+        for line in stored.stored_traces() if in_time else stored.lines():
             if line.segments:
-                return cls._of_documents(stored, asked, language, unit, chosen_tokenizer)
+                return cls._of_documents(stored, asked, language, unit, chosen_tokenizer, clock)
             if not names:
-                names = named(asked, list(METRICS), str(stored.path))
-                chosen = {name: METRICS[name] for name in names if name != BLEU_NAME}
-                lags = {name: array("d") for name in chosen}
+                names = named(asked, [*METRICS, *(KEYS if clock else ())], str(stored.path))
+                chosen = {name: METRICS[name] for name in names if name in METRICS}
+                on_clock = [name for name in names if name in KEYS]
+                lags = {name: array("d") for name in names if name not in QUALITY}
             texts.append(Text(line.id, line.source, line.reference, line.prediction))
-            for name, lag in latency(line.delays, line.source_units, line.reference, unit, chosen).items():
+            of_line = latency(line.delays, line.source_units, line.reference, unit, chosen)
+            if on_clock and clock is not None and isinstance(line, Trace):
+                in_seconds = arrival_latency(line, clock, unit)
+                of_line |= {name: in_seconds[name] for name in on_clock}
+            for name, lag in of_line.items():
                 lags[name].append(lag)
-        return cls._made(stored, names, texts, None, lags, language, chosen_tokenizer)
+        return cls._made(stored, names, texts, None, lags, language, chosen_tokenizer, clock)
 
     @classmethod
     def _of_documents(
-        cls, stored: StoredRun, asked: Sequence[str] | None, language: str, unit: Unit, tokenizer: str | None
+        cls,
+        stored: StoredRun,
+        asked: Sequence[str] | None,
+        language: str,
+        unit: Unit,
+        tokenizer: str | None,
+        clock: ArrivalClock | None,
     ) -> "Scored":
-        names = named(asked, list(LATENCIES), f"{stored.path}, a run over documents,")
-        found = cut(stored.traces(), language, unit)
+        known = [*LATENCIES, *(AWARE if clock else ())]
+        names = named(asked, known, f"{stored.path}, a run over documents,")
+        found = cut(stored.traces(), language, unit, clock)
         of_document = np.array([number for number, one in enumerate(found) for _ in one])
         every = [sentence for one in found for sentence in one]
         texts = [
             Text(f"{one.document}#{one.index + 1}", one.segment.source, one.reference, one.prediction) for one in every
         ]
         rows = [sentence_latency(sentence, unit) for sentence in every]
-        lags = {name: array("d", (row[name] for row in rows)) for name in names if name != BLEU_NAME}
-        return cls._made(stored, names, texts, of_document, lags, language, tokenizer)
+        if not {*names}.isdisjoint(AWARE):
+            with_compute = [sentence_latency(sentence, unit, True) for sentence in every]
+            rows = [
+                plain | {key: aware[name] for key, name in AWARE.items()}
+                for plain, aware in zip(rows, with_compute, strict=True)
+            ]
+        lags = {name: array("d", (row[name] for row in rows)) for name in names if name not in QUALITY}
+        return cls._made(stored, names, texts, of_document, lags, language, tokenizer, clock)
 
     @classmethod
     def _made(
@@ -103,6 +140,7 @@ class Scored:
         lags: Mapping[str, "array[float]"],
         language: str,
         tokenizer: str | None,
+        clock: ArrivalClock | None,
     ) -> "Scored":
         return cls(
             folder=stored.path,
@@ -112,6 +150,8 @@ class Scored:
             texts=texts,
             of_document=of_document,
             bleu=bleu_statistics(texts, language, tokenizer) if BLEU_NAME in names else np.zeros((0, 0)),
+            chrf=chrf_statistics(texts) if "chrf" in names else np.zeros((0, 0)),
+            clock=clock,
             latencies={name: np.array(values) for name, values in lags.items()},
         )
 
@@ -121,6 +161,7 @@ class Scored:
             texts=[self.texts[index] for index in order],
             of_document=None if self.of_document is None else self.of_document[list(order)],
             bleu=self.bleu[list(order)] if self.bleu.size else self.bleu,
+            chrf=self.chrf[list(order)] if self.chrf.size else self.chrf,
             latencies={name: values[list(order)] for name, values in self.latencies.items()},
         )
 
@@ -136,9 +177,9 @@ class Scored:
         return replace(found, of_document=np.array([numbers[document] for document in found.of_document.tolist()]))
 
     def without(self, undefined: Mapping[str, Any]) -> "Scored":
-        """With latencies undefined where ``undefined``, (sentences,) of each, is true."""
+        """With the latencies that ``undefined`` names, undefined where its (sentences,) are true."""
         return replace(
-            self, latencies={name: np.where(undefined[name], np.nan, lags) for name, lags in self.latencies.items()}
+            self, latencies={name: np.where(where, np.nan, self.latencies[name]) for name, where in undefined.items()}
         )
 
     @property
@@ -162,28 +203,29 @@ class Scored:
             how = self.language, self.tokenizer
             found = self.bleu if BLEU_NAME in self.names else bleu_statistics(self.texts, *how)
             return bleu_of_sums(found.astype(np.float64), bleu_scorer(*how), effective_order=True)
-        return self.latencies[name]
+        return chrf_of_sums(self.chrf) if name in QUALITY else self.latencies[name]
 
     def sentences_with(self, name: str) -> int:
         """How many sentences define a score."""
-        return len(self.texts) if name == BLEU_NAME else int(np.sum(~np.isnan(self.latencies[name])))
+        return len(self.texts) if name in QUALITY else int(np.sum(~np.isnan(self.latencies[name])))
 
     def defined(self, name: str) -> int:
         """How many of the things that samples draw define a score."""
         if not self.by_document:
             return self.sentences_with(name)
-        return self.drawn if name == BLEU_NAME else int(np.sum(self.statistics(name)[:, 1] > 0))
+        return self.drawn if name in QUALITY else int(np.sum(self.statistics(name)[:, 1] > 0))
 
     def statistics(self, name: str) -> Array:
         """What its corpus score is computed from, (drawn, statistics), when it has been summed."""
-        found = self.bleu.astype(np.float64) if name == BLEU_NAME else mean_statistics(self.latencies[name])
+        counts = {BLEU_NAME: self.bleu, "chrf": self.chrf}
+        found = counts[name].astype(np.float64) if name in counts else mean_statistics(self.latencies[name])
         return summed(found, self.of_document, self.drawn) if self.by_document else np.asarray(found)
 
     def score(self, name: str, sums: Array) -> Array:
         """The corpus scores (samples,) of sums of `statistics`."""
         if name == BLEU_NAME:
             return bleu_of_sums(sums, bleu_scorer(self.language, self.tokenizer))
-        return mean_of_sums(sums)
+        return chrf_of_sums(sums) if name in QUALITY else mean_of_sums(sums)
 
     def resampled(self, samples: int, seed: int) -> dict[str, Array]:
         """The corpus scores (samples,) of samples with replacement: the same samples for each of its scores."""
@@ -193,7 +235,7 @@ class Scored:
 
     def value(self, name: str) -> float:
         """The score of the run itself, to the last digit that of ``metrics.json``."""
-        if name == BLEU_NAME:
+        if name in QUALITY:
             return float(self.score(name, self.statistics(name).sum(0, keepdims=True))[0])
         return corpus_latency({name: value} for value in self.latencies[name].tolist()).means[name]
 
@@ -207,7 +249,7 @@ def _natural(id: str) -> tuple[list[Any], str]:
 
 def named(metrics: Sequence[str] | None, latencies: Sequence[str], run: str) -> list[str]:
     """The scores that are asked for; None asks for all. ``run`` says whose ``latencies`` they are."""
-    known = [BLEU_NAME, *latencies]
+    known = list(dict.fromkeys([*QUALITY, *latencies]))
     names = known if metrics is None else list(metrics)
     if isinstance(metrics, str) or not names or (unknown := [name for name in names if name not in known]):
         given = metrics if isinstance(metrics, str) or not names else unknown

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from streamllm.metrics.quality import bleu_counts, tokenizer
+from streamllm.metrics.quality import bleu_counts, chrf_counts, chrf_of_counts, tokenizer
 
 if TYPE_CHECKING:
     from sacrebleu.metrics.bleu import BLEU
@@ -59,6 +59,16 @@ def bleu_of_sums(sums: Array, scorer: "BLEU", effective_order: bool = False) -> 
             for system_length, reference_length, *correct_and_total in np.rint(sums).astype(np.int64).tolist()
         ]
     )
+
+
+def chrf_statistics(sentences: Iterable[Written]) -> NDArray[np.int64]:
+    """N-grams of characters of each sentence, of its output, its reference, and both: (sentences, 3 * orders)."""
+    return np.array([chrf_counts(one.prediction, one.reference) for one in sentences], np.int64)
+
+
+def chrf_of_sums(sums: Array) -> Array:
+    """Corpus chrF (samples,) of summed statistics (samples, 3 * orders); of a sentence alone, that of the sentence."""
+    return np.array([chrf_of_counts(counts) for counts in np.rint(sums).astype(np.int64).tolist()])
 
 
 def mean_statistics(values: Array) -> Array:

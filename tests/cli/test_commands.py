@@ -3,13 +3,18 @@
 import importlib
 import json
 import re
+import runpy
+import sys
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
 from test_compare import make_run, sentences
 
 from streamllm.cli.arguments import composed
+from streamllm.cli.conf import CONF
 from streamllm.cli.list import GROUPS, choices, first_sentence, sentence_of
+from streamllm.cli.main import COMMANDS
 from streamllm.cli.sweep import Point, table
 from streamllm.metrics.latency import METRICS as LATENCIES
 from streamllm.metrics.scores import described, own_score
@@ -59,6 +64,51 @@ def test_every_command_has_a_help(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     assert f"usage: streamllm {name}" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_is_a_program_of_its_own_module_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+):
+    """`python -m streamllm.cli.compare A B` would do nothing, and end well."""
+    monkeypatch.setattr("sys.argv", ["", "--help"])
+    monkeypatch.setattr("streamllm.cli.main.main", lambda: print(" ".join(sys.argv)))
+    monkeypatch.delitem(sys.modules, f"streamllm.cli.{name}", raising=False)
+    runpy.run_module(f"streamllm.cli.{name}", run_name="__main__")
+    assert capsys.readouterr().out == f"streamllm {name} --help\n"
+
+
+@pytest.mark.parametrize("name", ["run", "train", "live", "serve", "distill", "calibrate"])
+def test_help_of_hydras_programs_begins_with_what_they_do(name: str):
+    header = composed_help(name)
+    assert header.splitlines()[0].count(f"streamllm {name}") == 1
+
+
+def composed_help(config: str) -> str:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return str(compose(config, return_hydra_config=True).hydra.help.header)
+
+
+def training(folder: Path) -> Path:
+    """What `streamllm train` leaves, as far as it can be taken for a run."""
+    with RunFolder(folder) as found:
+        found.begin({"training": {"epochs": 1}, "dataset": {"target_language": "de"}}, {}, traces=False)
+    (folder / METRICS).write_text('{"steps": 3, "best_bleu": 1.5}')
+    return folder
+
+
+@pytest.mark.parametrize("name", ["report", "compare", "score"])
+def test_a_training_is_no_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, better: Path, name: str):
+    found = training(tmp_path / "train-3")
+    words = [better, found] if name == "compare" else [found]
+    assert f"{found} is a training, which has no sentences: give" in refused(monkeypatch, name, *words)
+
+
+def test_score_of_a_folder_takes_no_training_in_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], better: Path
+):
+    training(better.with_name("train-3"))
+    assert call(monkeypatch, capsys, "score", better.parent).startswith(str(better))
+
+
 # --- compare
 
 
@@ -74,7 +124,7 @@ def test_compare_shows_both_values_the_difference_and_how_sure_it_is(
     )
     assert lines[2].endswith("p by approximate randomisation")
     assert re.search(shown, found["BLEU"])
-    assert re.search(rf"A +{a['chrf']:.2f}  B +{b['chrf']:.2f} +\+\d+\.\d\d$", found["chrF"]), "no interval"
+    assert re.search(rf"A +{a['chrf']:.2f}  B +{b['chrf']:.2f} +{number} +\[{number}, {number}\]  p < ", found["chrF"])
     assert {"AL", "LAAL", "AP", "DAL"} <= found.keys()
 
 
@@ -95,7 +145,7 @@ def test_compare_of_a_folder_of_runs_asks_for_two_of_them(
     assert better.parent == worse.parent
     said = refused(monkeypatch, "compare", better.parent, better)
     assert "holds runs, and is none: give two of them, as in streamllm compare " in said
-    assert "absent does not exist: give two run folders" in refused(monkeypatch, "compare", better, tmp_path / "absent")
+    assert "absent does not exist: give run folders" in refused(monkeypatch, "compare", better, tmp_path / "absent")
 
 
 # --- score

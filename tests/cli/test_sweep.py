@@ -61,6 +61,24 @@ def test_the_table_shows_what_differs_and_names_what_failed() -> None:
     assert second.endswith("failed: k is 0")
 
 
+def test_the_table_tells_a_reason_once() -> None:
+    points = [Point(number, "waitk", {"k": str(number)}, error="no data") for number in range(3)]
+    assert [line.split("  ")[-1] for line in table(points).splitlines()[2:]] == [
+        "failed: no data",
+        *["failed for the same reason"] * 2,
+    ]
+
+
+def test_a_sweep_tells_its_failing_point_once(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "run.py"), "-m", "k=0", "tracker=none", f"output.root={tmp_path}"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert (done.stdout + done.stderr).count("k is 0") == 1
+    assert done.stderr == "#0 failed\n"
+
+
 # --- the group of a sweep in the tracker
 
 

@@ -19,6 +19,7 @@ matplotlib.use("Agg")
 
 from conftest import ROOT
 from document_traces import alone, documents
+from screenshot import number_of
 from test_compare import make_run, sentences, trace
 
 from streamllm.cli.report import main
@@ -368,6 +369,17 @@ def test_run_on_its_way_is_left_out_and_said_so(outputs: Path, tmp_path: Path, c
     assert said.out == f"{tmp_path / 'page.html'}: 3 runs, 30 sentences\n"
 
 
+def test_trainings_are_left_out_and_said_so(outputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    for name in ("train-1", "train-2"):
+        with RunFolder(outputs / name) as training:
+            training.begin({"training": {"epochs": 1}}, {}, traces=False)
+    (outputs / "train-1" / METRICS).write_text('{"best_bleu": 1.5}')  # the other goes on
+    main([str(outputs), "-o", str(tmp_path / "page.html"), "--samples", "10"])
+    said = capsys.readouterr()
+    assert said.err.splitlines() == [f"left out: {outputs / name} is a training" for name in ("train-1", "train-2")]
+    assert said.out == f"{tmp_path / 'page.html'}: 3 runs, 30 sentences\n"
+
+
 def test_run_that_is_named_must_have_finished(tmp_path: Path):
     with pytest.raises(RunError, match="the run has not finished; start its command again"):
         gather([unfinished(tmp_path / "half-123")])
@@ -414,6 +426,22 @@ def test_run_must_tell_its_policy(tmp_path: Path):
 def test_samples_cannot_be_negative(outputs: Path):
     with pytest.raises(ValueError, match="samples is -1; give a number"):
         gather([outputs], -1)
+
+
+# --- a picture of it
+
+
+def test_run_is_found_for_a_picture_by_all_that_tables_call_it():
+    titles = ["waitk k=1", "waitk k=10", "full · multi30k"]
+    folders = ["sample-waitk-0a1", "sample-waitk-0a2", "multi30k-full-0b3"]
+    names = {"waitk k=1": 0, "waitk k=10": 1, "full": 2, "sample-waitk-0a2": 1, "outputs/sample-waitk-0a2": 1, "0b3": 2}
+    assert {name: number_of(name, titles, folders) for name in names} == names
+    with pytest.raises(
+        ValueError, match=r"'waitk' means several runs; the page has 'waitk k=1' \(sample-waitk-0a1\), "
+    ):
+        number_of("waitk", titles, folders)
+    with pytest.raises(ValueError, match="'k=1' means no run; the page has"):
+        number_of("k=1", titles, folders)
 
 
 # --- the file

@@ -12,13 +12,15 @@ import numpy as np
 import pandas
 import pytest
 from sacrebleu.metrics.bleu import BLEU
+from sacrebleu.metrics.chrf import CHRF
 from sacrebleu.significance import PairedTest
 
 from streamllm.files import RunError
+from streamllm.metrics.arrival import KEYS, ArrivalClock
 from streamllm.metrics.latency import METRICS, latency
 from streamllm.metrics.quality import sentence_bleu
 from streamllm.metrics.summary import summarise
-from streamllm.records import Trace
+from streamllm.records import Event, Trace
 from streamllm.runs import sums
 from streamllm.runs.compare import (
     BOOTSTRAP,
@@ -76,13 +78,19 @@ def sentences(count: int, noise: float, lag: int, seed: int = 0) -> list[Trace]:
     return traces
 
 
-def make_run(folder: Path, traces: Sequence[Trace], config: Mapping[str, Any] = CONFIG, unit: Any = "word") -> Path:
+def make_run(
+    folder: Path,
+    traces: Sequence[Trace],
+    config: Mapping[str, Any] = CONFIG,
+    unit: Any = "word",
+    arrival: ArrivalClock | None = None,
+) -> Path:
     run = RunFolder(folder)
     with run:
         run.begin(config, {})
         for one in traces:
             run.append(one)
-        run.finish(summarise(traces, "de", unit), [one.id for one in traces])
+        run.finish(summarise(traces, "de", unit, arrival), [one.id for one in traces])
     return folder
 
 
@@ -101,7 +109,7 @@ def worse(tmp_path: Path) -> Path:
 
 def test_values_are_to_the_last_digit_those_of_the_run(better: Path):
     found, metrics = bootstrap(better, samples=10), RunFolder(better).metrics()
-    assert list(found) == ["bleu", *METRICS]
+    assert list(found) == ["bleu", "chrf", *METRICS]
     assert {name: interval.value for name, interval in found.items()} == {name: metrics[name] for name in found}
 
 
@@ -121,6 +129,55 @@ def test_interval_of_bleu_is_made_of_corpus_scores_of_resampled_sentences(better
     ]
     low, high = np.quantile(scores, [0.025, 0.975])
     assert bootstrap(better, samples=40)["bleu"] == Interval("bleu", bootstrap(better, 1)["bleu"].value, low, high)
+
+
+def test_interval_of_chrf_is_made_of_corpus_scores_of_resampled_sentences(better: Path):
+    traces = sentences(60, 0.2, 3, seed=1)
+    draws = np.random.default_rng(12345).choice(60, size=(40, 60), replace=True)
+    texts = [([traces[i].prediction for i in draw], [[traces[i].reference for i in draw]]) for draw in draws]
+    low, high = np.quantile([CHRF().corpus_score(*one).score for one in texts], [0.025, 0.975])
+    assert bootstrap(better, samples=40)["chrf"] == Interval("chrf", RunFolder(better).metrics()["chrf"], low, high)
+
+
+def on_a_clock(traces: Sequence[Trace]) -> list[Trace]:
+    """The same with the events of a run, so that compute can be added."""
+    found = []
+    for one in traces:
+        events: list[Event] = []
+        read = 0
+        for unit, delay in zip(one.units, one.delays, strict=True):
+            events += [Event("read")] * (delay - read) + [Event("write", unit)]
+            read = delay
+        found.append(dataclasses.replace(one, events=tuple(events)))
+    return found
+
+
+def run_on_a_clock(folder: Path, traces: Sequence[Trace], rate: float = 2.5) -> Path:
+    clock = {"words_per_second": rate, "seconds_per_read": 0.1, "seconds_per_write": 0.2}
+    config = {**CONFIG, "arrival": {"_target_": "streamllm.metrics.arrival.arrival_clock", **clock}}
+    return make_run(folder, on_a_clock(traces), config, arrival=ArrivalClock(**clock))
+
+
+def test_run_with_a_clock_has_its_lags_in_seconds_too(tmp_path: Path):
+    run = run_on_a_clock(tmp_path / "run-1", sentences(30, 0.2, 3))
+    found, metrics = bootstrap(run, samples=10), RunFolder(run).metrics()
+    assert list(found) == ["bleu", "chrf", *METRICS, *KEYS]
+    assert {name: found[name].value for name in KEYS} == {name: metrics[name] for name in KEYS}
+    assert metrics["al_ca"] > metrics["al_seconds"] > 0
+
+
+def test_lags_in_seconds_are_compared_on_one_clock_only(tmp_path: Path, better: Path):
+    traces = sentences(60, 0.2, 3, seed=1)
+    slow, fast, late = (
+        run_on_a_clock(tmp_path / f"{rate}-{seed}", sentences(60, 0.2, 3, seed), rate)
+        for rate, seed in ((2.5, 1), (5, 1), (2.5, 7))
+    )
+    assert make_run(tmp_path / "plain-1", traces)
+    assert [*paired_test(slow, late, 5, trials=5)] == ["bleu", "chrf", *METRICS, *KEYS]
+    for other in (fast, tmp_path / "plain-1"):
+        assert [*paired_test(slow, other, 5, trials=5)] == ["bleu", "chrf", *METRICS]
+    with pytest.raises(RunError, match="have different clocks"):
+        paired_test(slow, fast, 5, metrics=["al_ca"], trials=5)
 
 
 def test_interval_of_a_latency_is_made_of_means_of_resampled_sentences(better: Path):
@@ -296,6 +353,15 @@ def test_numbers_in_ids_count_as_numbers():
     assert sorted(ids, key=_natural) == ["9", "10", "s-01", "s-1", "s-2", "s-10", "t", "x9" + "9" * 5000]
 
 
+def test_a_difference_is_printed_as_the_documentation_writes_it():
+    found = Difference("bleu", 30.0, 33.524, 3.524, 1.391, 5.66, 0.0021, "approximate randomisation", 180)
+    assert str(found) == "+3.52 BLEU [+1.39, +5.66], p = 0.002 (approximate randomisation)"
+    sure = dataclasses.replace(found, metric="laal_ca", p_value=1e-4, low=math.nan)
+    assert str(sure) == "+3.52 LAAL-CA (s), p < 0.001 (approximate randomisation)"
+    assert str(dataclasses.replace(found, metric="ap", difference=math.nan)) == "no AP in both runs"
+    assert str(Interval("ap", 0.7041, 0.6, 0.8)) == "0.704 AP [0.600, 0.800]"
+
+
 def test_differences_make_a_table(worse: Path, better: Path):
     table = pandas.DataFrame(paired_test(worse, better, 10, metrics=["bleu", "al"]).values())
     assert list(table["metric"]) == ["bleu", "al"]
@@ -386,19 +452,22 @@ def test_exact_p_of_bleu_is_that_of_all_assignments(tmp_path: Path):
     assert 0 < expected < 1
 
 
+@pytest.mark.parametrize(("name", "theirs"), [("bleu", {"BLEU": BLEU()}), ("chrf", {"chrF2": CHRF()})])
 @pytest.mark.parametrize("seed", range(3))
-def test_where_there_are_no_ties_p_is_that_of_sacrebleu(tmp_path: Path, seed: int):
+def test_where_there_are_no_ties_p_is_that_of_sacrebleu(
+    tmp_path: Path, seed: int, name: str, theirs: dict[str, BLEU | CHRF]
+):
     a, b = sentences(40, 0.5, 2, seed), sentences(40, 0.45, 2, seed + 10)
     test = PairedTest(
         [("a", [t.prediction for t in a]), ("b", [t.prediction for t in b])],
-        {"BLEU": BLEU()},
+        theirs,
         [[t.reference for t in a]],
         test_type="ar",
         n_samples=300,
     )
-    _, system = test()[1]["BLEU"]
+    _, system = test()[1][next(iter(theirs))]
     runs = make_run(tmp_path / "a-1", a), make_run(tmp_path / "b-2", b)
-    assert paired_test(*runs, samples=5, metrics=["bleu"], trials=300)["bleu"].p_value == system.p_value
+    assert paired_test(*runs, samples=5, metrics=[name], trials=300)[name].p_value == system.p_value
     assert 1 / 301 < system.p_value < 1
 
 
@@ -477,7 +546,7 @@ def test_folder_without_a_run_is_refused(tmp_path: Path):
 
 @pytest.mark.parametrize("metrics", [["bleu", "comet"], "laal", []])
 def test_unknown_metrics_are_refused(better: Path, metrics: Any):
-    with pytest.raises(ValueError, match="give a list of some of bleu, al, laal"):
+    with pytest.raises(ValueError, match="give a list of some of bleu, chrf, al, laal"):
         bootstrap(better, metrics=metrics)
 
 

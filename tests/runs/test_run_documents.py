@@ -6,13 +6,15 @@ from pathlib import Path
 
 import pytest
 from document_traces import alone, documents
-from test_compare import make_run
+from test_compare import CONFIG, make_run
 
 from streamllm.files import RunError
+from streamllm.metrics.arrival import ArrivalClock
 from streamllm.metrics.longform import LATENCIES, sentence_latency
 from streamllm.runs import bootstrap, drift_table, load_runs, paired_test, sentence_table
 from streamllm.runs.documents import FEW, cut
 from streamllm.runs.folder import RunFolder
+from streamllm.runs.scored import AWARE
 
 
 @pytest.fixture
@@ -27,8 +29,17 @@ def bad(tmp_path: Path) -> Path:
 
 def test_values_are_those_of_the_metrics(good: Path):
     found, metrics = bootstrap(good, samples=10), RunFolder(good).metrics()
-    assert list(found) == ["bleu", *LATENCIES]
+    assert list(found) == ["bleu", "chrf", *LATENCIES]
     assert {name: one.value for name, one in found.items()} == pytest.approx({name: metrics[name] for name in found})
+
+
+def test_documents_on_a_clock_have_their_lags_with_compute(tmp_path: Path):
+    cost = {"words_per_second": 2.5, "seconds_per_read": 0.1, "seconds_per_write": 0.2}
+    config = {**CONFIG, "arrival": {"_target_": "streamllm.metrics.arrival.arrival_clock", **cost}}
+    run = make_run(tmp_path / "run-1", documents(k=2, noise=0.1), config, arrival=ArrivalClock(**cost))
+    found, metrics = bootstrap(run, samples=10, metrics=[*AWARE]), RunFolder(run).metrics()
+    assert {name: one.value for name, one in found.items()} == {name: metrics[name] for name in AWARE}
+    assert metrics["ca_long_laal"] > metrics["long_laal"]
 
 
 def test_latencies_are_columns_of_the_runs_in_a_folder(good: Path):
@@ -56,7 +67,7 @@ def test_few_documents_are_drawn_and_exchanged_by_sentences_and_many_whole(tmp_p
 
 
 def test_latency_of_sentences_is_refused_for_documents(good: Path):
-    with pytest.raises(ValueError, match=r"\['laal'\].*good-1, a run over documents, has bleu, long_yaal"):
+    with pytest.raises(ValueError, match=r"\['laal'\].*good-1, a run over documents, has bleu, chrf, long_yaal"):
         bootstrap(good, metrics=["laal"])
 
 

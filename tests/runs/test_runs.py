@@ -512,6 +512,17 @@ def test_load_runs_leaves_out_a_run_with_damaged_metrics(
         RunFolder(damaged.parent).metrics()
 
 
+def test_load_runs_tells_trainings_from_runs(tmp_path: Path):
+    write_run(RunFolder(tmp_path / "sample-waitk-abc"), ["1"], order=["1"])
+    with RunFolder(tmp_path / "train-def") as training:
+        training.begin({"training": {"epochs": 1}}, {}, traces=False)
+    (tmp_path / "train-def" / METRICS).write_text('{"best_bleu": 1.5}')
+    assert list(load_runs(tmp_path)["digest"]) == ["abc"]
+    assert list(load_runs(tmp_path, kind="training")["best_bleu"]) == [1.5]
+    with pytest.raises(ValueError, match="kind is 'model'; accepted are 'run' and 'training'"):
+        load_runs(tmp_path, kind="model")
+
+
 def test_load_runs_of_a_missing_folder_says_so(tmp_path: Path):
     with pytest.raises(FileNotFoundError, match=r"output\.root"):
         load_runs(tmp_path / "absent")

@@ -1,0 +1,71 @@
+"""What runs are called where several stand together: as short as it can be without two of them having the same name."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from streamllm.runs.load import LAG_BOUNDS
+from streamllm.runs.naming import NOT_IN_DIGEST
+
+if TYPE_CHECKING:
+    import pandas
+
+LONGEST = 40  # characters of a setting; a long path would fill the page
+
+
+def settings(table: "pandas.DataFrame", configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What sets a run apart from others of its policy, else all that its policy was given."""
+    from streamllm.plots.curves import operating_points, settings_of_policy
+
+    found, named = [], settings_of_policy(table)
+    for point, config in zip(operating_points(table), configs, strict=True):
+        keys = [key for key in config if key in named]
+        texts = {key.rpartition(".")[2]: _text(config[key]) for key in keys}
+        found.append(_cut(point or ", ".join(f"{key}={text}" for key, text in texts.items() if text)))
+    return found
+
+
+def varied(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """The keys of the configuration that differ between runs, but those of the policy and of bookkeeping."""
+    of_policy = {key.removeprefix("policy.") for config in configs for key in config if key.startswith("policy.")}
+    chosen: dict[tuple[str, ...], str] = {}  # by last part and values: a key that only repeats another is left out
+    for key in sorted({key for config in configs for key in config}, key=lambda key: (len(key), key)):
+        if key.partition(".")[0] in NOT_IN_DIGEST | {"policy"} or key in of_policy or key in LAG_BOUNDS:
+            continue
+        values = [_text(config.get(key)) for config in configs]
+        if len(set(values)) > 1:
+            chosen.setdefault((key.rpartition(".")[2], *values), key)
+    return [{key: _cut(_short(key, config.get(key))) for key in sorted(chosen.values())} for config in configs]
+
+
+def titles(
+    policies: Sequence[str], of_policy: Sequence[str], others: Sequence[Mapping[str, str]], digests: Sequence[str]
+) -> list[str]:
+    """Names as short as they can be without two runs having the same; ``of_policy`` is what `settings` gives, and
+    ``others`` what `varied` does."""
+    found = [f"{policy} {setting}".strip() for policy, setting in zip(policies, of_policy, strict=True)]
+    for key in others[0]:
+        longer = [
+            f"{title} · {values[key]}" if values[key] and found.count(title) > 1 else title
+            for title, values in zip(found, others, strict=True)
+        ]
+        if len(set(longer)) > len(set(found)):
+            found = longer
+    return [
+        f"{title} · {digest}" if found.count(title) > 1 else title for title, digest in zip(found, digests, strict=True)
+    ]
+
+
+def _short(key: str, value: Any) -> str:
+    """As `_text`; of a class, its name alone."""
+    return _text(value).rpartition(".")[2] if key.endswith("_target_") else _text(value)
+
+
+def _text(value: Any) -> str:
+    """A value of a configuration as people write it; nothing for None."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
