@@ -107,7 +107,7 @@ class Decoder:
             noted: takes the queries (asked, heads, width) of each layer.
         """
         weights, count = self._weights, len(tokens)
-        at = blocks.at(np.repeat(spans.rows, spans.counts), columns).reshape(-1)
+        at = blocks.at(np.repeat(spans.rows, spans.counts), columns)
         turns = [self._turns(rope, positions, self.heads + self.kv_heads) for rope in weights.ropes]
         x = scratch("x", count, weights.embedding.shape[1])
         np.take(weights.embedding, tokens, axis=0, out=x, mode="clip")
@@ -122,9 +122,9 @@ class Decoder:
             each = qkv.reshape(count, self.heads + 2 * self.kv_heads, self.width)
             if layer.heads_norms is not None:
                 self._norm_heads(each[:, : self.heads + self.kv_heads], layer.heads_norms)
-            _rotate(qkv[:, : (self.heads + self.kv_heads) * self.width], turns[layer.rope], scratch)
-            blocks.keys[i][at] = each[:, self.heads : -self.kv_heads].reshape(-1, self.width)
-            blocks.values[i][at] = each[:, -self.kv_heads :].reshape(-1, self.width)
+            _rotate(each[:, : self.heads + self.kv_heads], turns[layer.rope], scratch)
+            blocks.keys[i][at] = each[:, self.heads : -self.kv_heads]
+            blocks.values[i][at] = each[:, -self.kv_heads :]
             if noted is not None:
                 noted.append(each[asked, : self.heads])
             if i == self.layers - 1:
@@ -144,7 +144,7 @@ class Decoder:
 
     def moved(self, layer: int, keys: Floats, by: int) -> Floats:
         """Keys (…, width) of a layer at positions that are ``by`` higher."""
-        out = keys.reshape(-1, self.width).copy()
+        out = keys.reshape(-1, 1, self.width).copy()
         rope = self._weights.ropes[self._weights.layers[layer].rope]
         _rotate(out, self._turns(rope, np.array([by]), 1), Scratch())
         return out.reshape(keys.shape)
@@ -152,9 +152,10 @@ class Decoder:
     def _turns(self, frequencies: Frequencies, positions: Numbers, heads: int) -> "_Turns":
         angles = positions[:, None] * frequencies
         cos, sin = np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
-        half = self.width // 2
-        partners = np.arange(heads * self.width).reshape(heads, 2, half)[:, ::-1].reshape(-1)
-        return _Turns(np.tile(cos, 2 * heads), np.tile(np.concatenate([-sin, sin], axis=1), heads), partners)
+        shape = len(positions), heads, 2, self.width // 2
+        return _Turns(
+            np.tile(cos, 2 * heads).reshape(shape), np.tile(np.concatenate([-sin, sin], axis=1), heads).reshape(shape)
+        )
 
     def _normed(self, x: Floats, weight: Floats, scratch: Scratch) -> Floats:
         out = scratch("normed", *x.shape)
@@ -182,7 +183,11 @@ class _Attend:
 
     def __init__(self, decoder: Decoder, blocks: Blocks, spans: Spans):
         self._decoder, self._blocks = decoder, blocks
-        self._hidden = {window: ~mask[:, None] for window, mask in spans.masks.items()}
+        # Scores are at most this: of what a token does not see, whatever lies there, NaN included.
+        self._bounds = {
+            window: np.where(mask, np.float32(np.inf), np.float32(-np.inf))[:, None]
+            for window, mask in spans.masks.items()
+        }
         heads, width = decoder.heads, decoder.width
         firsts = np.cumsum(spans.counts) - spans.counts
         self._parts = _alike(spans.lengths)
@@ -231,17 +236,17 @@ class _Attend:
         scores = scratch("scores", self._scores)
         out = scratch("seen", count, heads * self._decoder.width)
         keys, values = self._blocks.keys[layer].ctypes.data, self._blocks.values[layer].ctypes.data
-        to, hidden = self._to + scores.ctypes.data, self._hidden[window]
+        to, bounds = self._to + scores.ctypes.data, self._bounds[window]
         if self._common:
             self._common.products(qkv, self._blocks.prefix[layer][0], scores)
         self._products(self._queries + qkv.ctypes.data, self._held + keys, to)
         for tokens, longest, start in self._shapes:
             n = tokens.stop - tokens.start
             part = scores[start : start + n * heads * longest].reshape(n, heads, longest)
-            np.copyto(part, -np.inf, where=hidden[tokens, :, :longest])
-            part -= part.max(axis=-1, keepdims=True)
+            np.fmin(part, bounds[tokens, :, :longest], out=part)
+            part -= np.maximum.reduce(part, axis=-1, keepdims=True)
             np.exp(part, out=part)
-            part /= part.sum(axis=-1, keepdims=True)
+            part /= np.add.reduce(part, axis=-1, keepdims=True)
         if self._common:
             self._common.sums(scores, self._blocks.prefix[layer][1], out)
         self._sums(to, self._held + values, self._outputs + out.ctypes.data)
@@ -297,32 +302,31 @@ def _flat(addresses: Any) -> Numbers:
 
 
 class _Turns(NamedTuple):
-    """Rotary positions of tokens, for the numbers of all heads side by side: (T, heads · width) each. Of every number
-    it says which other one turns with it."""
+    """Rotary positions of tokens, for both halves of all heads: (T, heads, 2, width / 2) each."""
 
     cos: Floats
     sin: Floats
-    partners: Numbers
 
 
 def _rotate(x: Floats, turns: _Turns, scratch: Scratch) -> None:
-    """In place; x (T, heads · width)."""
-    others = scratch("others", *x.shape)
-    np.take(x, turns.partners, axis=1, out=others, mode="clip")
-    others *= turns.sin
-    x *= turns.cos
-    x += others
+    """In place; x (T, heads, width). The two halves of a head turn with each other."""
+    count, heads, width = x.shape
+    halves = x.reshape(count, heads, 2, width // 2)  # a view: the numbers of a head lie side by side
+    others = scratch("others", *halves.shape)
+    np.multiply(halves[:, :, ::-1], turns.sin, out=others)
+    halves *= turns.cos
+    halves += others
 
 
 def _swiglu(both: Floats, scratch: Scratch) -> Floats:
-    """silu(gate) · up, from both side by side."""
+    """silu(gate) · up, from both side by side: a sigmoid is half of 1 + tanh(gate / 2), which numpy takes faster than
+    an exponential and a division."""
     half = both.shape[1] // 2
     gate, out = both[:, :half], scratch("gated", both.shape[0], half)
-    np.negative(gate, out=out)
-    with np.errstate(over="ignore"):  # 1 / (1 + inf) is the 0 that is meant
-        np.exp(out, out=out)
+    gate *= np.float32(0.5)
+    np.tanh(gate, out=out)
     out += 1
-    np.divide(gate, out, out=out)
+    out *= gate
     out *= both[:, half:]
     return out
 

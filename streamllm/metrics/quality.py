@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from functools import cache, lru_cache
+from operator import add
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -195,9 +196,14 @@ def chrf_counts(prediction: str, reference: str) -> list[int]:
     """What chrF sums over sentences, for each order: n-grams of characters in the prediction (0 if the reference has
     none), in the reference, and in both. White space does not count."""
     ours, theirs = ("".join(text.split()) for text in (prediction, reference))
+    of_ours, of_theirs = list(ours), list(theirs)
     counts = []
     for order in range(1, CHRF_ORDERS + 1):
-        of_ours, of_theirs = ([text[i : i + order] for i in range(len(text) - order + 1)] for text in (ours, theirs))
+        if order > 1:  # each one character longer
+            of_ours, of_theirs = (
+                list(map(add, of_ours, ours[order - 1 :])),
+                list(map(add, of_theirs, theirs[order - 1 :])),
+            )
         counts += [len(of_ours) if of_theirs else 0, len(of_theirs), _shared(of_ours, of_theirs)]
     return counts
 

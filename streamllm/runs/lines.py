@@ -163,8 +163,11 @@ def _is_time(key: str) -> bool:
     return key == "seconds" or key.endswith("_seconds")
 
 
+_encode = json.JSONEncoder(ensure_ascii=False).encode
+
+
 def json_line(values: Mapping[str, Any]) -> bytes:
-    return (json.dumps(values, ensure_ascii=False) + "\n").encode()
+    return (_encode(values) + "\n").encode()
 
 
 def matching(prediction: PredictionLine, timing: TimingLine | None) -> TimingLine | None:

@@ -406,9 +406,10 @@ def test_each_trace_can_be_read_as_soon_as_it_is_appended(tmp_path: Path):
         assert load_traces(folder.path) == [trace("1")]
 
 
-def test_a_trace_is_on_the_disk_when_it_is_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """The file is synchronised with the whole line in it: a power cut loses no sentence that was counted."""
-    synchronised: list[tuple[int, int]] = []  # file and its size
+@pytest.fixture
+def synchronised(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """Files that were forced onto the disk, and their sizes then."""
+    synchronised: list[tuple[int, int]] = []
     fsync = os.fsync
 
     def noting(descriptor: int) -> None:
@@ -417,6 +418,14 @@ def test_a_trace_is_on_the_disk_when_it_is_stored(tmp_path: Path, monkeypatch: p
         fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", noting)
+    return synchronised
+
+
+def test_a_trace_is_on_the_disk_when_it_is_stored(
+    tmp_path: Path, synchronised: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+):
+    """Where sentences take their time: the file is synchronised with the whole line in it."""
+    monkeypatch.setattr("streamllm.runs.folder.SYNCED", 0)
     folder = RunFolder(tmp_path / "run-1")
     with folder:
         folder.begin(CONFIG, {})
@@ -425,6 +434,26 @@ def test_a_trace_is_on_the_disk_when_it_is_stored(tmp_path: Path, monkeypatch: p
             status = (folder.path / PREDICTIONS).stat()
             assert (status.st_ino, status.st_size) in synchronised
             assert len((folder.path / PREDICTIONS).read_text().splitlines()) == int(name)
+
+
+@pytest.mark.parametrize("finishes", [True, False])
+def test_traces_that_follow_fast_are_on_the_disk_when_the_folder_is_left(
+    finishes: bool, tmp_path: Path, synchronised: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("streamllm.runs.folder.SYNCED", 3600)
+    folder = RunFolder(tmp_path / "run-1")
+    with folder:
+        folder.begin(CONFIG, {})
+        synchronised.clear()
+        for name in ("1", "2", "3"):
+            folder.append(trace(name))
+            assert len((folder.path / PREDICTIONS).read_text().splitlines()) == int(name)  # a kill loses none
+        assert len(synchronised) == 1
+        if finishes:
+            folder.finish({}, ["1", "2", "3"])
+            assert synchronised[1][1] == (folder.path / PREDICTIONS).stat().st_size  # before the metrics
+    status = (folder.path / PREDICTIONS).stat()
+    assert (status.st_ino, status.st_size) in synchronised
 
 
 def test_load_traces_of_a_folder_without_a_run_says_what_to_give(tmp_path: Path):
