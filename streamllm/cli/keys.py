@@ -138,6 +138,7 @@ class RunKeys(CommandKeys):
     max_lag: int | None
     early_stop: EarlyStop = "read"
     processes: int = 1
+    cluster: str | None = None
     sweep: Sweep = Sweep()  # noqa: RUF009  nobody changes it
 
     def __post_init__(self) -> None:
