@@ -119,7 +119,9 @@ class RunKeys(CommandKeys):
             null is no bound.
         max_lag: WRITE when as many as this do; null is no bound.
         early_stop: what an end token does while source remains: read, or stop.
-        processes: of this machine that share the sentences.
+        processes: so many share the sentences, each with one thread and a model of its own.
+        cluster: where the processes run; null is this machine, auto or HOST:PORT a Ray cluster, local one that ends
+            with the run.
         sweep: how the points of a sweep are made.
     """
 
