@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import yaml
@@ -24,11 +25,12 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "STREAMLLM_THREADS": "1"}
 PLAIN = ["tracker=none", "dataset.limit=10"]
 
 
-def measure(what: str, command: Sequence[str], folder: Path) -> float:
-    """Run a command, and say what it took. Returns its processor time in seconds."""
+def measure(what: str, command: Sequence[str], folder: Path, root: Path = ROOT) -> float:
+    """Run a command of the checkout ``root``, and say what it took. Returns its processor time in seconds."""
     before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    environment = ENVIRONMENT | {"PYTHONPATH": str(root)}
     process = subprocess.Popen(
-        [sys.executable, *command], cwd=folder, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        [sys.executable, *command], cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     )
     assert process.stdout is not None
     lines = [(time.perf_counter() - begun, line) for line in process.stdout]
@@ -224,6 +226,21 @@ def long(folder: Path, size: int) -> None:
     print(f"both: {(both - start) / (alone + others - 2 * start):.2f} times the sum of both alone, starts left out")
 
 
+def peak(folder: Path, size: int, other: Path | None = None, keys: Sequence[str] = ()) -> None:
+    """The memory of a run of ``size`` sentences, 128 at a time, or of the data that ``keys`` of run.py name; also of
+    another checkout."""
+    for language in ("en", "de"):
+        lines = (" ".join(WORDS.split()[: 6 + i % 12]) for i in range(size))
+        (folder / f"talk.{language}").write_text("".join(f"{line}\n" for line in lines))
+    files = [f"dataset.{side}={folder / 'talk'}.{end}" for side, end in (("source", "en"), ("target", "de"))]
+    ENVIRONMENT.pop("STREAMLLM_THREADS")  # as people run it
+    for root in (ROOT, *([other.resolve()] if other else [])):
+        for policy in ("waitk", "full"):
+            command = [str(root / "run.py"), "tracker=none", *(keys or ["dataset=files", *files]), "batch_size=128"]
+            command += [f"policy={policy}", f"output.root={folder / root.name}"]
+            measure(f"{root.name}, policy={policy}", command, folder, root)
+
+
 TASKS: dict[str, tuple[Callable[[Path, int], None], int]] = {
     "sweep": (sweep, 500),
     "report": (report, 1000),
@@ -235,6 +252,7 @@ TASKS: dict[str, tuple[Callable[[Path, int], None], int]] = {
     "resume": (resume, 29_000),
     "bootstrap": (bootstrap, 29_000),
     "long": (long, 400),
+    "peak": (peak, 1000),
 }
 
 
@@ -242,8 +260,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("task", choices=TASKS)
     parser.add_argument("--size", type=int, help="points, sentences, lines or pairs; each task has its own")
-    arguments = parser.parse_args()
+    parser.add_argument("--other", type=Path, help="another checkout, for peak")
+    parser.add_argument("keys", nargs="*", help="of run.py, for peak")
+    arguments = parser.parse_intermixed_args()
     task, size = TASKS[arguments.task]
+    if task is peak:
+        task = partial(peak, other=arguments.other, keys=arguments.keys)
     with tempfile.TemporaryDirectory() as folder:
         task(Path(folder), arguments.size or size)
 

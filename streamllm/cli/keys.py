@@ -119,7 +119,9 @@ class RunKeys(CommandKeys):
             null is no bound.
         max_lag: WRITE when as many as this do; null is no bound.
         early_stop: what an end token does while source remains: read, or stop.
-        processes: of this machine that share the sentences.
+        processes: so many share the sentences, each with one thread and a model of its own.
+        cluster: where the processes run; null is this machine, auto or HOST:PORT a Ray cluster, local one that ends
+            with the run.
         sweep: how the points of a sweep are made.
     """
 
@@ -138,6 +140,7 @@ class RunKeys(CommandKeys):
     max_lag: int | None
     early_stop: EarlyStop = "read"
     processes: int = 1
+    cluster: str | None = None
     sweep: Sweep = Sweep()  # noqa: RUF009  nobody changes it
 
     def __post_init__(self) -> None:

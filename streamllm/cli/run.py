@@ -32,10 +32,18 @@ def main(cfg: DictConfig) -> float:
     parts |= {key: getattr(keys, key) for key in PLAIN}
     parts["brief"] = HydraConfig.get().mode == RunMode.MULTIRUN  # its table has all
     parts["translator"] = translator()
-    if keys.processes > 1:
+    if keys.processes > 1 or keys.cluster is not None:
         from streamllm.evaluation.processes import in_processes
 
-        parts["translator"] = in_processes(keys.processes, model, parts["prompt"], parts["paradigm"])
+        runs = None
+        if keys.cluster is not None:
+            from streamllm.evaluation.cluster import on_cluster
+
+            runs = on_cluster(keys.cluster)
+        parts["processes"] = (
+            keys.processes if keys.cluster in (None, "local") else 1
+        )  # elsewhere they take no memory here
+        parts["translator"] = in_processes(keys.processes, model, parts["prompt"], parts["paradigm"], runs)
     return float(tuning(run_experiment(config=config, name=str(keys.name), root=str(keys.output.root), **parts)))
 
 

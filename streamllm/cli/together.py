@@ -59,7 +59,7 @@ class TogetherLauncher(BasicLauncher):
 def kind(config: DictConfig, words: Sequence[str]) -> tuple[str, ...] | None:
     """What points have in common that are evaluated together; None for one that is evaluated alone."""
     together = OmegaConf.select(config, "sweep.together")
-    whole = config.get("batch_size") == 1 or config.get("processes", 1) != 1
+    whole = config.get("batch_size") == 1 or config.get("processes", 1) != 1 or config.get("cluster")
     if together is False or whole or config.hydra.job.env_set or config.hydra.job.chdir:
         return None
     tracker = config.get("tracker")

@@ -1,4 +1,5 @@
-"""One run on several processes of this machine: each loads the model and translates a share of the sentences.
+"""One run on several processes, of this machine or of a cluster (`streamllm.evaluation.cluster`): each loads the model
+and translates a share of the sentences.
 
 Invariant: only the process that was started by hand writes, so a run that is stopped, however, goes on as any other."""
 
@@ -7,11 +8,11 @@ import pickle
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from streamllm.engine.limits import Limits
 from streamllm.evaluation.portions import Translator
@@ -26,11 +27,34 @@ ENDED = None
 """What a process sends last."""
 
 
+class Share(NamedTuple):
+    """What one process needs to translate a part of the sentences: how the model is loaded, and all else."""
+
+    model: Any
+    load: tuple[Any, ...]
+    examples: Sequence[Example]
+    policy: Policy
+    limits: Limits
+    batch_size: int | None
+    seed: int
+
+
+Runs = Callable[[Sequence[bytes]], Iterator[Trace]]
+"""Takes shares, pickled, and yields their traces as they come; `traces_of` makes them, in a process for each share."""
+
+
 def in_processes(
-    count: int, model: "ModelConfig", prompt: "Prompt | None" = None, paradigm: "Paradigm | None" = None
+    count: int,
+    model: "ModelConfig",
+    prompt: "Prompt | None" = None,
+    paradigm: "Paradigm | None" = None,
+    runs: "Runs | None" = None,
 ) -> Translator:
-    """What translates on ``count`` processes, each with one thread and a model of its own; the other arguments say how
-    that is loaded.
+    """What translates on ``count`` processes, each with one thread and a model of its own.
+
+    Args:
+        model, prompt, paradigm: how that is loaded.
+        runs: what begins the processes; None does so on this machine.
 
     The sentences are dealt out by length, the longest first, so that shares take alike. What one process raises ends
     all of them, and is raised here after what was found by then; so does an interrupt, and they end when this process
@@ -51,19 +75,18 @@ def in_processes(
         seed: int,
     ) -> Iterator[Trace]:
         longest_first = sorted(examples, key=lambda example: len(example.source), reverse=True)
-        shares = [share for first in range(count) if (share := longest_first[first::count])]
         text = loaded.prompt
         load = (prompt, text.source_unit, text.target_unit, paradigm)
-        for share in shares:
-            _check_sent((model, load, share, policy, limits))
-        return _translated(model, load, shares, policy, limits, batch_size, seed)
+        dealt = [share for first in range(count) if (share := longest_first[first::count])]
+        shares = [_sent(Share(model, load, share, policy, limits, batch_size, seed)) for share in dealt]
+        return (runs or _on_this_machine)(shares)
 
     return translates
 
 
-def _check_sent(parts: Any) -> None:
+def _sent(share: Share) -> bytes:
     try:
-        pickle.dumps(parts)
+        return pickle.dumps(share)
     except Exception as error:  # whatever an object of somebody's own raises
         message = " ".join(str(error).split())
         raise ValueError(
@@ -72,23 +95,32 @@ def _check_sent(parts: Any) -> None:
         ) from error
 
 
-def _translated(
-    model: Any,
-    load: tuple[Any, ...],
-    shares: Sequence[Sequence[Example]],
-    policy: Policy,
-    limits: Limits,
-    batch_size: int | None,
-    seed: int,
-) -> Iterator[Trace]:
+def traces_of(share: bytes) -> Iterator[Trace]:
+    """Load the model and translate a share, in the process that is there for it."""
+    from streamllm.batching.scheduler import translate_many
+    from streamllm.batching.sizes import default_batch_size
+
+    model, load, examples, policy, limits, batch_size, seed = pickle.loads(share)
+    loaded = model.load(*load)
+    rows = min(default_batch_size(), 64) if batch_size is None else batch_size
+    return translate_many(loaded, examples, policy, limits, rows, seed)
+
+
+def killed(how: str) -> ChildProcessError:
+    """The error of a process that was ended, in words."""
+    return ChildProcessError(
+        f"a process that translates was ended ({how}), as happens when memory is short; the same command goes on from "
+        "what is stored"
+    )
+
+
+def _on_this_machine(shares: Sequence[bytes]) -> Iterator[Trace]:
     context = get_context("spawn")  # a fork would share threads of MLX and BLAS that are not there
     workers: dict[Connection, Any] = {}
     try:
         for share in shares:
             here, there = context.Pipe(duplex=False)
-            process = context.Process(
-                target=_work, args=(there, model, load, share, policy, limits, batch_size, seed), daemon=True
-            )
+            process = context.Process(target=_work, args=(there, share), daemon=True)
             with _for_workers():
                 process.start()
             there.close()  # so that there is an end of it when the process ends
@@ -101,10 +133,7 @@ def _translated(
                 except EOFError:
                     process = workers.pop(connection)
                     process.join()
-                    raise ChildProcessError(
-                        f"a process that translates was ended (exit code {process.exitcode}), as happens when memory "
-                        "is short; the same command goes on from what is stored"
-                    ) from None
+                    raise killed(f"exit code {process.exitcode}") from None
                 if found is ENDED:
                     workers.pop(connection).join()
                 elif isinstance(found, BaseException):
@@ -135,31 +164,22 @@ def _for_workers() -> Iterator[None]:
             os.environ["STREAMLLM_THREADS"] = before
 
 
-def _work(
-    results: Connection,
-    model: Any,
-    load: tuple[Any, ...],
-    share: Sequence[Example],
-    policy: Policy,
-    limits: Limits,
-    batch_size: int | None,
-    seed: int,
-) -> None:
+def _work(results: Connection, share: bytes) -> None:
     """In a process of its own: send each trace, then `ENDED`, or what was raised."""
     try:
-        from streamllm.batching.scheduler import translate_many
-        from streamllm.batching.sizes import default_batch_size
-
-        loaded = model.load(*load)
-        rows = min(default_batch_size(), 64) if batch_size is None else batch_size
-        for trace in translate_many(loaded, share, policy, limits, rows, seed):
+        for trace in traces_of(share):
             results.send(trace)
         results.send(ENDED)
     except (BrokenPipeError, ConnectionResetError):  # nobody listens any more
         sys.exit(1)
     except Exception as error:
-        try:
-            pickle.loads(pickle.dumps(error))
-            results.send(error)
-        except Exception:  # an error that cannot be sent
-            results.send(RuntimeError(f"{type(error).__name__}: {error}"))
+        results.send(sendable(error))
+
+
+def sendable(error: Exception) -> Exception:
+    """An error, or one with its words if it is of a kind that cannot be sent to another process."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error

@@ -82,6 +82,7 @@ def run_experiment(
     rerun: bool = False,
     brief: bool = False,
     translator: Translator | None = None,
+    processes: int = 1,
 ) -> dict[str, Any]:
     """Translate a data set with a policy, and return the metrics (those of `metrics.summary.summarise`).
 
@@ -102,6 +103,8 @@ def run_experiment(
         rerun: run anew; a folder that is there is kept as ``<folder>.before-1``, or the next number that is free.
         brief: say in one line that a run had finished before.
         translator: what translates, if it is not `batching.scheduler.translate_many`.
+        processes: in how many it does so, each with a model of its own: memory is estimated by it, and said where it
+            may not be there (`batching.needed`).
 
     Raises:
         ValueError, OSError, ImportError: the data or the model cannot be loaded, or do not fit each other, or the run
@@ -153,10 +156,17 @@ def run_experiment(
         nonlocal loaded
         loaded = model.load(prompt, dataset.source_unit, dataset.target_unit, paradigm)
         prompt_fed.update(made_from.of_part(loaded))
-        from streamllm.batching.scheduler import translate_many  # after it: a model that is not there is said at once
+        # After it: a model that is not there is said at once.
+        from streamllm.batching.needed import say_memory
+        from streamllm.batching.scheduler import translate_many
 
         translates = translator or in_portions(translate_many)
-        return lambda examples: translates(loaded, examples, policy, limits, batch_size, seed)
+
+        def translate(examples: Sequence[Example]) -> Iterator[Trace]:
+            say_memory(loaded, examples, batch_size, processes)
+            return translates(loaded, examples, policy, limits, batch_size, seed)
+
+        return translate
 
     def short_enough(examples: Sequence[Example]) -> Sequence[Example]:
         from streamllm.models.lengths import all_short, fitting

@@ -24,7 +24,7 @@ from streamllm.models import tokenizers
 from streamllm.models.families import args_of, check_supported
 from streamllm.models.model import StreamingModel
 from streamllm.models.model_configs import as_mlx_lm_reads
-from streamllm.models.precision import fitted
+from streamllm.models.precision import fitted, refuse_too_large
 from streamllm.models.rotary_scaling import mend
 from streamllm.models.settings import SETTINGS, TRAINED_AS, Settings, check_adapter, read_settings
 from streamllm.prompt import Prompt, PromptTokens
@@ -161,8 +161,10 @@ class ModelConfig:
             raise ModelError(tokenizers.fault(folder, _what(error))) from error
         starts = [start for start in (self.target_start, settings.target_start) if start is not None]
         self._check_heads(settings, model)
-        model = _in_dtype(_unpacked(model, self.quantized), self.dtype)
+        model = _unpacked(model, self.quantized)
         try:
+            refuse_too_large(dict(tree_flatten(model.parameters())), self.path, self.dtype)
+            model = _in_dtype(model, self.dtype)
             return StreamingModel(
                 model,
                 tokens,

@@ -6,6 +6,8 @@ from typing import Any
 
 import mlx.core as mx
 
+from streamllm.machine import in_words, room
+
 
 def fitted(weights: Mapping[str, mx.array], dtype: mx.Dtype) -> dict[str, mx.array]:
     """Weights by name, those of floats in ``dtype``. Only float16 is looked at: the others hold all numbers of any.
@@ -25,6 +27,25 @@ def fitted(weights: Mapping[str, mx.array], dtype: mx.Dtype) -> dict[str, mx.arr
                 f"{mx.finfo(dtype).max:g}): choose bfloat16 or float32, or a model whose weights are whole"
             )
     return fitted
+
+
+def refuse_too_large(weights: Mapping[str, mx.array], path: str, dtype: str | None) -> None:
+    """Raises: ValueError: the weights, which nobody has evaluated yet, take more in ``dtype`` (None is float32) than
+    all of this machine's memory. On a GPU nothing is refused."""
+    there = room() if mx.default_device() == mx.Device(mx.cpu) else None  # type: ignore[arg-type]
+    if there is None:
+        return
+
+    def taken(kind: mx.Dtype) -> int:
+        return sum(value.size * (kind.size if _floats(value) else value.itemsize) for value in weights.values())
+
+    needs, half = taken(getattr(mx, dtype or "float32")), taken(mx.bfloat16)
+    if needs > there.whole:
+        narrower = f"model.dtype=bfloat16, which takes {in_words(half)}, or " if half <= there.whole else ""
+        raise ValueError(
+            f"the weights of {path} take {in_words(needs)} of memory in {dtype or 'float32'}, and this machine has "
+            f"{in_words(there.whole)}: give {narrower}a smaller model"
+        )
 
 
 def dtype_of(folder: Path) -> mx.Dtype:

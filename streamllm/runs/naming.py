@@ -23,6 +23,7 @@ NOT_IN_DIGEST = frozenset(
         "rerun",
         "sweep",
         "processes",
+        "cluster",
     }
 )
 

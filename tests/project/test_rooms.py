@@ -35,6 +35,7 @@ GROUND: dict[str, set[str]] = {
     "standins": set(),
     "faces": set(),
     "extras": set(),
+    "machine": set(),
 }
 # Each room with its floor and the rooms that it may import, besides the ground. The command may import all.
 ROOMS: dict[str, tuple[int, set[str]]] = {
@@ -260,7 +261,7 @@ def test_only_the_command_imports_hydra() -> None:
 
 def test_few_files_know_what_is_fast_on_a_cpu() -> None:
     users = {module for module in MODULES if room(module) != "cpu" for one in ours(module) if room(one) == "cpu"}
-    batches = {f"streamllm.batching.{name}" for name in ("in_numpy", "pool", "scheduler", "trial")}
+    batches = {f"streamllm.batching.{name}" for name in ("in_numpy", "needed", "pool", "scheduler", "trial")}
     training = {f"streamllm.training.{name}" for name in ("loop", "loss", "unpadded")}
     assert users == {"streamllm", "streamllm.engine.forward", *training, *batches}
     assert {one for one in ours("streamllm") if room(one) == "cpu"} == {"streamllm.cpu.blas"}
