@@ -12,7 +12,7 @@ class SentencePairs(GroupParadigm):
     """Paradigms that hold the last sentence pairs and forget older ones."""
 
     forgets = True
-    context: int | None
+    context: int
     asks: bool | None
 
     def windows(self, retention: Retention) -> tuple[int | None, int | None, int]:
@@ -20,14 +20,13 @@ class SentencePairs(GroupParadigm):
 
     def check_context(self) -> None:
         """Raises: ValueError: ``context`` or ``asks`` is not accepted."""
-        whole_number("paradigm.context", self.context, 0, of="sentence pairs", null="for what suits the model")
+        whole_number("paradigm.context", self.context, 0, of="sentence pairs")
         flag("paradigm.asks", self.asks, null="for what suits the model")
 
-    def suited(self, documents: bool) -> tuple[int, bool]:
-        """How many sentence pairs are held, and whether the model is asked if anything is left: where that is None, as
-        suits a model that was trained with ``data.documents``, or was not."""
-        context = int(documents) if self.context is None else self.context
-        return context, documents if self.asks is None else self.asks
+    def asked(self, documents: bool) -> bool:
+        """Whether the model is asked if anything is left; where that is None, one is that was trained with
+        ``data.documents``."""
+        return documents if self.asks is None else self.asks
 
 
 @dataclass(frozen=True)
@@ -38,8 +37,8 @@ class Sentences(SentencePairs):
     and ``held`` each sentence is translated exactly as if it stood alone: any model can do that.
 
     Args:
-        context: how many sentence pairs that have ended are held; None is 1 for models that were trained with
-            ``data.documents``, and 0 for others.
+        context: how many sentence pairs that have ended are held. More than 0 needs a model that was trained with
+            ``data.documents``.
         held: whether reading stops at the end of a source sentence, after which its footer is fed, until its
             translation has ended. ``boundary="punctuation"`` makes that possible.
         boundary: what says where a source sentence ends, see `LivingOn`.
@@ -50,7 +49,7 @@ class Sentences(SentencePairs):
         ValueError: a value is none of these.
     """
 
-    context: int | None = None
+    context: int = 0
     held: bool = True
     boundary: Boundary = "punctuation"
     asks: bool | None = None
@@ -66,8 +65,7 @@ class Sentences(SentencePairs):
             )
 
     def living_on(self, documents: bool) -> LivingOn:
-        context, asks = self.suited(documents)
-        return LivingOn(self.held, context, self.boundary, asks)
+        return LivingOn(self.held, self.context, self.boundary, self.asked(documents))
 
 
 @dataclass(frozen=True)

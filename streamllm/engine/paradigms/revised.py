@@ -20,8 +20,7 @@ class Revised(SentencePairs):
         longest: after so many source units without an end, a sentence is ended.
         drafts: whether the last output is the draft of the next. Then an output costs one forward, and one for each
             token that is new; else one for each of its tokens. The output is the same.
-        context: how many sentence pairs that have ended are held; None is 1 for models that were trained with
-            ``data.documents``, and 0 for others.
+        context: how many sentence pairs that have ended are held.
         asks: whether the model is asked, after each sentence, if anything is left, see `LivingOn`; None asks models
             that were trained with ``data.documents``, which know.
 
@@ -33,7 +32,7 @@ class Revised(SentencePairs):
     chunk: int = 1
     longest: int = 100
     drafts: bool = True
-    context: int | None = None
+    context: int = 0
     asks: bool | None = None
 
     def __post_init__(self) -> None:
@@ -44,5 +43,5 @@ class Revised(SentencePairs):
         flag("paradigm.drafts", self.drafts)
 
     def living_on(self, documents: bool) -> LivingOn:
-        context, asks = self.suited(documents)
-        return LivingOn(True, context, asks=asks, revision=Revision(self.mask, self.chunk, self.longest, self.drafts))
+        asks = self.asked(documents)
+        return LivingOn(True, self.context, asks=asks, revision=Revision(self.mask, self.chunk, self.longest, self.drafts))
