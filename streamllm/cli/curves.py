@@ -1,12 +1,12 @@
 """The curves of many runs as text, for `streamllm compare --curves`: areas under and between them, differences at equal
 latency, and what each point loses against full-sentence translation; test sets side by side."""
 
-import logging
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from streamllm.cli.arguments import Parser, one_line_errors
 from streamllm.metrics.scores import Score, scores
 from streamllm.runs.curve_tests import Bounds, curve_table, equal_latency_table, loss_table
 from streamllm.runs.load import load_runs
@@ -15,8 +15,6 @@ from streamllm.runs.sums import SEED
 
 if TYPE_CHECKING:
     import pandas
-
-log = logging.getLogger(__name__)
 
 FULL = "full"  # the policy that waits for the end
 
@@ -118,12 +116,17 @@ def _of_test_set(
                 f"{latency.label} {latency.text(row[latency.key])}",
                 f"{quality.label} {quality.text(row[quality.key])}",
                 f"loss {_text(row, 'loss', quality.digits)}",
-                f"{_text(row, 'loss_percent', 1)} %",
+                f"{_text(row, 'loss_percent', 1)} in percent",
             ]
-            for row in loss_table(offline, points, **how).to_dict("records")
+            for row in _by_curve(loss_table(offline, points, **how).to_dict("records"), latency.key)
         ]
         text += _aligned(cells)
     return "\n".join(text)
+
+
+def _by_curve(rows: list[Any], latency: str) -> list[Any]:
+    """Points from early to late, policy by policy."""
+    return sorted(rows, key=lambda row: (row["point"].partition(" ")[0], row[latency]))
 
 
 def _side_by_side(
@@ -148,3 +151,35 @@ def _text(row: Mapping[str, Any], key: str, digits: int, before: str = "", sign:
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def command() -> None:
+    """``streamllm compare --curves``."""
+    parser = Parser(
+        prog="streamllm compare",
+        description="The curves of finished runs: the area under each and between them (NoSE where policy=full is "
+        "there), differences at equal latency, and what each run loses against full. Intervals are by bootstrap over "
+        "sentences.",
+    )
+    parser.add_argument("--curves", action="store_true", required=True, help="compare curves, and not two runs")
+    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="folders that hold runs")
+    parser.add_argument("--by", default="policy", metavar="COLUMN", help="of load_runs: its values are the curves")
+    parser.add_argument("--baseline", metavar="CURVE", help="waitk, where there is one")
+    parser.add_argument(
+        "--bounds", nargs=2, type=float, metavar=("FROM", "TO"), help="latencies; what all curves cover"
+    )
+    parser.add_argument("--latency", default="laal", metavar="KEY", help="of metrics.json (%(default)s)")
+    parser.add_argument("--quality", default="bleu", metavar="KEY", help="of metrics.json (%(default)s)")
+    parser.add_argument(
+        "--seeds",
+        default="seed",
+        metavar="KEYS",
+        help="what seeds differ in, with commas: seed,model.path (%(default)s)",
+    )
+    parser.add_argument("--samples", type=int, default=1000, metavar="N", help="of the bootstrap (%(default)s)")
+    parser.add_argument("--seed", type=int, default=SEED, metavar="N", help="of the bootstrap (%(default)s)")
+    given = parser.parse_args()
+    with one_line_errors():
+        bounds = (given.bounds[0], given.bounds[1]) if given.bounds else None
+        chosen = (given.by, given.baseline, bounds, given.latency, given.quality, given.seeds.split(","))
+        print(curves_text(given.folders, *chosen, given.samples, given.seed))

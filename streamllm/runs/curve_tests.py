@@ -10,6 +10,7 @@ Invariant: every value comes from the runs as they are, never from a sample.
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,6 +42,7 @@ def curve_table(
     quality: str = BLEU_NAME,
     samples: int = 1000,
     seed: int = SEED,
+    scored: Mapping[str, Scored] = MappingProxyType({}),
 ) -> "pandas.DataFrame":
     """The mean quality of curves over a range of latencies, NoSE, and how far they lie above a baseline.
 
@@ -56,6 +58,7 @@ def curve_table(
         bounds: the range; None is the widest that all curves cover.
         latency, quality: of `Scored`: "laal", "al" …, of documents "long_laal" …; "bleu".
         samples, seed: of the bootstrap.
+        scored: runs whose sentences have been scored already, by folder.
 
     Returns: a row for each curve: ``curve``, ``points`` (how many), ``from``, ``to`` (the bounds), ``mean``,
         ``mean_low``, ``mean_high``; with ``offline``, ``nose`` and its ends; with ``baseline``, ``difference`` and its
@@ -71,7 +74,7 @@ def curve_table(
         if len(curve) < 2:
             raise ValueError(f"the curve {name!r} has {len(curve)} point; an area needs two or more")
     extra = [] if offline is None or isinstance(offline, int | float) else [offline]
-    drawn = _Drawn({**curves, _OFFLINE: extra}, (latency, quality), samples, seed)
+    drawn = _Drawn({**curves, _OFFLINE: extra}, (latency, quality), samples, seed, scored)
     x, y = drawn.of[latency], drawn.of[quality]
     low, high = _bounds({name: x[name][0] for name in curves}, bounds)
     _warn_of_unequal({name: x[name][0] for name in curves}, low, high)
@@ -203,12 +206,19 @@ class _Drawn:
     samples of the same sentences. ``seeds[metric][curve]`` holds the scores of the runs of each point.
     """
 
-    def __init__(self, curves: Mapping[str, Curve], metrics: Sequence[str], samples: int, seed: int) -> None:
+    def __init__(
+        self,
+        curves: Mapping[str, Curve],
+        metrics: Sequence[str],
+        samples: int,
+        seed: int,
+        known: Mapping[str, Scored] = MappingProxyType({}),
+    ) -> None:
         if type(samples) is not int or samples < 1:
             raise ValueError(f"samples is {samples!r}; at least 1 is needed, and 1000 is usual")
         names = list(dict.fromkeys(metrics))
         runs = dict.fromkeys(os.fspath(run) for curve in curves.values() for point in curve for run in _runs(point))
-        scored = _scored(list(runs), names)
+        scored = _scored(list(runs), names, known)
         first = next(iter(scored.values()))
         warn_of_few(first)
         statistics = {(run, name): one.statistics(name) for run, one in scored.items() for name in names}
@@ -226,16 +236,16 @@ class _Drawn:
                 self.seeds[name][curve] = [np.array([one[0] for one in found]) for found in runs_of]
 
 
-def _scored(runs: Sequence[str], metrics: Sequence[str]) -> dict[str, Scored]:
+def _scored(runs: Sequence[str], metrics: Sequence[str], known: Mapping[str, Scored]) -> dict[str, Scored]:
     """The runs, all over the same sentences, in the order of their ids."""
     found: dict[str, Scored] = {}
     first: Scored | None = None
     for run in runs:
-        scored = Scored.of(run, metrics)
+        scored = known[run] if run in known else Scored.of(run, metrics)
         if first is None:
             first = scored
         found[run] = matched(first, scored)[1].by_id()
-        for name in scored.latencies:
+        for name in (name for name in metrics if name in scored.latencies):
             if missing := len(scored.texts) - scored.sentences_with(name):
                 log.warning("%s: %s is a mean without the %d sentences that do not define it", run, name, missing)
     return found

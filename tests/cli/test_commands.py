@@ -135,6 +135,24 @@ def test_compare_shows_a_latency_that_is_new(
     assert "\nFIRST " in call(monkeypatch, capsys, "compare", worse, better, "--samples", 10)
 
 
+def test_compare_of_curves_tells_areas_points_and_losses(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+):
+    from test_curves import make_runs
+
+    make_runs(tmp_path)
+    text = call(monkeypatch, capsys, "compare", "--curves", tmp_path, "--samples", 20)
+    interval = r"\[[+-]?\d+\.\d+, [+-]?\d+\.\d+\]"
+    assert text.startswith("set: BLEU over LAAL")
+    assert re.search(rf"\nstride  2 points  mean \d+\.\d+ {interval}  NoSE 0\.\d+ {interval}  above waitk [+-]\d", text)
+    assert "\nagainst waitk at equal latency\nstride  LAAL " in text
+    assert re.search(rf"\nwaitk k=3   LAAL .*loss -?\d+\.\d\d {interval} +-?\d+\.\d {interval} in percent", text)
+    by_hand = call(monkeypatch, capsys, "compare", "--curves", tmp_path, "--samples", 2, "--bounds", 2, 2.5)
+    assert "from LAAL 2.00 to 2.50" in by_hand
+    assert "not all curves cover" in refused(monkeypatch, "compare", "--curves", tmp_path, "--bounds", 0, 9)
+    assert "'comet' is no score" in refused(monkeypatch, "compare", "--curves", tmp_path, "--quality", "comet")
+
+
 def test_compare_refuses_what_is_no_run(monkeypatch: pytest.MonkeyPatch, worse: Path, tmp_path: Path):
     assert "predictions.jsonl" in refused(monkeypatch, "compare", worse, Path(__file__).parent)
 
