@@ -2,7 +2,7 @@
 latency, and what each point loses against full-sentence translation; test sets side by side."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,7 +85,7 @@ def _of_test_set(
     first = table.iloc[0]
     text = [f"from {latency.label} {first['from']:.2f} to {first['to']:.2f}"]
     cells = []
-    for row in table.to_dict("records"):
+    for _, row in table.iterrows():
         cells.append([row["curve"], f"{row['points']} points", f"mean {_text(row, 'mean', quality.digits)}"])
         if offline is not None:
             cells[-1].append(f"NoSE {_text(row, 'nose', 3)}")
@@ -96,7 +96,7 @@ def _of_test_set(
         cells = []
         for name, curve in curves.items():
             if name not in (baseline, FULL):
-                for row in equal_latency_table(lines[baseline], curve, **how).to_dict("records"):
+                for _, row in equal_latency_table(lines[baseline], curve, **how).iterrows():
                     cells.append(
                         [
                             name,
@@ -118,14 +118,15 @@ def _of_test_set(
                 f"loss {_text(row, 'loss', quality.digits)}",
                 f"{_text(row, 'loss_percent', 1)} in percent",
             ]
-            for row in _by_curve(loss_table(offline, points, **how).to_dict("records"), latency.key)
+            for row in _by_curve(loss_table(offline, points, **how), latency.key)
         ]
         text += _aligned(cells)
     return "\n".join(text)
 
 
-def _by_curve(rows: list[Any], latency: str) -> list[Any]:
+def _by_curve(table: "pandas.DataFrame", latency: str) -> list[Any]:
     """Points from early to late, policy by policy."""
+    rows = [row for _, row in table.iterrows()]
     return sorted(rows, key=lambda row: (row["point"].partition(" ")[0], row[latency]))
 
 
@@ -140,7 +141,7 @@ def _side_by_side(
     return "\n".join(["test sets side by side", *_aligned(cells)])
 
 
-def _text(row: Mapping[str, Any], key: str, digits: int, before: str = "", sign: str = "") -> str:
+def _text(row: Any, key: str, digits: int, before: str = "", sign: str = "") -> str:
     """A value with its interval; "" where it is not defined."""
     if math.isnan(row[key]):
         return ""

@@ -51,7 +51,7 @@ def curve_facts(table: "pandas.DataFrame", scored: Mapping[str, Scored], samples
         except (ValueError, RunError) as error:
             log.info("no areas under the curves of %s: %s", name, error)
             continue
-        found.append(CurveFacts(name, baseline, facts.to_dict("records")))
+        found.append(CurveFacts(name, baseline, [dict(row) for _, row in facts.iterrows()]))
     return found
 
 

@@ -79,11 +79,12 @@ def curve_table(
     low, high = _bounds({name: x[name][0] for name in curves}, bounds)
     _warn_of_unequal({name: x[name][0] for name in curves}, low, high)
     means = {name: areas(x[name], y[name], low, high) / (high - low) for name in curves}
+    whole: Any = y[_OFFLINE][:, 0] if extra else offline
     rows = []
     for name, curve in curves.items():
         row = {"curve": name, "points": len(curve), "from": low, "to": high, **_estimate("mean", means[name])}
         if offline is not None:
-            row |= _estimate("nose", means[name] / (y[_OFFLINE][:, 0] if extra else offline))
+            row |= _estimate("nose", means[name] / whole)
         if baseline is not None:
             same = np.full(len(means[name]), np.nan)
             row |= _estimate("difference", same if name == baseline else means[name] - means[baseline])

@@ -23,7 +23,8 @@ def heights(x: Array, y: Array, at: Array) -> Array:
         inside = (a <= at) & (at <= b)
         total += np.where(inside, y[:, left] + share * (y[:, left + 1] - y[:, left]), 0.0)
         count += inside
-    return np.divide(total, count, out=np.full(len(x), np.nan), where=count > 0)
+    found: Array = np.divide(total, count, out=np.full(len(x), np.nan), where=count > 0)
+    return found
 
 
 def areas(x: Array, y: Array, low: float, high: float) -> Array:
