@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 from streamllm.contents import of_files
 from streamllm.metrics.other_units import Ends, InCharacters
@@ -70,7 +71,7 @@ class InSubwords(InCharacters):
 def _by_sentencepiece(file: Path) -> Ends:
     from sentencepiece import SentencePieceProcessor
 
-    found = SentencePieceProcessor(model_file=str(file))
+    found: Any = SentencePieceProcessor(model_file=str(file))
 
     def ends(text: str) -> list[int]:
         try:
