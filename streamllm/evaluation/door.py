@@ -167,9 +167,8 @@ class Comet(Program):
         return [path for path in (model, model.parent.parent / "hparams.yaml") if path.is_file()]
 
     def identity(self) -> list[str]:
-        files = self._files() or [_revision(self._model)]
-        pins, program = (of_file(PROGRAMS / f"comet.{end}") for end in ("txt", "py"))
-        return [pins, program, *(of_file(one) if isinstance(one, Path) else one for one in files)]
+        model = [of_file(file) for file in self._files()] or [_revision(self._model)]
+        return [of_file(PROGRAMS / "comet.txt"), of_file(PROGRAMS / "comet.py"), *model]
 
     def command(self) -> list[str]:
         try:

@@ -197,6 +197,7 @@ trainer.save_checkpoint(folder / "checkpoints" / "model.ckpt", weights_only=True
 @pytest.mark.slow
 @pytest.mark.long
 @pytest.mark.simuleval
+@pytest.mark.timeout(3600)  # gigabytes are fetched
 def test_comet_over_a_tiny_encoder(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], request: Any
 ):
@@ -208,9 +209,8 @@ def test_comet_over_a_tiny_encoder(
         monkeypatch.setenv("STREAMLLM_CACHE", kept)
     python = environments.python_of("comet", COMET)
     (tmp_path / "make.py").write_text(TINY)
-    subprocess.run(
-        [python, tmp_path / "make.py", tmp_path / "tiny"], check=True, env=environments.own_environment()
-    ) if (tmp_path / "tiny").mkdir() is None else None
+    (tmp_path / "tiny").mkdir()
+    subprocess.run([python, tmp_path / "make.py", tmp_path / "tiny"], check=True, env=environments.own_environment())
     words = ["quality=comet", f"quality.model={tmp_path / 'tiny'}"]
     monkeypatch.setattr(sys, "argv", ["streamllm score", str(run), *words])
     command()
