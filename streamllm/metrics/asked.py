@@ -118,7 +118,7 @@ class ChrF(BySacrebleu):
 
             return CHRF(word_order=word_order, lowercase=lowercase)
 
-        of = {"key": key, "label": label, "language": language, "references": references}
+        of: dict[str, Any] = {"key": key, "label": label, "language": language, "references": references}
         super().__init__(scorer, higher_is_better=True, **of)
 
 
@@ -153,7 +153,7 @@ class Bleu(BySacrebleu):
         def change(text: str) -> str:
             return _moses(text, moses_language(language or "")) if moses else text
 
-        of = {"key": key, "label": label, "language": language, "references": references}
+        of: dict[str, Any] = {"key": key, "label": label, "language": language, "references": references}
         super().__init__(scorer, change, higher_is_better=True, **of)
 
 
