@@ -188,6 +188,7 @@ def test_score_writes_an_own_metric_of_a_run_that_is_over(
     printed = call(monkeypatch, capsys, "score", better, "metric=[ter]")
     after = json.loads((better / METRICS).read_text())
     assert after.pop("ter") > 0
+    assert after.pop("ter_signature").startswith("nrefs:1|case:lc|tok:tercom")
     assert after == {**before, "early_ends": 0}
     assert re.search(r"own      TER \d", printed)
 
