@@ -233,7 +233,7 @@ def test_score_of_speech_gives_no_atd_whose_rule_is_for_text(
         (["{empty}"], "holds no finished run, and no instances.log"),
         (["{log}"], "add --language de"),
         (["{run}", "k=3"], "k=3 changes nothing"),
-        (["{run}", "metric=absent"], "accepted are ter"),
+        (["{run}", "metric=absent"], "accepted are bleu_lower, "),
         (["{broken}", "--language", "de"], "line 1 is not a line of SimulEval's"),
         (["{run}", "--absent"], "--absent"),
     ],
