@@ -5,6 +5,7 @@ The interval of a difference is that of a paired bootstrap over sentences, p tha
 `streamllm.runs.compare`."""
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -80,12 +81,18 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def command() -> None:
+    if "--curves" in sys.argv:
+        from streamllm.cli.curves import command as of_curves
+
+        of_curves()
+        return
     parser = Parser(
         prog="streamllm compare",
         description="Finished runs over the same sentences: scores, differences, and how sure these are. Of two runs, "
         "a line for each score; with --latex or --markdown, and of more than two, a table for a paper, in which the "
         "first run is the baseline. Intervals are by paired bootstrap over sentences (over documents where there are 8 "
         f"or more), p by {NAME}. A score without an interval is no sum over sentences.",
+        epilog="Whole curves: streamllm compare --curves outputs; streamllm compare --curves --help says more.",
     )
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folders, the baseline first")
     form = parser.add_mutually_exclusive_group()

@@ -4,6 +4,7 @@ Also those of SimulEval's instances.log, which are printed and written nowhere b
 
 import json
 import logging
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 from streamllm.cli.arguments import Parser, checked, made, one_line_errors
 from streamllm.cli.main import as_module
 from streamllm.files import write_atomically
-from streamllm.metrics.own import Metric, own_scores, own_values
+from streamllm.metrics.own import Metric, own_scores, own_values, signatures
 from streamllm.metrics.summary import summarise
 from streamllm.metrics.tokenised import tokenised_warning
 from streamllm.runs.folder import CONFIG, INSTANCES
@@ -63,12 +64,34 @@ def score_log(path: Path, language: str | None, words: Sequence[str] = ()) -> tu
         found["atd"] = None  # its rule here is that for text
     if tokenised := tokenised_warning(traces):
         log.warning("%s", tokenised)
-    found |= own_values(metrics, traces)
+    found |= own_values(metrics, traces) | signatures(metrics)
     return f"{path}: {figures_text(found, own)}", found
 
 
 OURS = {"arrival": ("arrival_clock",), "limits": ("Limits",)}
 """What stored parts of a run may name of ours, by class or function: modules have moved since."""
+
+
+DOOR = "streamllm.evaluation.door."
+"""Metrics that start programs or read checkpoints: they come from the words of a command, never from a stored run."""
+
+QUALITY = "quality"
+
+
+def with_quality(words: Sequence[str]) -> list[str]:
+    """``quality=NAME`` as a metric of conf/metric, and ``quality.KEY=…`` as a key of it."""
+    chosen = [word.partition("=")[2] for word in words if word.startswith(f"{QUALITY}=")]
+    keys = [word for word in words if word.startswith(f"{QUALITY}.")]
+    if not chosen and not keys:
+        return list(words)
+    if len(chosen) != 1 or not re.fullmatch(r"\w+", chosen[0]):
+        raise ValueError(f"quality is {', '.join(chosen) or 'not given'}; give one name, such as quality=comet")
+    (name,) = chosen
+    rest = [word for word in words if word not in keys and not word.startswith(f"{QUALITY}=")]
+    given = [word.partition("=")[2].strip("[]") for word in rest if word.startswith("metric=")]
+    rest = [word for word in rest if not word.startswith("metric=")]
+    every = ",".join(dict.fromkeys([*filter(None, given), name]))
+    return [f"metric=[{every}]", *rest, *(f"metrics.{name}{word.removeprefix(QUALITY)}" for word in keys)]
 
 
 def _refuse_strange(config: Mapping[str, Any], run: Path) -> None:
@@ -83,13 +106,17 @@ def _refuse_strange(config: Mapping[str, Any], run: Path) -> None:
                 if target.rpartition(".")[2] in OURS[part]:
                     continue
             elif target in _metric_targets():
-                continue
+                continue  # but for those of the door, which `_own` leaves out
             raise ValueError(
                 f"{run / CONFIG}: {part} names {target!r}, which no conf/metric here does, so it is not called: give "
                 "metric=[NAME], or metric=[] for none of your own"
                 if part == "metrics"
                 else f"{run / CONFIG}: {part} names {target!r}, which is none of streamllm's, so it is not called"
             )
+
+
+def _is_of_the_door(target: Any) -> bool:
+    return isinstance(target, str) and target.startswith(DOOR)
 
 
 def _targets(node: Any) -> Iterator[Any]:
@@ -118,7 +145,10 @@ def _own(config: dict[str, Any], words: Sequence[str]) -> list[Metric]:
     """The own metrics that are asked for, which may refer to the configuration of the run."""
     from omegaconf import OmegaConf
 
-    chosen: Any = config.get("metrics") or {}
+    stored = config.get("metrics") or {}
+    chosen: Any = {name: node for name, node in stored.items() if not any(map(_is_of_the_door, _targets(node)))}
+    if left := [name for name in stored if name not in chosen and not words]:
+        log.info("%s stays as it is: quality=%s computes it anew", ", ".join(left), left[0])
     if words:
         others = [word for word in words if word.split("=")[0].lstrip("+~").split(".")[0] not in ("metric", "metrics")]
         if others:
@@ -149,7 +179,8 @@ def command() -> None:
         prog="streamllm score",
         description="Metrics of finished runs computed anew from what was translated, and written to metrics.json; or "
         "those of SimulEval's instances.log, printed only. Nothing is translated.",
-        epilog="Own metrics: metric=[NAME] of conf/metric, as for streamllm run; none are given by metric=[].",
+        epilog="Own metrics: metric=[NAME] of conf/metric, as for streamllm run; none are given by metric=[]. COMET "
+        "and its like: quality=comet quality.model=Unbabel/wmt22-comet-da, in an environment that is made once.",
     )
     parser.add_argument(
         "words",
@@ -165,6 +196,7 @@ def command() -> None:
     with one_line_errors():
         if not paths:
             raise ValueError("no run is given: name run folders, or instances.log of SimulEval")
+        overrides = with_quality(overrides)
         found = {}
         paths = [run for path in paths for run in _runs_of(path)]
         for path in paths:

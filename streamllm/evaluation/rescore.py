@@ -2,13 +2,15 @@
 
 Invariant: metrics.json is replaced whole, and nothing else that the run made changes."""
 
+import json
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from streamllm.files import write_atomically
 from streamllm.metrics.arrival import ArrivalClock
-from streamllm.metrics.own import Metric, own_scores, own_values
+from streamllm.metrics.own import Metric, own_scores, own_values, signatures
 from streamllm.metrics.summary import summarise
 from streamllm.metrics.tokenised import tokenised_warning
 from streamllm.records import State
@@ -39,9 +41,18 @@ def with_own(
     missing = [metric for metric in metrics if metric.key not in found or f"metric {metric.key}" in changed]
     if not missing:
         return found, []
-    found |= own_values(missing, stored_run(folder.path).stored_traces())
+    found |= own_values(missing, stored_run(folder.path).stored_traces()) | signatures(missing)
+    keep_sentences(folder, missing)
     rewrite(folder, found, own_scores(missing), now)
     return found, [metric.label for metric in missing]
+
+
+def keep_sentences(folder: RunFolder, metrics: Sequence[Metric]) -> None:
+    """Write the scores of single sentences beside the run, for metrics that have them: ``KEY.jsonl``."""
+    for metric in metrics:
+        if scores := getattr(metric, "of_sentences", None):
+            lines = (json.dumps({"id": id, "score": score}, ensure_ascii=False) + "\n" for id, score in scores.items())
+            write_atomically(folder.path / f"{metric.key}.jsonl", "".join(lines))
 
 
 def rescore(
@@ -65,6 +76,8 @@ def rescore(
     language, unit, tokenizer = target_of(folder.path)
     ours = summarise(traces, language, unit, arrival, at_limit, tokenizer)
     found = {**ours, **{key: value for key, value in before.items() if key not in ours}, **own_values(metrics, traces)}
+    found |= signatures(metrics)
+    keep_sentences(folder, metrics)
     rewrite(folder, found, own, of_metrics(metrics, {}))
     if tokenised := tokenised_warning(traces):
         log.warning("%s", tokenised)

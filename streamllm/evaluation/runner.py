@@ -12,10 +12,10 @@ from streamllm.data.as_bytes import PairsAsBytes
 from streamllm.engine.limits import Limits
 from streamllm.evaluation.portions import Translator, in_portions
 from streamllm.evaluation.progress import MANY, Gathered, logging_to, store_all
-from streamllm.evaluation.rescore import with_own
+from streamllm.evaluation.rescore import keep_sentences, with_own
 from streamllm.evaluation.tables import brief_text, conclude, other_code, summary_text
 from streamllm.metrics.arrival import ArrivalClock
-from streamllm.metrics.own import Metric, own_scores, own_values
+from streamllm.metrics.own import Metric, own_scores, own_values, signatures
 from streamllm.metrics.quality import check_tokenizer
 from streamllm.metrics.summary import Summary
 from streamllm.policies.bounded import bounded
@@ -267,7 +267,9 @@ def complete(
                 found: dict[str, Any] = dict(summary.metrics(order))
                 if skip_long:
                     found[LEFT_OUT] = len(examples) - len(order)
-                found |= own_values(metrics, stored.ordered(order)) if metrics else {}
+                if metrics:
+                    found |= own_values(metrics, stored.ordered(order)) | signatures(metrics)
+                    keep_sentences(folder, metrics)
                 name_own(folder.path, own)
                 folder.add_contents(made_from.of_metrics(metrics, config), anew=True)
                 folder.add_contents(made_from.of_sentences(examples) if as_bytes else {})

@@ -23,7 +23,8 @@ class Metric(Protocol):
 
     ``key`` is its name in metrics.json, ``label`` the one in tables and on axes, ``digits`` how many it has there after
     the point; ``higher_is_better`` is None where neither way is. The first line of the docstring of its class explains
-    it in the report.
+    it in the report. A text ``signature``, if it has one, stands beside the value as ``KEY_signature``, and
+    ``of_sentences``, the scores of the sentences by id, are kept in the file ``KEY.jsonl`` of the run.
     """
 
     key: str
@@ -71,12 +72,14 @@ def own_scores(metrics: Sequence[Metric], taken: Iterable[str] = ()) -> list[Sco
 def own_values(metrics: Sequence[Metric], traces: Sequence[Trace]) -> dict[str, float | None]:
     """The value of each metric over ``traces``, by its key.
 
-    Raises: MetricError: one of them failed, or gave what is no number.
+    Raises: MetricError: one of them failed, or gave what is no number; or one raised it itself.
     """
     values: dict[str, float | None] = {}
     for metric in metrics:
         try:
             value: Any = metric(traces)
+        except MetricError:
+            raise
         except Exception as error:  # whatever somebody's code may raise
             frames = traceback.extract_tb(error.__traceback__)
             place = [frame for frame in frames if "site-packages" not in frame.filename][-1]
@@ -92,6 +95,12 @@ def own_values(metrics: Sequence[Metric], traces: Sequence[Trace]) -> dict[str, 
             )
         values[metric.key] = None if value is None or math.isnan(value) else float(value)
     return values
+
+
+def signatures(metrics: Sequence[Metric]) -> dict[str, str]:
+    """``KEY_signature`` of each metric that has a signature."""
+    found = {metric.key: getattr(metric, "signature", None) for metric in metrics}
+    return {f"{key}_signature": text for key, text in found.items() if isinstance(text, str)}
 
 
 def _score(metric: Metric, key: Any) -> Score:

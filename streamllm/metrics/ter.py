@@ -14,20 +14,27 @@ class TER:
 
     Args:
         language: of the target; characters of Chinese and Japanese count as words.
+        case_sensitive: whether case counts; it does not in the standard score.
 
     Raises: ValueError: no language.
     """
 
     key, label, digits, higher_is_better = "ter", "TER", 2, False
 
-    def __init__(self, language: str | None):
+    def __init__(self, language: str | None, case_sensitive: bool = False):
         if not language:
             raise ValueError("metric=ter needs the target language: add dataset.target_language=…")
+        self._case_sensitive = case_sensitive
+        self.signature: str | None = None
         self._by_character = re.split("[-_]", language.lower())[0] in ("zh", "zho", "cmn", "ja", "jpn")
 
     def __call__(self, traces: Sequence[Trace]) -> float:
         from sacrebleu.metrics.ter import TER as Scorer
 
-        scorer = Scorer(normalized=self._by_character, asian_support=self._by_character)
+        scorer = Scorer(
+            normalized=self._by_character, asian_support=self._by_character, case_sensitive=self._case_sensitive
+        )
         references = [trace.reference for trace in traces]
-        return float(scorer.corpus_score([trace.prediction for trace in traces], [references]).score)
+        score = float(scorer.corpus_score([trace.prediction for trace in traces], [references]).score)
+        self.signature = str(scorer.get_signature())
+        return score

@@ -16,6 +16,7 @@ from streamllm.metrics.longform import sentence_latency
 from streamllm.metrics.quality import quality, sentence_bleu
 from streamllm.metrics.scores import SENTENCES, Score, shown_on
 from streamllm.records import Segment, Trace
+from streamllm.report.curve_facts import CurveFacts, curve_facts
 from streamllm.report.names import settings, titles, varied
 from streamllm.runs.compare import Interval, bootstrap_of, scored_run
 from streamllm.runs.documents import cut
@@ -30,6 +31,7 @@ from streamllm.runs.load import (
     target_of,
     trainings_in,
 )
+from streamllm.runs.scored import Scored
 from streamllm.runs.scores import own_of
 from streamllm.units import split
 
@@ -118,6 +120,7 @@ class Report:
     unfinished: list[Path]
     samples: int = 1000
     trainings: list[Path] = field(default_factory=list)
+    curves: list[CurveFacts] = field(default_factory=list)
 
     @property
     def size(self) -> str:
@@ -147,6 +150,7 @@ def gather(paths: Sequence[str | os.PathLike[str]], samples: int = 1000) -> Repo
     of_policy, others = settings(table, configs), varied(configs)
     names = titles(policies, of_policy, others, list(table["digest"]))
     intervals: list[Interval] = []
+    scored: dict[str, Scored] = {}
     numbers: dict[Sentence, int] = {}
     runs = [
         Run(
@@ -160,7 +164,7 @@ def gather(paths: Sequence[str | os.PathLike[str]], samples: int = 1000) -> Repo
             metrics=RunFolder(folder).metrics(),
             interval=None,
             own=own_of(folder),
-            results=dict(_results(folder, numbers, samples, intervals)),
+            results=dict(_results(folder, numbers, samples, intervals, scored)),
         )
         for place, folder in enumerate(folders)
     ]
@@ -171,7 +175,7 @@ def gather(paths: Sequence[str | os.PathLike[str]], samples: int = 1000) -> Repo
             replace(run, interval=(one.low, one.high)) if math.isfinite(one.low) else run
             for run, one in zip(runs, intervals, strict=True)
         ]
-    return Report(runs, list(numbers), table, unfinished, samples, trainings)
+    return Report(runs, list(numbers), table, unfinished, samples, trainings, curve_facts(table, scored, samples))
 
 
 # --- finding runs
@@ -225,10 +229,15 @@ def _find(paths: Sequence[str | os.PathLike[str]]) -> tuple["pandas.DataFrame", 
 
 
 def _results(
-    folder: Path, numbers: dict[Sentence, int], samples: int, intervals: list[Interval]
+    folder: Path,
+    numbers: dict[Sentence, int],
+    samples: int,
+    intervals: list[Interval],
+    kept: dict[str, Scored],
 ) -> Iterable[tuple[int, Result]]:
     """The results of a run by the numbers of their sentences; new sentences are given the next ones. Its interval of
-    BLEU is added to ``intervals``, if there are ``samples``. The sentences are scored once."""
+    BLEU is added to ``intervals``, if there are ``samples``. The sentences are scored once, and
+    those of no documents are ``kept`` for the curves."""
     traces = load_traces(folder)
     documents = any(trace.segments for trace in traces)
     names = [score.key for score in shown_on(SENTENCES)]
@@ -238,6 +247,7 @@ def _results(
     if documents:
         yield from _documents(folder, traces, numbers)
         return
+    kept[str(folder)] = scored
     columns = [scored.sentences(name).tolist() for name in names]
     for trace, *scores in zip(traces, *columns, strict=True):
         units = _source_units(trace)

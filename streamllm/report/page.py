@@ -13,6 +13,7 @@ from typing import Any
 
 from streamllm.metrics.scores import REPORT, SENTENCES, Score, shown_on
 from streamllm.report.curve import Drawing, Figure, drifts, figures
+from streamllm.report.curve_facts import CurveFacts, cells
 from streamllm.report.gather import Report, Result, Run
 
 
@@ -29,6 +30,7 @@ def render(report: Report) -> str:
         "curves": "\n".join(_curve(figure, len(drawn) > 1) for figure in drawn)
         or "<p>No run has both BLEU and LAAL.</p>",
         "curve-hint": "Shades and bars are 95 % intervals. " * bool(report.samples and drawn),
+        "curve-facts": "".join(_curve_facts(facts, len(report.curves) > 1) for facts in report.curves),
         "drift": _drift(report),
         "sentences-heading": _heading(report),
         "latencies": "".join(f'<option value="{_escaped(s.key)}">{_escaped(s.label)}</option>' for s in _latencies()),
@@ -91,6 +93,22 @@ def _layers(kind: str, drawing: Drawing) -> str:
     view = " ".join(f"{length:g}" for length in (0, 0, *drawing.size))
     rings, hits = (f'<svg class="{name}" viewBox="{view}" aria-hidden="true"></svg>' for name in ("rings", "hits"))
     return f'<div class="layers {kind}">{rings}{drawing.svg}{hits}</div>'
+
+
+def _curve_facts(facts: CurveFacts, several: bool) -> str:
+    """What the curves of a test set come to, as a table."""
+    heads, rows = cells(facts)
+    caption = "Areas under curves" + (f" of {_escaped(facts.test_set)}" if several else "")
+    head = "".join(f'<th scope="col">{_escaped(text)}</th>' for text in heads)
+    body = "\n".join("<tr>" + "".join(f"<td>{_escaped(_minus(cell))}</td>" for cell in row) + "</tr>" for row in rows)
+    hint = (
+        "The mean height of each line over a range of latencies that all cover, with 95 % intervals of a bootstrap "
+        "over sentences. NoSE is that mean over the BLEU of full-sentence translation."
+    )
+    return (
+        f'<details><summary>{caption}</summary>\n<p class="hint">{hint}</p>\n<div class="scroll"><table>'
+        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div></details>\n"
+    )
 
 
 def _drift(report: Report) -> str:

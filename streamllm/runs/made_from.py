@@ -75,7 +75,8 @@ def _targets(value: Any) -> Iterator[str]:
 
 
 def of_metrics(metrics: Sequence[Any], config: Mapping[str, Any]) -> Contents:
-    """The source of own metrics, and what the configuration sets them to, if it names them."""
+    """The source of own metrics, the files that they say they read (``contents()``), and what the configuration sets
+    them to, if it names them."""
     found: Contents = {}
     settings = list((config.get("metrics") or {}).values())
     for number, metric in enumerate(metrics):
@@ -83,6 +84,7 @@ def of_metrics(metrics: Sequence[Any], config: Mapping[str, Any]) -> Contents:
         if len(settings) == len(metrics) and isinstance(setting := settings[number], Mapping):
             plain = {key: value for key, value in setting.items() if key != "_target_"}
             names["settings"] = of_text(json.dumps(plain, sort_keys=True, default=str))
+        names |= getattr(metric, "contents", dict)()
         if names:
             found[f"metric {metric.key}"] = names
     return found

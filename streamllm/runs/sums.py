@@ -3,7 +3,7 @@
 Invariant: a corpus score is a function of a sum, so a sample costs a product of matrices, not a scoring."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,6 +89,8 @@ def resample(sentences: int, samples: int, seed: int) -> Array:
     return np.concatenate(list(resampled(sentences, samples, seed)))
 
 
+K = TypeVar("K")
+
 BLOCK = 2_000_000  # draws at a time, which take 16 MB
 LEAST = 16  # samples at a time: products of fewer rows are rounded otherwise
 
@@ -103,10 +105,10 @@ def resampled(sentences: int, samples: int, seed: int) -> Iterator[Array]:
         yield np.stack([np.bincount(row, minlength=sentences) for row in drawn]).astype(np.float64)
 
 
-def resampled_sums(statistics: Mapping[str, Array], sentences: int, samples: int, seed: int) -> dict[str, Array]:
+def resampled_sums(statistics: Mapping[K, Array], sentences: int, samples: int, seed: int) -> dict[K, Array]:
     """The sums (samples, statistics) of each sample, of each of some statistics (sentences, statistics): all of the
     same draws."""
-    sums: dict[str, list[Array]] = {name: [] for name in statistics}
+    sums: dict[K, list[Array]] = {name: [] for name in statistics}
     for counts in resampled(sentences, samples, seed):
         for name, found in statistics.items():  # one product for all would round otherwise
             sums[name].append(counts @ found)

@@ -135,6 +135,24 @@ def test_compare_shows_a_latency_that_is_new(
     assert "\nFIRST " in call(monkeypatch, capsys, "compare", worse, better, "--samples", 10)
 
 
+def test_compare_of_curves_tells_areas_points_and_losses(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+):
+    from test_curves import make_runs
+
+    make_runs(tmp_path)
+    text = call(monkeypatch, capsys, "compare", "--curves", tmp_path, "--samples", 20)
+    interval = r"\[[+-]?\d+\.\d+, [+-]?\d+\.\d+\]"
+    assert text.startswith("set: BLEU over LAAL")
+    assert re.search(rf"\nstride  2 points  mean \d+\.\d+ {interval}  NoSE 0\.\d+ {interval}  above waitk [+-]\d", text)
+    assert "\nagainst waitk at equal latency\nstride  LAAL " in text
+    assert re.search(rf"\nwaitk k=3   LAAL .*loss -?\d+\.\d\d {interval} +-?\d+\.\d {interval} in percent", text)
+    by_hand = call(monkeypatch, capsys, "compare", "--curves", tmp_path, "--samples", 2, "--bounds", 2, 2.5)
+    assert "from LAAL 2.00 to 2.50" in by_hand
+    assert "not all curves cover" in refused(monkeypatch, "compare", "--curves", tmp_path, "--bounds", 0, 9)
+    assert "'comet' is no score" in refused(monkeypatch, "compare", "--curves", tmp_path, "--quality", "comet")
+
+
 def test_compare_refuses_what_is_no_run(monkeypatch: pytest.MonkeyPatch, worse: Path, tmp_path: Path):
     assert "predictions.jsonl" in refused(monkeypatch, "compare", worse, Path(__file__).parent)
 
@@ -170,6 +188,7 @@ def test_score_writes_an_own_metric_of_a_run_that_is_over(
     printed = call(monkeypatch, capsys, "score", better, "metric=[ter]")
     after = json.loads((better / METRICS).read_text())
     assert after.pop("ter") > 0
+    assert after.pop("ter_signature").startswith("nrefs:1|case:lc|tok:tercom")
     assert after == {**before, "early_ends": 0}
     assert re.search(r"own      TER \d", printed)
 
@@ -214,7 +233,7 @@ def test_score_of_speech_gives_no_atd_whose_rule_is_for_text(
         (["{empty}"], "holds no finished run, and no instances.log"),
         (["{log}"], "add --language de"),
         (["{run}", "k=3"], "k=3 changes nothing"),
-        (["{run}", "metric=absent"], "accepted are ter"),
+        (["{run}", "metric=absent"], "accepted are bleu_lower, "),
         (["{broken}", "--language", "de"], "line 1 is not a line of SimulEval's"),
         (["{run}", "--absent"], "--absent"),
     ],

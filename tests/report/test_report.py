@@ -254,6 +254,20 @@ def test_there_is_a_curve_for_each_data_set_with_the_points_of_its_runs(outputs:
     assert text.count('aria-label="BLEU over LAAL on ') == 4
 
 
+def test_areas_under_curves_stand_below_them(tmp_path: Path):
+    for k, noise in ((1, 0.6), (3, 0.4), (5, 0.3)):
+        run(tmp_path, sentences(30, noise, k), config("waitk", k))
+    assert gather([tmp_path], samples=20).curves == []  # one curve, and nothing to compare it with
+    run(tmp_path, sentences(30, 0.2, 6), config("full", None))
+    (facts,) = gather([tmp_path], samples=20).curves
+    (row,) = facts.rows
+    page = render(gather([tmp_path], samples=20))
+    assert (facts.baseline, row["points"]) == (None, 3)
+    assert f"mean BLEU, LAAL {row['from']:.2f} to {row['to']:.2f}" in page
+    assert f"{row['nose']:.3f} [{row['nose_low']:.3f}, {row['nose_high']:.3f}]" in page
+    assert gather([tmp_path], samples=0).curves == []
+
+
 def test_points_lie_where_matplotlib_has_drawn_the_markers(outputs: Path):
     text = page(outputs, samples=0)
     drawn = {(float(x), float(y)) for x, y in re.findall(r'<use [^>]*?x="([\d.]+)" y="([\d.]+)"', text)}
