@@ -60,6 +60,7 @@ SECTIONS = {
         "docs/known-reports",
         "docs/reliability",
         "docs/speed",
+        "docs/gpu",
         "streamllm/models/assets/tiny-en-de/README",
     ],
     "Studies": ["experiments/README", "experiments/*/README"],
