@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,7 @@ NOT_HERE = {
     "a service, which goes on until it is stopped": r"streamllm serve",
     "words from a terminal": r"^streamllm live",
     "notebooks: CI runs them": r"^jupyter",
+    "it would write into the checkout": r"scripts/make_",
     "a benchmark": r"scripts/bench_",
 }
 """Why a command is not run, with what its text holds."""
@@ -174,7 +176,7 @@ def test_what_is_not_run_has_a_reason(command: str, why: str | None) -> None:
     assert reason(command) == why
 
 
-def test_each_line_of_the_policies_table_has_its_command() -> None:
-    from experiments.policies.run import commands as of_lines
-
-    assert of_lines() in (ROOT / "experiments/policies/README.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("study", ["policies", "mismatch"])
+def test_each_line_of_a_table_has_its_command(study: str) -> None:
+    of_lines = import_module(f"experiments.{study}.run").commands()
+    assert of_lines in (ROOT / "experiments" / study / "README.md").read_text(encoding="utf-8")
