@@ -84,7 +84,8 @@ def desk(tmp_path: Path) -> Path:
     (tmp_path / "tst-COMMON.yaml").write_text("\n".join(segments) + "\n")
     pairs = [{"source": one, "reference": other} for one, other in zip(*SENTENCES.values(), strict=True)]
     rows = [{"id": "one", "sentences": pairs[:2]}, {"id": "two", "sentences": pairs[2:]}]
-    (tmp_path / "talks.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    for name in ("talks.jsonl", "val.jsonl"):
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     (tmp_path / "bin").mkdir()
     program = tmp_path / "bin" / "streamllm"
     start = "import sys; sys.argv[0] = 'streamllm'; from streamllm.cli.main import main; main()"
