@@ -37,7 +37,7 @@ html_show_sphinx = False
 html_theme_options = {"footer_icons": []}
 
 SECTIONS = {
-    "Start": ["docs/tutorial", "docs/coming_from_simuleval", "docs/architecture"],
+    "Start": ["docs/tutorial", "docs/tasks", "docs/coming_from_simuleval", "docs/architecture"],
     "Use": [
         "docs/policies",
         "docs/metrics",
@@ -60,6 +60,7 @@ SECTIONS = {
         "docs/known-reports",
         "docs/reliability",
         "docs/speed",
+        "docs/gpu",
         "streamllm/models/assets/tiny-en-de/README",
     ],
     "Studies": ["experiments/README", "experiments/*/README"],

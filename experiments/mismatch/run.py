@@ -105,7 +105,23 @@ def report() -> None:
     columns = ["decoding", "k", "BLEU [95 %]", "against group [95 %]", "AL", "LAAL"]
     columns += ["forward passes per sentence", "s per sentence"]
     write_between(HERE / "README.md", "table", markdown(columns, rows))
+    write_between(HERE / "README.md", "commands", commands())
     plot()
+
+
+def commands() -> str:
+    """The command of each model and of each line of the table."""
+    data = ["dataset.data_dir=FOLDER"]
+    lines = [
+        ["streamllm train", *OWN, "experiment=mismatch", *choice, f"name={name}", f"output.root={ROOT}/models", *data]
+        for name, choice in MODELS.items()
+    ]
+    for model, choice in DECODED.values():
+        path = ["model=folder", f"model.path={ROOT}/models/{model}-…/model"]
+        lines.append(
+            ["streamllm run -m", *OWN, *path, *choice, "policy=waitk", K, "dataset=multi30k", *data, SENTENCES]
+        )
+    return "\n".join(["```bash", *(" ".join(line) for line in lines), "```"])
 
 
 def read_table(path: Path) -> "pandas.DataFrame":

@@ -83,10 +83,21 @@ def report() -> None:
         )
     columns = ["policy", "point", "BLEU", "LAAL", "AL", "CW", "forward passes per target token", "s per sentence"]
     write_between(HERE / "README.md", "table", markdown(columns, rows))
+    write_between(HERE / "README.md", "commands", commands())
     write_between(HERE / "README.md", "tests", beaten(runs))
     figure = pareto(runs)
     figure.savefig(HERE / "pareto.svg", bbox_inches="tight")
     figure.savefig(HERE / "pareto.png", dpi=150, bbox_inches="tight")
+
+
+def commands() -> str:
+    """The command of each line of the table, with nothing left to this script but the batch size and the label."""
+    lines = []
+    for name, points in POINTS.items():
+        policy = "" if any(point.startswith("policy=") for point in points) else f"policy={name} "
+        words = " ".join([*points, "dataset=multi30k", "dataset.data_dir=FOLDER"])
+        lines.append(f"streamllm run {'-m ' if points else ''}{policy}{words}")
+    return "\n".join(["```bash", *lines, "```"])
 
 
 def pareto(runs: pandas.DataFrame) -> Figure:

@@ -16,4 +16,5 @@ def translator(cfg: DictConfig) -> tuple[StreamingModel, Policy, Limits]:
     parts = {key: made(cfg.get(key), key) for key in PARTS}
     dataset = made(cfg.dataset, "dataset")  # for its languages' units
     model = parts["model"].load(parts["prompt"], dataset.source_unit, dataset.target_unit, parts["paradigm"])
-    return model, bounded(parts["policy"], cfg.min_lag, cfg.max_lag), parts["limits"]
+    limits = parts["limits"].between(dataset.source_unit, dataset.target_unit)
+    return model, bounded(parts["policy"], cfg.min_lag, cfg.max_lag), limits

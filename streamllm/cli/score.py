@@ -18,9 +18,9 @@ from streamllm.metrics.summary import summarise
 from streamllm.metrics.tokenised import tokenised_warning
 from streamllm.runs.folder import CONFIG, INSTANCES
 from streamllm.runs.instances import is_speech, read_instances
-from streamllm.runs.load import read_config, runs_in
+from streamllm.runs.load import load_traces, read_config, runs_in, target_of
 from streamllm.runs.scores import own_of
-from streamllm.units import unit_of
+from streamllm.units import split, unit_of
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +39,10 @@ def score_run(run: Path, words: Sequence[str] = ()) -> tuple[str, dict[str, Any]
     _refuse_strange({**config, "metrics": {}} if words else config, run)
     arrival, limits = (made(config[key], key) if config.get(key) else None for key in ("arrival", "limits"))
     metrics = _own(config, words)
+    if limits is not None:
+        traces = load_traces(run)
+        in_words = all(trace.source_units == len(split(trace.source, "word")) for trace in traces)
+        limits = limits.between("word" if in_words else "character", target_of(run)[1], traces)
     found = rescore(run, metrics, arrival, limits.reached if limits is not None else None)
     return f"{run}: {figures_text(found, own_of(run))}", found
 

@@ -66,7 +66,8 @@ def group_name(words: Sequence[str]) -> str:
 @dataclass(frozen=True)
 class Point:
     """One point of a sweep, as its process left it: metrics of a finished run, and what its ``own`` ones are called, or
-    else the error in one line. ``skipped`` is a run that had finished before the sweep came to it."""
+    else the error in one line. ``skipped`` is a run that had finished before the sweep came to it; one that was
+    interrupted has so many sentences ``stored``."""
 
     number: int
     policy: str
@@ -76,6 +77,7 @@ class Point:
     own: Sequence[Mapping[str, Any]] = ()
     error: str | None = None
     skipped: bool = False
+    stored: int | None = None
 
 
 class SweepTable(Callback):
@@ -92,8 +94,9 @@ class SweepTable(Callback):
         self._command: list[str] = []
         self._process: str | None = None
         self._made_here: list[Point] = []
-        # Of the points that are being made, by their numbers: the folder, and whether it had finished before.
-        self._begun: dict[int, tuple[RunFolder | None, bool]] = {}
+        # Of the points that are being made, by their numbers: the folder, whether it had finished before, and what is
+        # known of the point.
+        self._begun: dict[int, tuple[RunFolder | None, bool, dict[str, Any]]] = {}
         self._ended = self._tells = False
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
@@ -116,14 +119,14 @@ class SweepTable(Callback):
         with contextlib.suppress(Exception):  # nothing is checked yet: the run itself says what is wrong
             folder = _folder(_plain_without_hydra(config))
             skips = folder.finished and not config.get("rerun")
-        self._begun[int(config.hydra.job.num)] = folder, skips
+        self._begun[int(config.hydra.job.num)] = folder, skips, _known(config)
         if self._tells and _here() == self._process and not skips:  # else its scores are its line
             print(f"#{config.hydra.job.num}: {' '.join(config.hydra.overrides.task)}", flush=True)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         if self._sweep is None:
             return
-        folder, skips = self._begun.pop(int(config.hydra.job.num), (None, False))
+        folder, skips, _ = self._begun.pop(int(config.hydra.job.num), (None, False, {}))
         point = _point(config, job_return, skips, folder)
         if point.error is not None:
             job_return.__class__ = _Told
@@ -143,7 +146,7 @@ class SweepTable(Callback):
 
     def _show(self, notes: Path) -> None:
         elsewhere = [Point(**json.loads(path.read_text(encoding="utf-8"))) for path in notes.glob("*.json")]
-        found = self._made_here + elsewhere
+        found = self._made_here + elsewhere + self._interrupted()
         shutil.rmtree(notes, ignore_errors=True)
         if not found:
             return
@@ -151,6 +154,11 @@ class SweepTable(Callback):
         if not self._ended:
             print("the same command runs what is missing, and skips what is there")
         sys.stdout.flush()
+
+    def _interrupted(self) -> list[Point]:
+        """The points of this process that have begun and not ended."""
+        begun = [(known, folder) for folder, _, known in self._begun.values() if folder is not None]
+        return [Point(**known, folder=str(folder.path), stored=folder.count()) for known, folder in begun]
 
 
 class _Told(JobReturn):
@@ -183,12 +191,7 @@ def _folder(values: Mapping[str, Any]) -> RunFolder:
 
 
 def _point(config: DictConfig, job_return: JobReturn, skipped: bool, folder: RunFolder | None) -> Point:
-    overrides = [str(item).lstrip("+~").partition("=") for item in config.hydra.overrides.task]
-    known: dict[str, Any] = {
-        "number": int(config.hydra.job.num),
-        "policy": str(config.hydra.runtime.choices.get("policy")),
-        "overrides": {key: value for key, _, value in overrides},
-    }
+    known = _known(config)
     if job_return.status != JobStatus.COMPLETED:
         return Point(**known, error=_one_line(job_return._return_value))  # return_value would raise it
     assert job_return.cfg is not None
@@ -198,6 +201,16 @@ def _point(config: DictConfig, job_return: JobReturn, skipped: bool, folder: Run
     return Point(
         **known, folder=str(folder.path), metrics=metrics, own=[described(score) for score in own], skipped=skipped
     )
+
+
+def _known(config: DictConfig) -> dict[str, Any]:
+    """What is known of a point before it is made."""
+    overrides = [str(item).lstrip("+~").partition("=") for item in config.hydra.overrides.task]
+    return {
+        "number": int(config.hydra.job.num),
+        "policy": str(config.hydra.runtime.choices.get("policy")),
+        "overrides": {key: value for key, _, value in overrides},
+    }
 
 
 DOCUMENTS = {score.key for score in DOCUMENT_SCORES}
@@ -233,11 +246,13 @@ def table(points: Sequence[Point]) -> str:
     ]
     failed = sum(point.error is not None for point in points)
     skipped = sum(point.skipped for point in points)
-    done = len(points) - failed
+    stopped = sum(point.stored is not None for point in points)
+    done = len(points) - failed - stopped
     head = f"sweep: {done} point{'' if done == 1 else 's'}" + (
         f", {skipped} of them finished before" if skipped else ""
     )
-    return "\n".join([head + (f" and {failed} that failed" if failed else ""), *lines])
+    head += f" and {failed} that failed" * bool(failed) + f" and {stopped} on the way" * bool(stopped)
+    return "\n".join([head, *lines])
 
 
 def _outcome(point: Point, told: set[str]) -> str:
@@ -247,4 +262,6 @@ def _outcome(point: Point, told: set[str]) -> str:
             return "failed for the same reason"
         told.add(point.error)
         return f"failed: {point.error}"
+    if point.stored is not None:
+        return f"{point.folder} (interrupted: {point.stored} sentence{'s' * (point.stored != 1)} stored)"
     return f"{point.folder} (finished before)" if point.skipped else str(point.folder)

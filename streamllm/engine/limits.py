@@ -1,16 +1,34 @@
 """How much may be written, and what an end token does while source remains."""
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Literal, Protocol, Self
 
 from streamllm import check
 from streamllm.records import State
+from streamllm.units import Unit, pieces
 
 EarlyStop = Literal["read", "stop"]
 
 LONGEST_UNIT = 64
 """Tokens after which a session ends a unit."""
+
+MEASURED = 1000
+"""Sentence pairs on which the ratio of target units to source units is measured."""
+
+CHARACTERS_A_WORD = 4.0
+"""The ratio where there are no references to measure it on; wide, for it is to cut nothing that is right."""
+
+
+class Pair(Protocol):
+    """A source with its translation, such as an `Example` or a `Trace`."""
+
+    @property
+    def source(self) -> str: ...
+    @property
+    def reference(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -25,6 +43,8 @@ class Limits:
             one unit. Looked at between units, so it is passed by one unit at most. None is no such limit.
         source_tokens_per_unit: the most tokens that one source unit may have (`streamllm.models.lengths`). None is no
             such limit.
+        unit_ratio: target units for each source unit where the two are of different kinds, such as characters for
+            words: the limit of units is so many times as large. None is measured on the references (`between`).
 
     Raises:
         ValueError: a value is out of range.
@@ -35,6 +55,7 @@ class Limits:
     length_extra: int = 20
     tokens_per_unit: float | None = 8.0
     source_tokens_per_unit: int | None = 1024
+    unit_ratio: float | None = None
 
     def __post_init__(self) -> None:
         if self.early_stop not in ("read", "stop"):
@@ -49,9 +70,25 @@ class Limits:
                 f"tokens_per_unit is {self.tokens_per_unit!r}; accepted are a number of target tokens, at least 1, and "
                 "null (no limit of tokens)"
             )
+        if self.unit_ratio is not None and not (_is_at_least(self.unit_ratio, 0) and self.unit_ratio > 0):
+            raise ValueError(
+                f"unit_ratio is {self.unit_ratio!r}; accepted are a number above 0, of target units for each source "
+                "unit, and null (measured on the references)"
+            )
         check.whole_number(
             "source_tokens_per_unit", self.source_tokens_per_unit, of="tokens", null="for no limit of a source unit"
         )
+
+    def between(self, source: Unit, target: Unit, pairs: Iterable[Pair] = ()) -> Self:
+        """The limits for these units. Where source and target have different ones and ``unit_ratio`` is None, it is
+        that of the first `MEASURED` of ``pairs``, but at least 1; `CHARACTERS_A_WORD` where there are none."""
+        if source == target or self.unit_ratio is not None:
+            return self
+        some = [pair for pair in islice(pairs, MEASURED) if pair.reference.strip()]
+        read = sum(len(pieces(pair.source, source)) for pair in some)
+        written = sum(len(pieces(pair.reference, target)) for pair in some)
+        usual = CHARACTERS_A_WORD if target == "character" else 1.0
+        return replace(self, unit_ratio=max(1.0, written / read) if read else usual)
 
     def reached(self, state: State) -> bool:
         """Whether no more units may be written before the next read."""
@@ -75,7 +112,7 @@ class Limits:
 
     def most_units(self, read: int) -> int:
         """How many units may be written in all once so many have been read."""
-        return math.ceil(self.length_ratio * read + self.length_extra)
+        return math.ceil((self.unit_ratio or 1) * (self.length_ratio * read + self.length_extra))
 
     def most_tokens(self, units: int) -> float:
         """How many target tokens so many units may have at most: the limit is looked at between units only."""

@@ -141,6 +141,7 @@ def run_experiment(
         return found
     # Before the model: bad data costs nothing.
     examples = dataset.load_lazily() if hasattr(dataset, "load_lazily") else dataset.load()
+    limits = limits.between(dataset.source_unit, dataset.target_unit, examples)
     later = isinstance(examples, PairsAsBytes)  # then the files tell what was read, and the sentences when it is done
     read = {**made_from.of_data(dataset), **({} if later else made_from.of_sentences(examples))}
     prompt_fed: Contents = {}

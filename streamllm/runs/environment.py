@@ -49,19 +49,39 @@ def code() -> dict[str, Any]:
     return _commit(Path(__file__).parents[2])
 
 
+CODE = (".py", ".yaml", ".yml", ".toml", ".so")
+"""How names of files end that may change what a run does."""
+
+
 def _commit(project: Path) -> dict[str, Any]:
-    """As `code`; dirty is a checkout with changed files, or with new ones that git does not ignore."""
+    """As `code`; dirty is a checkout with changed files, or with new ones of `CODE` that git does not ignore. What a
+    report has left, and studies with a ``conf/`` of their own, do not count."""
     unknown: dict[str, Any] = {"commit": None, "dirty": None}
     if not (project / ".git").exists():
         return unknown
     try:
         commit = _git(project, "rev-parse", "HEAD")
-        changed = _git(project, "status", "--porcelain", "--untracked-files=normal")
+        changed = _git(project, "status", "--porcelain", "-z", "--no-renames", "--untracked-files=normal").split("\0")
+        dirty = any(_counts(project, entry) for entry in changed if entry)
     except (OSError, subprocess.SubprocessError):
         return unknown
-    return {"commit": commit, "dirty": bool(changed)}
+    return {"commit": commit, "dirty": dirty}
+
+
+def _counts(project: Path, entry: str) -> bool:
+    """Whether an entry of ``git status`` makes a checkout another one than its commit."""
+    state, path = entry[:2], entry[3:]
+    if state != "??":
+        return True
+    if not path.endswith("/"):
+        return path.endswith(CODE)
+    if (project / path / "conf").is_dir():  # commands find what is in it when they are given there
+        return False
+    return any(
+        name.endswith(CODE) for name in _git(project, "ls-files", "-z", "-o", "--exclude-standard", path).split("\0")
+    )
 
 
 def _git(project: Path, *arguments: str) -> str:
     command = ["git", "--no-optional-locks", "-C", str(project), *arguments]  # a kill here would leave a lock behind
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.rstrip("\n")

@@ -38,6 +38,7 @@ AS_BEFORE: dict[str, Any] = {
     "dataset.skip_long": False,
     "validation.skip_long": False,
     "limits.source_tokens_per_unit": 1024,
+    "limits.unit_ratio": None,
     "dataset.max_bytes": 268435456,
     "validation.max_bytes": 268435456,
 }

@@ -74,6 +74,7 @@ def distill(
     def corpus_again() -> Iterator[Example]:
         return each_alone(read())  # the sentences of a document, too: a teacher reads one whole
 
+    limits = limits.between(corpus.source_unit, corpus.target_unit, corpus_again())
     _check_begun(to, begun, config, contents)
     to.parent.mkdir(parents=True, exist_ok=True)
     if not to.exists():

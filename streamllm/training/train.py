@@ -351,10 +351,11 @@ def _score(
 ) -> dict[str, float | None]:
     """BLEU and AL of wait-k translations, for each k and on average; an AL is None where nothing was written."""
     order = [example.id for example in examples]
+    limits = Limits().between(streaming.prompt.source_unit, corpus.target_unit, examples)
     each: dict[int | str, dict[str, float | None]] = {}
     for k in validation.ks:
         policy: Policy = Full() if k == FULL else WaitK(int(k))
-        found = translate_many(streaming, examples, policy, batch_size=validation.batch_size)
+        found = translate_many(streaming, examples, policy, limits, validation.batch_size)
         traces = {trace.id: trace for trace in found}
         summary = summarise([traces[id] for id in order], corpus.target_language, corpus.target_unit)
         each[k] = {name: _number(summary[name]) for name in ("bleu", "al")}

@@ -15,8 +15,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import ConfigCompositionException, MissingConfigException
 from hydra.utils import get_class, get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from streamllm.cli.errors import refusal
+from streamllm.cli.errors import one_line, refusal
 from streamllm.cli.keys import RunKeys, checked, made
 from streamllm.engine.limits import Limits
 from streamllm.runs.folder import METRICS, PREDICTIONS
@@ -129,6 +130,22 @@ def test_the_limit_of_tokens_reaches_the_limits_and_can_be_taken_away():
 def test_chat_instruction_names_the_languages_of_the_data():
     prompt = instantiate(composed("prompt=chat", "dataset.source_language=de", "dataset.target_language=en").prompt)
     assert prompt.instruction == "Translate from German to English. Answer with the translation only.\n\n"
+
+
+@pytest.mark.parametrize("dataset", ["files", "documents"])
+def test_chat_instruction_names_the_languages_that_the_files_are_named_after(dataset: str):
+    files = [f"dataset={dataset}", "dataset.source=talk.de.gz", "dataset.target=talk.en"]
+    assert composed("prompt=chat", *files).prompt.instruction.startswith("Translate from German to English. ")
+    given = composed("prompt=chat", *files, "dataset.source_language=fr")
+    assert given.prompt.instruction.startswith("Translate from French to English. ")
+
+
+@pytest.mark.parametrize("files", [["dataset.source=talk.txt"], ["dataset.source=talk.xx"], ["dataset.path=a.jsonl"]])
+def test_chat_instruction_without_a_language_is_refused_with_what_to_do(files: list[str]):
+    kind = "dataset=documents" if "path" in files[0] else "dataset=files"
+    with pytest.raises(OmegaConfBaseException) as caught:
+        composed("prompt=chat", kind, *files, "++dataset.target=talk.en").prompt.instruction  # noqa: B018
+    assert one_line(caught.value).startswith("prompt=chat names both languages in its instruction: give dataset.source")
 
 
 @pytest.mark.parametrize("name", [choice for choice in choices("prompt") if "few-shot" in choice])

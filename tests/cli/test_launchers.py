@@ -105,7 +105,8 @@ def test_interrupted_sweep_goes_on_with_the_same_command(tmp_path: Path) -> None
     stopped = run(tmp_path, "-m", "k=1,2", stop_after=4)  # three sentences of the first point, one of the second
     assert stopped.returncode == 130
     assert "Traceback" not in stopped.stderr
-    assert "sweep: 1 point\n" in stopped.stdout
+    assert "sweep: 1 point and 1 on the way\n" in stopped.stdout
+    assert "(interrupted: 1 sentence stored)" in stopped.stdout
     again = run(tmp_path, "-m", "k=1,2")
     assert again.returncode == 0, again.stderr
     first, second = again.stdout[again.stdout.index("sweep: 2 points, 1 of them finished before") :].splitlines()[2:]

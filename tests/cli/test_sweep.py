@@ -79,6 +79,18 @@ def test_a_sweep_tells_its_failing_point_once(tmp_path: Path) -> None:
     assert done.stderr == "#0 failed\n"
 
 
+def test_the_table_of_an_interrupted_sweep_has_the_points_that_were_on_the_way() -> None:
+    points = [
+        Point(0, "waitk", {"k": "1"}, "outputs/a", {"bleu": 13.6, "laal": 1.25, "al": 0.5}),
+        Point(1, "waitk", {"k": "3"}, "outputs/b", stored=1),
+        Point(2, "waitk", {"k": "5"}, "outputs/c", stored=40),
+    ]
+    head, _, _, second, third = table(points).splitlines()
+    assert head == "sweep: 1 point and 2 on the way"
+    assert second.endswith("outputs/b (interrupted: 1 sentence stored)")
+    assert third.endswith("outputs/c (interrupted: 40 sentences stored)")
+
+
 # --- the group of a sweep in the tracker
 
 

@@ -553,3 +553,49 @@ def test_a_policy_sees_the_source_that_arrives_live() -> None:
 def test_the_source_of_a_state_takes_no_part_in_comparisons() -> None:
     assert State(1, 0, False, source=["one"]) == State(1, 0, False)
     assert "source=" not in repr(State(1, 0, False, source=["one"]))
+
+
+# --- units of different kinds
+
+
+def pair(source: str, reference: str) -> Example:
+    return Example("1", source, reference)
+
+
+def test_units_of_one_kind_leave_the_limits_as_they_are():
+    limits = Limits()
+    assert limits.between("word", "word", [pair("a b", "c d e f g h")]) is limits
+    assert limits.between("character", "character", [pair("一二", "三四五六")]) is limits
+
+
+def test_characters_for_words_are_measured_on_the_references():
+    limits = Limits().between(
+        "word", "character", [pair("two words", "三個字"), pair("and three more", "七個漢字的句子")]
+    )
+    assert limits.unit_ratio == (3 + 7) / (2 + 3)
+    assert limits.most_units(12) == 2 * (2 * 12 + 20)
+
+
+def test_a_ratio_that_is_given_is_taken_and_one_below_1_cuts_no_more_than_before():
+    assert Limits(unit_ratio=3.0).between("word", "character", [pair("a", "二字")]).unit_ratio == 3.0
+    words = Limits().between("character", "word", [pair("六個漢字的句", "two words")])
+    assert words.most_units(6) == Limits().most_units(6)
+
+
+def test_without_references_four_characters_are_taken_for_a_word():
+    assert Limits().between("word", "character").unit_ratio == 4
+    assert Limits().between("word", "character", [pair("a b", " ")]).unit_ratio == 4
+
+
+def test_a_right_output_in_characters_is_not_cut():
+    """Three words with 40 characters: more than 2 * 3 + 20."""
+    limits = Limits().between("word", "character", [pair("a b c", "字" * 40)])
+    trace = translate(FakeSession(writes(40)), sentence(3), Full(), limits, target_unit="character")
+    assert len(trace.units) == 40
+    assert trace.events[-1].text not in ("max_units", "max_tokens")
+
+
+@pytest.mark.parametrize("value", [0, -1.0, float("nan"), True, "2"])
+def test_ratio_that_is_none_is_refused(value: Any):
+    with pytest.raises(ValueError, match="unit_ratio is"):
+        Limits(unit_ratio=value)

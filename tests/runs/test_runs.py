@@ -577,6 +577,31 @@ def test_new_files_make_a_checkout_dirty_unless_git_ignores_them(tmp_path: Path)
     assert _commit(tmp_path)["dirty"] is True
 
 
+@pytest.mark.parametrize(
+    ("new", "dirty"),
+    [
+        ("report.html", False),
+        ("curve.png", False),
+        ("figures/a b/ä.pdf", False),
+        ("my-study/conf/policy/hesitant.yaml", False),  # of a study of its own
+        ("conf/policy/hesitant.yaml", True),
+        ("helpers/words.py", True),
+        ("figures/draw.py", True),
+    ],
+)
+def test_new_files_that_are_no_code_of_this_checkout_leave_it_clean(tmp_path: Path, new: str, dirty: bool):
+    committed(tmp_path, "run.py", "a")
+    (tmp_path / new).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / new).write_text("a")
+    assert _commit(tmp_path)["dirty"] is dirty
+
+
+def test_a_changed_file_makes_a_checkout_dirty_whatever_it_is(tmp_path: Path):
+    committed(tmp_path, "README.md", "a")
+    (tmp_path / "README.md").write_text("b")
+    assert _commit(tmp_path)["dirty"] is True
+
+
 def test_asking_for_the_commit_locks_no_checkout(tmp_path: Path):
     """With a full disk, `git status` would leave its lock behind, and no commit could be made any more."""
     committed(tmp_path, "file", "content")
