@@ -10,7 +10,7 @@ import re
 import shlex
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
@@ -35,6 +35,8 @@ from omegaconf.errors import (
     OmegaConfBaseException,
 )
 
+import streamllm.cli.folder_names  # noqa: F401 - configurations name runs by it
+from streamllm.cli.agent import words_of_agent
 from streamllm.cli.conf import CONF, PACKAGE
 from streamllm.cli.plugins import prepare, searched
 from streamllm.cli.reader import for_whoever_reads
@@ -88,6 +90,8 @@ def launch(main: Callable[[], Any], config: str = "run") -> None:
     """Run an entry point of the configuration ``conf/<config>.yaml``. What Hydra refuses is one line too, and Ctrl-C
     ends it without a stack also in a launcher that waits for other processes."""
     whole = "debug=true" in sys.argv or os.environ.get("HYDRA_FULL_ERROR") == "1"
+    sys.argv[1:] = words_of_agent(sys.argv[1:])
+    _refuse_storage(sys.argv[1:])
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print in its own words
     try:
         prepare()
@@ -107,6 +111,17 @@ def launch(main: Callable[[], Any], config: str = "run") -> None:
         if whole:
             raise
         sys.exit(f"error: {one_line(error)} {DEBUG}")
+
+
+def _refuse_storage(words: Sequence[str]) -> None:
+    """Optuna 2, which Hydra's plug-in needs, cannot use a database with SQLAlchemy 2, and would begin anew there."""
+    for word in words:
+        key, _, value = word.lstrip("+").partition("=")
+        if key == "hydra.sweeper.storage" and value not in ("null", ""):
+            sys.exit(
+                f"error: {key} is {value}: Optuna 2 has no database under SQLAlchemy 2, and none is needed: leave it "
+                "out, and the same command goes on with the search, up to hydra.sweeper.n_trials in all"
+            )
 
 
 REPEATED = (("k", "policy"), ("early_stop", "limits"))
@@ -271,6 +286,9 @@ def _not_readable(word: str, what: str, config: str) -> str:
         if config == "live":
             return f"cannot read {word!r}: text comes from standard input: echo {shlex.quote(word)} | streamllm live"
         return f"cannot read {word}: an override is KEY=VALUE"
+    found = re.fullmatch(r"(.+)=choice\((.*)\)", word)
+    if found and "null" in (values := [value.strip() for value in found[2].split(",")]):
+        return f"cannot read {word}: choice() takes no null; write {found[1]}={','.join(values)}, which does"
     lines = [line for line in what.splitlines() if line.strip("^ ") and not line.startswith(("See ", "Error parsing"))]
     why = lines[0].removeprefix(f"LexerNoViableAltException: {word}") if lines else ""
     quoted = _quoted(word)

@@ -1,5 +1,5 @@
-"""Tables: JSON, JSON Lines, CSV, TSV and Parquet files. Whole ones are read through the `datasets` library, which is
-imported when a function here is called and not before: it takes a second."""
+"""Tables: JSON, JSON Lines, CSV, TSV and Parquet files. Whole ones but JSON are read through the `datasets` library,
+which is imported when a function here is called and not before: it takes a second."""
 
 import csv
 import io
@@ -149,8 +149,60 @@ def file_format(path: FilePath) -> str:
     return suffix
 
 
+@dataclass(frozen=True)
+class JSONRows:
+    """Rows of JSON as they stand in the file, in the shape of a ``datasets.Dataset``, which would take texts that all
+    look like dates for dates, and cannot name the keys of dicts that differ from row to row."""
+
+    rows: Sequence[Row]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[Row]:
+        return iter(self.rows)
+
+    def __getitem__(self, numbers: Sequence[int]) -> dict[str, list[Any]]:
+        """The columns of some rows."""
+        return {column: [self.rows[number].get(column) for number in numbers] for column in self.features}
+
+    @property
+    def features(self) -> dict[str, Any]:
+        """The columns that some row has; one of dicts with the keys that some row has in it."""
+        found: dict[str, Any] = {}
+        for row in self.rows:
+            for column, cell in row.items():
+                known = found.setdefault(column, None)
+                if isinstance(cell, dict):
+                    found[column] = {**(known or {}), **dict.fromkeys(cell)}
+        return found
+
+
+def _json_rows(path: FilePath, text: str, suffix: str) -> list[Row]:
+    """JSON is a list of rows, or columns by name; JSON Lines has a row a line, and so may a file that is called .json.
+
+    Raises: ValueError: it is none of these.
+    """
+    if suffix == ".json":
+        try:
+            content = json.loads(text)
+        except (ValueError, RecursionError):  # lines, or nothing
+            content = None
+        if isinstance(content, list) and all(isinstance(row, dict) for row in content):
+            return content
+        if isinstance(content, dict) and content and all(isinstance(column, list) for column in content.values()):
+            return [dict(zip(content, cells, strict=True)) for cells in zip(*content.values(), strict=True)]
+        if content is not None and not isinstance(content, dict):
+            raise ValueError(f"{path} cannot be read as JSON: give a list of objects with named columns")
+    try:
+        rows = [_json_row(line, path, n) for n, line in enumerate(text.split("\n"), start=1) if line.strip()]
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read as {suffix[1:].upper()}: {error}") from error
+    return rows
+
+
 def load_files(paths: Sequence[FilePath], max_bytes: int | None = MAX_BYTES) -> Any:
-    """The rows (a ``datasets.Dataset``) of local files of one format. Arguments as for `rows_of`.
+    """The rows (a ``datasets.Dataset``, of JSON `JSONRows`) of local files of one format. Arguments as for `rows_of`.
 
     Raises:
         FileNotFoundError: a file is absent.
@@ -158,6 +210,7 @@ def load_files(paths: Sequence[FilePath], max_bytes: int | None = MAX_BYTES) -> 
     """
     suffix = file_format(paths[0])
     options: dict[str, Any] = {}
+    of_json: list[Row] = []
     for path in paths:
         existing_file(path)
         if suffix == ".parquet":
@@ -168,8 +221,12 @@ def load_files(paths: Sequence[FilePath], max_bytes: int | None = MAX_BYTES) -> 
             raise ValueError(f"{path} holds no sentences: it is empty")
         if FORMATS[suffix] == "csv":
             options = _csv_options(path, text, dialect_of(suffix))
-        elif suffix != ".json":
-            _check_json_lines(path, text)
+        else:
+            of_json += _json_rows(path, text, suffix)
+    if FORMATS[suffix] == "json":
+        if not of_json:
+            raise ValueError(f"{listed(paths)} holds no sentences: it has no rows")
+        return JSONRows(of_json)
     files = [str(existing_file(path).resolve()) for path in paths]
     with quiet_datasets() as datasets:
         try:
@@ -220,13 +277,3 @@ def _csv_options(path: FilePath, text: str, dialect: type[csv.Dialect]) -> dict[
         raise ValueError(f"{path} cannot be read: {error} (line {rows.line_num})") from error
     features = Features({column: Value("string") for column in header})
     return {"sep": dialect.delimiter, "quoting": dialect.quoting, "keep_default_na": False, "features": features}
-
-
-def _check_json_lines(path: FilePath, text: str) -> None:
-    for number, line in enumerate(text.split("\n"), start=1):
-        try:
-            row = json.loads(line) if line.strip() else {}
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"line {number} of {path} is not JSON: {error}") from error
-        if not isinstance(row, dict):
-            raise ValueError(f"line {number} of {path} is a {type(row).__name__}, not an object with named columns")

@@ -157,6 +157,9 @@ def run_experiment(
         nonlocal loaded
         loaded = model.load(prompt, dataset.source_unit, dataset.target_unit, paradigm)
         prompt_fed.update(made_from.of_part(loaded))
+        languages = getattr(loaded, "languages", None)
+        if languages is not None and (unlike := languages.unlike(dataset.source_language, dataset.target_language)):
+            log.warning("%s", unlike)
         # After it: a model that is not there is said at once.
         from streamllm.batching.needed import say_memory
         from streamllm.batching.scheduler import translate_many

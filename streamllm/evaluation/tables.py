@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from streamllm.metrics.latency import METRICS, corpus_latency, latency
 from streamllm.metrics.quality import quality, sentence_bleu
-from streamllm.metrics.scores import SCREEN, SENTENCES, SWEEP, Score, shown_on
+from streamllm.metrics.scores import SCREEN, SENTENCES, SWEEP, Score, notes, shown_on
 from streamllm.records import Trace
 from streamllm.runs.environment import code
 from streamllm.runs.folder import RunFolder
@@ -39,7 +39,7 @@ def brief_text(folder: RunFolder, metrics: Mapping[str, Any]) -> str:
 
 
 def figures_text(metrics: Mapping[str, Any], own: Sequence[Score] = ()) -> str:
-    """How many sentences there are, and below it their scores, a line for each group."""
+    """How many sentences there are, and below it their scores, a line for each group, and what else happened."""
     lines: dict[str, list[str]] = {}
     for score in shown_on(SCREEN, own, documents="documents" in metrics):
         if metrics.get(score.key) is not None:
@@ -47,11 +47,10 @@ def figures_text(metrics: Mapping[str, Any], own: Sequence[Score] = ()) -> str:
     sentences = f"{metrics.get('sentences', '?')} sentences"
     if "documents" in metrics:
         sentences = f"{metrics['documents']} document{'s' * (metrics['documents'] != 1)} of {sentences}"
-    if metrics.get("sentences_without_output"):
-        sentences += f", {metrics['sentences_without_output']} of them without output"
     if metrics.get("sentences_left_out"):
         sentences += f"; {metrics['sentences_left_out']} left out, too long (dataset.skip_long)"
-    return "\n".join([sentences, *(f"  {group:<9}{'   '.join(said)}" for group, said in lines.items())])
+    scores = (f"  {group:<9}{'   '.join(said)}" for group, said in lines.items())
+    return "\n".join([sentences, *scores, *(f"  {note}" for note in notes(metrics))])
 
 
 def other_code(folder: RunFolder) -> str:

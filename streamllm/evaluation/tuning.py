@@ -2,6 +2,7 @@
 ever scores above one that keeps it."""
 
 import difflib
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -56,7 +57,7 @@ class Tuning:
     @staticmethod
     def _number(metrics: Mapping[str, Any], key: str) -> float:
         value = metrics.get(key)
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             numbers = ", ".join(name for name, other in metrics.items() if isinstance(other, int | float))
             raise ValueError(f"the run has {value!r} as {key!r}, so it cannot be tuned; what it has: {numbers}")
         return float(value)

@@ -10,8 +10,9 @@ from typing import Any
 
 from streamllm.metrics import latency
 
-SCREEN, SWEEP, REPORT, SENTENCES = "screen", "sweep", "report", "sentences"
-"""Where scores are shown: the printed summary, the table of a sweep, the columns of the report, tables of sentences."""
+SCREEN, SWEEP, REPORT, SENTENCES, NOTES = "screen", "sweep", "report", "sentences", "notes"
+"""Where scores are shown: the printed summary, the table of a sweep, the columns of the report, tables of sentences;
+and the notes below the printed summary and in the report, which have counts that are not 0."""
 
 EVERYWHERE: Mapping[str, int] = {SCREEN: 0, SWEEP: 0, REPORT: 0, SENTENCES: 0}
 EVERYWHERE_BUT_SENTENCES: Mapping[str, int] = {SCREEN: 0, SWEEP: 0, REPORT: 0}
@@ -99,16 +100,26 @@ def _lag(key: str, label: str, description: str, source: str, shown: Mapping[str
 
 
 def _seconds(key: str, label: str, description: str) -> Score:
-    return Score(key, label, 2, False, "seconds", description, measure="s")
+    return Score(key, label, 2, False, "seconds", description, measure="s", shown={SCREEN: 0, REPORT: 0})
 
 
-def _count(key: str, group: str, description: str, higher_is_better: bool | None = None, digits: int = 0) -> Score:
-    return Score(key, key.replace("_", " "), digits, higher_is_better, group, description)
+def _count(
+    key: str,
+    group: str,
+    description: str,
+    higher_is_better: bool | None = None,
+    digits: int = 0,
+    shown: Mapping[str, int] = {},
+) -> Score:
+    return Score(key, key.replace("_", " "), digits, higher_is_better, group, description, shown=shown)
 
 
 SCORES = (
     _count("sentences", "counts", "number of sentences"),
-    _count("sentences_without_output", "counts", "sentences that have no delay, and so no latency", False),
+    _count(
+        *("sentences_without_output", "counts", "sentences without output, and so without latency", False),
+        shown={NOTES: 0},
+    ),
     Score(
         "bleu", "BLEU", 2, True, "quality", "corpus BLEU by sacrebleu", "Post 2018, arXiv 1804.08771", shown=EVERYWHERE
     ),
@@ -164,9 +175,9 @@ SCORES = (
         words="{} forward passes per target token",
         shown={SCREEN: 0, REPORT: 0},
     ),
-    _count("forced_reads", "behaviour", "source units read against the policy"),
-    _count("early_stops", "behaviour", "sentences ended by an end token while source remained"),
-    _count("early_ends", "behaviour", "end tokens while source remained"),
+    _count("forced_reads", "behaviour", "source units read against the policy", shown={NOTES: 2}),
+    _count("early_stops", "behaviour", "sentences ended by an end token while source remained", shown={NOTES: 2}),
+    _count("early_ends", "behaviour", "end tokens while source remained", shown={NOTES: 2}),
     _count(
         "sentences_cut_short",
         "behaviour",
@@ -174,8 +185,8 @@ SCORES = (
         False,
     ),
     _count("source_after_last_write", "behaviour", "share of the source after the last write, on average", digits=3),
-    _count("max_units_stops", "behaviour", "sentences cut at the limit of units", False),
-    _count("max_tokens_stops", "behaviour", "sentences cut at the limit of tokens", False),
+    _count("max_units_stops", "behaviour", "sentences cut at the limit of units", False, shown={NOTES: 1}),
+    _count("max_tokens_stops", "behaviour", "sentences cut at the limit of tokens", False, shown={NOTES: 1}),
 )
 """Every number of metrics.json, in its order."""
 
@@ -189,9 +200,9 @@ DOCUMENT_SCORES = (
     _lag("long_laal", "LongLAAL", "LAAL of the sentences of documents", _LONG, EVERYWHERE_BUT_SENTENCES),
     _lag("long_ap", "LongAP", "Average Proportion of the sentences of documents", _LONG, digits=3),
     _lag("long_dal", "LongDAL", "DAL of the sentences of documents", _LONG, {SCREEN: 0, REPORT: 0}),
-    _lag("ca_long_yaal", "LongYAAL-CA", "LongYAAL, compute included", _LONG),
+    _lag("ca_long_yaal", "LongYAAL-CA", "LongYAAL, compute included", _LONG, {SCREEN: 0, REPORT: 0}),
     _lag("ca_long_al", "LongAL-CA", "LongAL, compute included", _LONG),
-    _lag("ca_long_laal", "LongLAAL-CA", "LongLAAL, compute included", _LONG),
+    _lag("ca_long_laal", "LongLAAL-CA", "LongLAAL, compute included", _LONG, {SCREEN: 0, REPORT: 0}),
     _lag("ca_long_ap", "LongAP-CA", "LongAP, compute included", _LONG, digits=3),
     _lag("ca_long_dal", "LongDAL-CA", "LongDAL, compute included", _LONG),
     Score("swf", "SWF", 1, None, "behaviour", "percent of units written before the end of their sentence", _LONG),
@@ -227,6 +238,11 @@ def shown_on(place: str, own: Iterable[Score] = (), documents: bool = False) -> 
     return sorted(found, key=lambda score: score.shown[place])
 
 
+def notes(found: Mapping[str, Any]) -> list[str]:
+    """What happened in a run that its scores do not tell: a line for each count that is not 0."""
+    return [f"{score.description}: {score.text(found[score.key])}" for score in shown_on(NOTES) if found.get(score.key)]
+
+
 def _of_function(key: str) -> Score:
     """The score of a latency function that `SCORES` does not name."""
     first, *_ = (latency.METRICS[key].__doc__ or "").strip().split("\n")
@@ -236,7 +252,7 @@ def _of_function(key: str) -> Score:
 def markdown() -> str:
     """The table of docs/metrics.md: every score, what is better, and where it is shown."""
     better = {True: "higher", False: "lower", None: ""}
-    places = {SCREEN: "printed summary", SWEEP: "sweep", REPORT: "report", SENTENCES: "sentences"}
+    places = {SCREEN: "printed summary", SWEEP: "sweep", REPORT: "report", SENTENCES: "sentences", NOTES: "notes"}
     rows = [
         (
             *(f"`{score.key}`", score.axis, score.group, better[score.higher_is_better], str(score.digits)),

@@ -22,6 +22,7 @@ from streamllm.engine.positions import Positions
 from streamllm.engine.sampling import check_sampling
 from streamllm.models import tokenizers
 from streamllm.models.families import args_of, check_supported
+from streamllm.models.languages import languages_of
 from streamllm.models.model import StreamingModel
 from streamllm.models.model_configs import as_mlx_lm_reads
 from streamllm.models.precision import fitted, refuse_too_large
@@ -175,6 +176,7 @@ class ModelConfig:
                 paradigm=paradigm,
                 alignment_heads=settings.alignment_heads,
                 documents=settings.documents or False,
+                languages=languages_of(folder, settings.languages),
                 retention=self.retention,
                 positions=Positions.of(model, config),
             )

@@ -22,6 +22,7 @@ from streamllm.engine.prefix import FEWEST, Prefix
 from streamllm.engine.sampling import Sampling, check_sampling
 from streamllm.engine.session import Session
 from streamllm.files import replacing, write_atomically
+from streamllm.models.languages import Languages
 from streamllm.models.precision import fitted
 from streamllm.models.settings import SETTINGS
 from streamllm.prompt import PromptTokens
@@ -35,6 +36,7 @@ class StreamingModel:
         tokenizer: mlx-lm's TokenizerWrapper.
         positions: how many the model has; None looks for a learned table and knows of no other limit.
         documents: whether it was trained on streams of several sentences (``data.documents``).
+        languages: those that it was made for; None where nobody says so.
 
     Raises:
         ValueError: a value is not accepted, or the model or the paradigm cannot keep streams as ``retention`` says.
@@ -53,6 +55,7 @@ class StreamingModel:
         retention: Retention = Retention(),
         positions: Positions | None = None,
         documents: bool = False,
+        languages: Languages | None = None,
     ):
         check_target_start("target_start", target_start)
         check_sampling(temperature, top_p)
@@ -65,6 +68,7 @@ class StreamingModel:
         self.warned_of_positions = False
         self._open: Callable[[TargetStart], Memory] = partial(paradigm.open, model)
         self.documents = documents
+        self.languages = languages
         self.living_on = paradigm.living_on(documents) if isinstance(paradigm, GroupParadigm) else None
         self.forgetting: Forgetting | None = None
         self._prefix: Prefix | None = None
@@ -142,6 +146,8 @@ class StreamingModel:
             settings["alignment_heads"] = [list(head) for head in self.alignment_heads]
         if self.documents:
             settings["documents"] = True
+        if self.languages is not None and self.languages.ordered:
+            settings["languages"] = list(self.languages.codes)
         if base is not None:
             settings["base_weights"] = base
         write_atomically(folder / SETTINGS, json.dumps(settings, indent=2, ensure_ascii=False) + "\n")

@@ -12,7 +12,7 @@ from streamllm.checked import fit, read_json, shown
 from streamllm.engine.paradigms.memory import TargetStart, check_target_start
 from streamllm.prompt import Prompt
 
-SETTINGS = "streamllm.json"  # in a folder trained to stream: prompt, target_start, paradigm, alignment_heads, documents
+SETTINGS = "streamllm.json"  # in a folder trained to stream; what it holds: `Settings`
 ADAPTER = "adapter_config.json"
 ADAPTERS = ("lora", "dora", "full")  # mlx-lm's fine_tune_type
 TRAINED_AS = ("group", "interleaved")  # what our trainings write
@@ -23,6 +23,7 @@ class Settings:
     """The content of `SETTINGS`; what it does not say is None.
 
     Args:
+        languages: source and target of the training.
         base_weights: of an adapter, the digest of the weights that it was trained on.
 
     Raises: ValueError: a value is not accepted.
@@ -33,6 +34,7 @@ class Settings:
     paradigm: str | None = None
     alignment_heads: Sequence[Sequence[int]] | None = None
     documents: bool | None = None
+    languages: Sequence[str] | None = None
     base_weights: str | None = None
 
     def __post_init__(self) -> None:
@@ -42,6 +44,12 @@ class Settings:
         check.text("base_weights", self.base_weights, null="")
         check.heads("alignment_heads", self.alignment_heads)
         check.flag("documents", self.documents, null="")
+        if self.languages is not None and (
+            not isinstance(self.languages, list | tuple)
+            or len(self.languages) != 2
+            or not all(isinstance(code, str) for code in self.languages)
+        ):
+            raise ValueError(f"languages is {shown(self.languages)}; they are two codes, source and target")
 
     def over(self, others: "Settings") -> "Settings":
         """These, and those of ``others`` where these say nothing."""

@@ -22,7 +22,7 @@ from streamllm.runs.compare import Interval, bootstrap_of, scored_run
 from streamllm.runs.documents import cut
 from streamllm.runs.folder import CONFIG, METRICS, RunFolder
 from streamllm.runs.load import (
-    flatten,
+    flat_config,
     is_training,
     load_runs,
     load_traces,
@@ -145,7 +145,7 @@ def gather(paths: Sequence[str | os.PathLike[str]], samples: int = 1000) -> Repo
         raise ValueError(f"samples is {samples}; give a number of samples, or 0 for no intervals")
     table, unfinished, trainings = _find(paths)
     folders = [Path(folder) for folder in table["folder"]]
-    configs = [flatten(read_config(folder)) for folder in folders]
+    configs = [flat_config(read_config(folder)) for folder in folders]
     policies = [policy_name(target) for target in table["policy._target_"]]
     of_policy, others = settings(table, configs), varied(configs)
     names = titles(policies, of_policy, others, list(table["digest"]))

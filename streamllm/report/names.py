@@ -37,6 +37,30 @@ def varied(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     return [{key: _cut(_short(key, config.get(key))) for key in sorted(chosen.values())} for config in configs]
 
 
+SAYS_MOST = ("name", "path")
+"""Last parts of keys that stand for others of their group."""
+
+
+def folded(rows: Sequence[Mapping[str, str]]) -> dict[str, list[str]]:
+    """The keys that tell runs apart, each with those of its group that say no more than it: of three data sets, the
+    name with files, languages and split. ``rows`` is what `varied` gives."""
+    keys = list(rows[0]) if rows else []
+    kept: dict[str, list[str]] = {}
+    for key in sorted(keys, key=lambda key: (key.rpartition(".")[2] not in SAYS_MOST, keys.index(key))):
+        group = key.partition(".")[0]
+        one = next((other for other in kept if other.partition(".")[0] == group and _tells(rows, other, key)), None)
+        if one is None:
+            kept[key] = []
+        else:
+            kept[one].append(key)
+    return {key: kept[key] for key in keys if key in kept}
+
+
+def _tells(rows: Sequence[Mapping[str, str]], key: str, other: str) -> bool:
+    """Whether the value of ``key`` says that of ``other``."""
+    return len({(row[key], row[other]) for row in rows}) == len({row[key] for row in rows})
+
+
 def titles(
     policies: Sequence[str], of_policy: Sequence[str], others: Sequence[Mapping[str, str]], digests: Sequence[str]
 ) -> list[str]:

@@ -186,7 +186,7 @@ function columns() {
   const lag = DATA.latencies[state.latency];
   return [
     { key: "number", name: "#", show: (value) => String(value + 1) },
-    { key: "words", name: "Words", show: String },
+    { key: "words", name: DATA.units, show: String },
     { key: null, name: "Source, and what was written" },
     { key: "bleu", name: "BLEU", letter: "A", show: (value) => number(value, 1), down: true },
     two && { key: "b.bleu", name: "BLEU", letter: "B", show: (value) => number(value, 1), down: true },

@@ -7,14 +7,16 @@ import hashlib
 import html
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
-from streamllm.metrics.scores import REPORT, SENTENCES, Score, shown_on
+from streamllm.metrics.scores import REPORT, SENTENCES, Score, notes, shown_on
 from streamllm.report.curve import Drawing, Figure, drifts, figures
 from streamllm.report.curve_facts import CurveFacts, cells
 from streamllm.report.gather import Report, Result, Run
+from streamllm.report.names import folded
+from streamllm.units import unit_of
 
 
 def render(report: Report) -> str:
@@ -36,6 +38,7 @@ def render(report: Report) -> str:
         "latencies": "".join(f'<option value="{_escaped(s.key)}">{_escaped(s.label)}</option>' for s in _latencies()),
         "latency-codes": ", ".join(f"<code>{_escaped(score.key)}</code>" for score in _latencies()),
         "runs": _run_table(report),
+        "notes": _notes(report),
         "provenance": _provenance(report),
         "data": _embedded_json(_data(report, drawn)),
         "script": script,
@@ -136,17 +139,18 @@ def _heading(report: Report) -> str:
 
 
 def _run_table(report: Report) -> str:
-    keys = list(report.runs[0].varied)
+    folds = folded([run.varied for run in report.runs])
+    keys = list(folds)
     own = {score.key: score for run in reversed(report.runs) for score in run.own}  # as the first run calls it
     scores = shown_on(REPORT, own.values(), documents=True)
     columns = [score for score in scores if any(run.metrics.get(score.key) is not None for run in report.runs)]
     heads = [
         _head("run", "Policy", "the read/write policy; choose runs to compare with the boxes"),
         _head("setting", "Setting", "what the policy was set to"),
-        *(_head(key, _name(key, keys), key) for key in keys),
-        *(_head(score.key, score.label, _meaning(score), True, bool(score.higher_is_better)) for score in columns),
+        *(_head(key, _name(key, keys), _with(key, folds[key])) for key in keys),
+        *(_head(score.key, score.name, _meaning(score), True, bool(score.higher_is_better)) for score in columns),
     ]
-    rows = "\n".join(_row(number, run, keys, columns) for number, run in enumerate(report.runs))
+    rows = "\n".join(_row(number, run, folds, columns) for number, run in enumerate(report.runs))
     return f'<thead><tr><th class="box">Show</th>{"".join(heads)}</tr></thead>\n<tbody>\n{rows}\n</tbody>'
 
 
@@ -172,18 +176,27 @@ def _head(key: str, name: str, meaning: str, number: bool = False, descending: b
     return f'<th{kind} scope="col" data-key="{_escaped(key)}" data-first="{first}" aria-sort="none">{button}</th>'
 
 
-def _row(number: int, run: Run, keys: Sequence[str], columns: Sequence[Score]) -> str:
+def _with(key: str, others: Sequence[str]) -> str:
+    """A key, and those that differ along with it."""
+    return f"{key}, and with it {', '.join(others)}" if others else key
+
+
+def _row(number: int, run: Run, folds: Mapping[str, Sequence[str]], columns: Sequence[Score]) -> str:
     box = f'<input type="checkbox" value="{number}" aria-label="Show {_escaped(run.title)}">'
-    texts = [_cell(run.setting), *(_cell(run.varied[key], key.endswith("_target_")) for key in keys)]
+    texts = [_cell(run.setting)]
+    for key, others in folds.items():
+        along = ", ".join(f"{other}={run.varied[other] or 'null'}" for other in others)
+        texts.append(_cell(run.varied[key], key.endswith("_target_"), along))
     cells = [_number(run, column) for column in columns]
     policy, folder = _escaped(run.policy), _escaped(run.folder)
     name = f'<th scope="row" data-value="{policy}" title="{folder}">{policy}</th>'
     return f'<tr data-run="{number}"><td class="box">{box}</td>{name}{"".join(texts)}{"".join(cells)}</tr>'
 
 
-def _cell(text: str, is_class: bool = False) -> str:
+def _cell(text: str, is_class: bool = False, along: str = "") -> str:
     shown = text.rpartition(".")[2] if is_class else text
-    return f'<td data-value="{_escaped(shown)}">{_escaped(shown)}</td>'
+    title = f' title="{_escaped(along)}"' if along else ""
+    return f'<td data-value="{_escaped(shown)}"{title}>{_escaped(shown)}</td>'
 
 
 def _number(run: Run, score: Score) -> str:
@@ -199,6 +212,21 @@ def _number(run: Run, score: Score) -> str:
 
 def _minus(number: str) -> str:
     return number.replace("-", "−")
+
+
+def _notes(report: Report) -> str:
+    """What happened in runs that their scores do not tell; nothing where nothing did."""
+    rows = "".join(
+        f'<tr><th scope="row">{_escaped(run.title)}</th><td>{_escaped("; ".join(said))}</td></tr>'
+        for run in report.runs
+        if (said := notes(run.metrics))
+    )
+    if not rows:
+        return ""
+    return (
+        "<details><summary>Sentences cut or without output, early ends, forced reads</summary>\n"
+        f'<div class="scroll"><table id="notes">{rows}</table></div></details>'
+    )
 
 
 def _provenance(report: Report) -> str:
@@ -236,6 +264,7 @@ def _data(report: Report, drawn: Iterable[Figure]) -> dict[str, Any]:
         documents["segments"] = [[[s.start, s.units, s.source, s.reference] for s in one.segments] for one in sentences]
     return {
         "shown": _shown_at_first(report.runs),
+        "units": _units_of(report.runs),
         "latencies": {score.key: score.label for score in _latencies()},
         "curves": [
             [[number, round(x, 1), round(y, 1)] for number, (x, y) in drawing.points.items()]
@@ -251,6 +280,15 @@ def _data(report: Report, drawn: Iterable[Figure]) -> dict[str, Any]:
         },
         "runs": [_run_data(run) for run in report.runs],
     }
+
+
+def _units_of(runs: Sequence[Run]) -> str:
+    """What the lengths of sources are counted in."""
+    kinds = {
+        run.config.get("dataset.source_unit") or unit_of(str(run.config.get("dataset.source_language") or ""))
+        for run in runs
+    }
+    return {"word": "Words", "character": "Characters"}.get(str(kinds.pop()), "Units") if len(kinds) == 1 else "Units"
 
 
 def _shown_at_first(runs: Sequence[Run]) -> list[int]:

@@ -15,7 +15,7 @@ from streamllm.metrics.scores import Score, scores
 from streamllm.report.names import settings, titles, varied
 from streamllm.runs.compare import Difference, bootstrap, paired_test
 from streamllm.runs.folder import RunFolder
-from streamllm.runs.load import clock_of, flatten, policy_name, read_config
+from streamllm.runs.load import clock_of, flat_config, policy_name, read_config
 from streamllm.runs.randomisation import NAME, TRIALS
 from streamllm.runs.scored import KNOWN, ON_A_CLOCK
 from streamllm.runs.scores import own_of_runs
@@ -123,7 +123,7 @@ def _names(runs: Sequence[RunPath], names: Sequence[str] | None) -> list[str]:
     import pandas
 
     if names is None:
-        configs = [flatten(read_config(run)) for run in runs]
+        configs = [flat_config(read_config(run)) for run in runs]
         rows = pandas.DataFrame(configs)
         policies = [policy_name(str(config.get("policy._target_", "?"))) for config in configs]
         digests = [RunFolder(run).digest for run in runs]
@@ -156,12 +156,13 @@ def _caption(
     samples: int,
     trials: int,
 ) -> str:
-    dataset = read_config(runs[0]).get("dataset") or {}
-    languages = [str(dataset.get(f"{side}_language") or "?") for side in ("source", "target")]
+    config = flat_config(read_config(runs[0]))
+    languages = [str(config.get(f"dataset.{side}_language") or "?") for side in ("source", "target")]
     count = f"{found[0].get('sentences', '?'):,} sentences"
     if found[0].get("documents") is not None:
         count += f" in {found[0]['documents']} documents"
-    texts = [f"{count} of {dataset.get('name') or 'a data set'}, {languages[0]} to {languages[1]}."]
+    name, pair = config.get("dataset.name") or "a data set", ", {} to {}".format(*languages)
+    texts = [f"{count} of {name}{'' if '?' in languages else pair}."]
     every = [one for of_run in tests for one in of_run.values()]
     drawn = "documents" if any("documents" in one.test for one in every) else "sentences"
     texts.append(f"In brackets: 95% intervals by bootstrap over {drawn} ({samples:,} samples).")

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -112,7 +113,7 @@ def load_runs(root: str | os.PathLike[str] = "outputs", set_aside: bool = False,
         if kind_of(config) != kind:
             continue
         name, _, digits = path.name.rpartition("-")
-        rows.append({"folder": str(path), **flatten(config), **metrics, "name": name, "digest": digits})
+        rows.append({"folder": str(path), **flat_config(config), **metrics, "name": name, "digest": digits})
     return pandas.DataFrame(rows)
 
 
@@ -228,6 +229,21 @@ def _made(dataset: Mapping[str, Any]) -> Any:
     if not (isinstance(kind, type) and hasattr(kind, "load")):
         raise ValueError(f"{dataset['_target_']} is no class of data sets")
     return kind(**{key: value for key, value in dataset.items() if key != "_target_"})
+
+
+def flat_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration with dots between keys. A data set of files that was given neither name nor languages has those
+    of the files' names, as it had in the run."""
+    flat = flatten(config)
+    for side in ("source", "target"):
+        if not isinstance(file := flat.get(f"dataset.{side}"), str):
+            continue
+        path = Path(Path(file).name.removesuffix(".gz"))
+        if side == "source" and flat.get("dataset.name") is None:
+            flat["dataset.name"] = path.stem
+        if flat.get(f"dataset.{side}_language") is None and re.fullmatch(r"\.[a-z]{2}", path.suffix):
+            flat[f"dataset.{side}_language"] = path.suffix[1:]
+    return flat
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 Log = Callable[[dict[str, Any]], None]
 Score = Callable[[nn.Module], dict[str, float | None]]
 CHECKPOINT = "last.safetensors"
+EXPORTS = ("average", "last", "best")
 COUNTERS = ("step", "epoch", "block", "batch", "best", "since_best", "validated_at", "kept", "lines")
 
 
@@ -65,6 +66,8 @@ class TrainingConfig:
         patience: scores in a row without a new best before training ends early; 0 for never.
         average: how many of the last validations' weights are averaged at the end (of those up to the best score, if
             there is patience).
+        export: which weights the training ends with, and writes: "average" is the mean that ``average`` says, "last"
+            the weights of the last validation, "best" those of the best BLEU.
     """
 
     epochs: int = 20
@@ -84,6 +87,7 @@ class TrainingConfig:
     score_every: int = 2
     patience: int = 0
     average: int = 5
+    export: str = "average"
 
     def __post_init__(self) -> None:
         for name in ("epochs", "accumulate", "checkpoint_every", "log_every", "score_every", "average"):
@@ -97,6 +101,8 @@ class TrainingConfig:
         for name in ("label_smoothing", "dropout"):
             number(f"training.{name}", getattr(self, name), least=0, below=1)
         number("training.final_rate", self.final_rate, least=0)
+        if self.export not in EXPORTS:
+            raise ValueError(f"training.export is {self.export!r}; accepted are {', '.join(EXPORTS)}")
         if self.schedule not in SCHEDULES:
             raise ValueError(f"training.schedule is {self.schedule!r}; accepted are {', '.join(SCHEDULES)}")
 
@@ -158,6 +164,9 @@ class Trainer:
         self.validated_at = 0  # step
         self.kept: list[str] = []  # the file of each validation's weights
         self.lines = 0  # of train.jsonl
+        self.at: float = 0  # how many epochs are done, the begun one in part, as far as this process has seen
+        self.loss_of_export = math.nan
+        self.exported: list[str] = []  # the files of the weights that the model ends with
         self.window = _Window()
         add_dropout(model, config.dropout)
         if config.gradient_checkpointing:
@@ -227,6 +236,8 @@ class Trainer:
         self._started = time.perf_counter()
         while not self._ended():
             self._run_epoch()
+        if self.window.losses:  # the last steps, of a short training all of them
+            self._log(step=self.step, epoch=self.at, **self.window.figures())
         if self.validated_at < self.step:
             self._validate(last=True)
         self._average()
@@ -236,6 +247,8 @@ class Trainer:
         before = self.step
         for batches in self.data.blocks(self.epoch, self.block, self.rank, self.world):
             while self.batch < len(batches):
+                if self.step == 0:
+                    self._warn_of_warmup(len(batches))
                 self._run_step(batches)
                 if self._ended():
                     return
@@ -243,6 +256,7 @@ class Trainer:
         if self.step == before == 0:
             raise ValueError("no sentence pair is left to train on: see data.max_tokens and the data set")
         self.epoch, self.block = self.epoch + 1, 0
+        self.at = self.epoch
         if self.config.validate_every is None:
             self._validate(last=self._reached(self.epoch))
 
@@ -253,18 +267,30 @@ class Trainer:
         self.optimizer.learning_rate = rate
         mean, norm = self.train_step(now)
         self.step, self.batch = self.step + 1, self.batch + len(now)
+        self.at = round(self._epochs(len(batches)), 4)
         self.window.add(mean, [batch for batch, _ in now])
         if self.step % c.log_every == 0:
             seconds = time.perf_counter() - self._started
             line = self.window.figures() | {"learning_rate": rate, "gradient_norm": norm}
             line["tokens_per_second"] = round(self.world * self.window.tokens_since_start / seconds)
             line["peak_memory_gb"] = round((mx.get_peak_memory() + learner.held()) / 1e9, 3)
-            self._log(step=self.step, epoch=round(self._epochs(len(batches)), 4), **line)
+            self._log(step=self.step, epoch=self.at, **line)
             self.window, self._started = _Window(), time.perf_counter()
         if c.validate_every and self.step % c.validate_every == 0:
-            self._validate(last=self._reached(self._epochs(len(batches))))
+            self._validate(last=self._reached(self._epochs(len(batches))))  # not of `at`, which is rounded
         elif self.step % c.checkpoint_every == 0:
             self._save()
+
+    def _warn_of_warmup(self, batches: int) -> None:
+        """Say that the rate never rises to what was asked for; ``batches`` are those of the first block."""
+        c = self.config
+        steps = c.steps or (math.ceil(batches / c.accumulate) * (self.data.count or 1) * c.epochs)
+        if c.warmup_steps >= steps and not self.rank:
+            log.warning(
+                "training.warmup_steps is %d, and the training has %s%d steps, so its rate does not reach "
+                "training.learning_rate: give fewer steps of warm-up, or a longer training",
+                *(c.warmup_steps, "" if c.steps else "about ", steps),
+            )
 
     def _epochs(self, batches: int) -> float:
         """How many are done, where a block has so many batches; whole ones, where nobody knows their length."""
@@ -287,7 +313,7 @@ class Trainer:
         if self.score and (number % self.config.score_every == 0 or last):
             line |= self._scores()
             if line["bleu"] is not None and line["bleu"] > self.best.get("bleu", -1.0):
-                self.best, self.since_best = line | {"epoch": self.epoch, "validation": number}, 0
+                self.best, self.since_best = line | {"epoch": self.at, "validation": number}, 0
             else:
                 self.since_best += 1
         whole = self.block == self.batch == 0
@@ -295,7 +321,7 @@ class Trainer:
         if self.rank == 0:
             checkpoint.write(self.folder / self.kept[-1], self._weights())
         self.validated_at = self.step
-        self._log(step=self.step, epoch=self.epoch, **line)
+        self._log(step=self.step, epoch=self.at, **line)
         self._save()
         self._started += time.perf_counter() - started
 
@@ -320,10 +346,25 @@ class Trainer:
         bleu = _float(mx.distributed.all_sum(mx.array(own), group=self.group))
         return scores | {"bleu": None if math.isnan(bleu) else bleu}
 
+    def _ends_with(self, kept: Sequence[str]) -> list[str]:
+        """The files of the weights whose mean the model ends with, as ``training.export`` says, of those that the
+        validations so far have ``kept``."""
+        best = int(self.best["validation"]) if self.best else len(kept)
+        if self.config.export != "average":
+            return list(kept[-1:] if self.config.export == "last" else kept[max(0, best - 1) : best])
+        return list(kept[: best if self.config.patience else None][-self.config.average :])
+
+    def lowest(self) -> float:
+        """The lowest validation loss, as ``train.jsonl`` of the first process has them; that of the weights which the
+        model ends with is not among them."""
+        lines = [json.loads(line) for line in read_bytes(self.folder / "train.jsonl").splitlines()]
+        return min(
+            float(line["validation_loss"]) for line in lines if "averaged" not in line and "validation_loss" in line
+        )
+
     def _average(self) -> None:
-        """Give the model the mean of the last validations' weights; with early stopping, of those up to the best."""
-        last = int(self.best["validation"]) if self.config.patience and self.best else len(self.kept)
-        names = self.kept[:last][-self.config.average :]
+        """Give the model the mean of the weights that `_ends_with` names."""
+        names = self.exported = self._ends_with(self.kept)
         self.barrier.meet()  # the first process may still be writing the last of them
         every = [checkpoint.read(self.folder / name, self.masters.weights) for name in names]
         mean = {name: sum(w[name] for w in every) / len(every) for name in every[0]}
@@ -332,6 +373,7 @@ class Trainer:
         validation_loss = self.validation_loss()
         self._check("validation loss of the averaged weights", validation_loss)
         self._log(step=self.step, averaged=len(names), validation_loss=validation_loss)
+        self.loss_of_export = validation_loss
 
     # Files
 
@@ -360,14 +402,14 @@ class Trainer:
             setattr(self, name, found.counters[name])
         self._check_kept(self.kept)
         self.window = _Window(**found.counters["window"] | {"tokens_since_start": 0})
-        log.info("resuming %s at step %d, epoch %d", self.folder, self.step, self.epoch)
+        self.at = self.epoch
+        log.info("resuming %s at step %d, after %d whole epochs", self.folder, self.step, self.epoch)
         if self.rank == 0 and lines.exists():  # forget what was logged after the checkpoint
             write_atomically(lines, b"".join(read_bytes(lines).splitlines(keepends=True)[: self.lines]))
 
     def _check_kept(self, names: Sequence[str]) -> None:
         """Raises: ValueError: weights of a validation are gone, of which the end needs the mean."""
-        best = int(self.best["validation"]) if self.config.patience and self.best else len(names)
-        needed = names[max(0, best - self.config.average) :]
+        needed = self._ends_with(names)
         if missing := [name for name in needed if not (self.folder / name).is_file()]:
             raise ValueError(
                 f"{self.folder / missing[0]} is gone, and training ends with the mean of such weights: restore it, or "

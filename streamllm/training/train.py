@@ -3,7 +3,6 @@
 
 import json
 import logging
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, is_dataclass, replace
@@ -14,7 +13,6 @@ from typing import Any, Protocol
 import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers as optim
-from mlx.utils import tree_flatten
 
 from streamllm.batching.scheduler import translate_many
 from streamllm.check import whole_number
@@ -25,12 +23,12 @@ from streamllm.engine.paradigms.group import Group
 from streamllm.engine.paradigms.interleaved import Interleaved
 from streamllm.engine.paradigms.memory import Paradigm
 from streamllm.engine.positions import PositionError
-from streamllm.files import new_folder, write_atomically, writing
+from streamllm.files import new_folder, write_atomically
 from streamllm.metrics.summary import summarise
+from streamllm.models.languages import Languages
 from streamllm.models.lengths import fitting
-from streamllm.models.loading import TOKENIZER_FILES, ModelConfig, base_weights, find_model
+from streamllm.models.loading import TOKENIZER_FILES, ModelConfig, find_model
 from streamllm.models.model import StreamingModel
-from streamllm.models.precision import dtype_of, fitted
 from streamllm.policies import Full, WaitK
 from streamllm.prompt import Prompt, PromptTokens
 from streamllm.records import Example, Policy
@@ -38,9 +36,10 @@ from streamllm.runs import made_from
 from streamllm.runs.environment import environment
 from streamllm.runs.folder import METRICS, RunFolder
 from streamllm.tracking.tracker import Guarded, NullTracker, RunInfo, Tracker
-from streamllm.training.adapters import AdapterConfig, save_adapter
+from streamllm.training.adapters import AdapterConfig
 from streamllm.training.bpe import BPEDropout
 from streamllm.training.data import FULL, DataConfig, TrainingData, values_of_k
+from streamllm.training.export import export_checkpoint, write_adapter, write_model
 from streamllm.training.fresh import FreshModel
 from streamllm.training.grown import GrownModel
 from streamllm.training.loop import Trainer, TrainingConfig
@@ -112,6 +111,7 @@ def train(
     optimizer: optim.Optimizer | None = None,
     objective: Objective = CrossEntropy(),
     rerun: bool = False,
+    export: str | None = None,
 ) -> dict[str, Any]:
     """Train, or resume, and return the scores; a finished training only returns them.
 
@@ -123,6 +123,7 @@ def train(
         prompt: as for `ModelConfig.load`; what is trained keeps it.
         adapter: what is trained instead of the weights. Quantised weights then stay so, unless
             ``model.quantized`` is False; without an adapter they are unpacked.
+        export: train nothing, but write this checkpoint of the training ("epoch-004") as a folder beside it.
         rerun: train anew; a folder that is there is kept as ``<folder>.before-1``, or the next number that is free.
 
     Raises:
@@ -137,6 +138,21 @@ def train(
     _check_weights(model, adapter)
     group = mx.distributed.init()
     run = RunFolder.of(config, name, root)
+    if export is not None:
+        folder = export_checkpoint(
+            run.path,
+            export,
+            model if isinstance(model, ModelConfig) else ModelConfig(str(run.path / START)),
+            prompt,
+            (corpus.source_unit, corpus.target_unit),
+            (corpus.source_language, corpus.target_language),
+            paradigm,
+            adapter,
+            data.documents is not None,
+            seed,
+        )
+        log.info("%s is in %s%s", export, folder, _how_to_run(run.path, model, folder))
+        return {}
     if rerun:
         if group.rank() == 0 and (aside := run.set_aside()) is not None:
             log.info("what was in %s is in %s now", run.path, aside)
@@ -152,13 +168,15 @@ def train(
     if run.finished:
         read = {"sentences": corpus.load, "validation sentences": validation_corpus.load}
         made_from.check(run, made, read)
-        log.info("%s has finished already", run.path)
+        log.info("%s has finished already%s", run.path, _how_to_run(run.path, model))
         return run.metrics()
     _check_languages(corpus, validation_corpus)
     if training.patience and not validation.sentences:
         raise ValueError(
             f"training.patience is {training.patience}, which counts scores, and there are none: give score.sentences"
         )
+    if training.export == "best" and not validation.sentences:
+        raise ValueError("training.export is 'best', which is told by scores, and there are none: give score.sentences")
     try:
         validation_examples = validation_corpus.load()
     except (ValueError, OSError) as error:
@@ -199,6 +217,8 @@ def train(
         if group.rank() == 0:
             run.add_contents(made)
         streaming.documents |= data.documents is not None
+        pair = corpus.source_language, corpus.target_language
+        streaming.languages = Languages(pair, run.path, ordered=True) if all(pair) else None
         _check_positions(streaming, data, paradigm)
         adapter_settings = adapter.apply(streaming.model, seed) if adapter else None
         if streaming.target_start == "after_source":  # not trained to stream so far
@@ -230,6 +250,11 @@ def train(
         )
         size = "a stream of" if data.buffer else len(examples)
         log.info("%s sentence pairs, %d for validation; %s", size, len(validation_examples), run.path)
+        if validation.sentences:
+            log.info(
+                "bleu and al are of wait-k with k = %s (score.k), of %d sentences (score.sentences)",
+                *(", ".join(map(str, validation.ks)), len(scored)),
+            )
         try:
             best = trainer.run()
         except KeyboardInterrupt:
@@ -237,21 +262,36 @@ def train(
             raise
         scores: dict[str, Any] = {"steps": trainer.step, "epochs": trainer.epoch}
         scores |= {f"best_{name}": value for name, value in best.items()}
+        scores["validation_loss"] = trainer.loss_of_export
+        exported = ", ".join(file.removesuffix(".safetensors") for file in trainer.exported)
         if group.rank() == 0:
+            scores["best_validation_loss"] = trainer.lowest()
             if adapter_settings:
-                save_adapter(streaming.model, adapter_settings, name_of_start, run.path / "adapter")
-                streaming.save_settings(run.path / "adapter", base_weights(start))
+                write_adapter(streaming, adapter_settings, name_of_start, start, run.path / "adapter")
                 written = replace(model, adapter_path=str(run.path / "adapter"))
             else:
-                _export(streaming, start, run.path / "model")
+                write_model(streaming, start, run.path / "model")
                 written = replace(model, path=str(run.path / "model"))
             if validation.sentences:  # of what was written, as a run will load it
                 del trainer  # and with it the optimizer's state
                 streaming = written.load(None, corpus.source_unit, corpus.target_unit, paradigm)
                 scores |= score(streaming.model)
             write_atomically(run.path / METRICS, json.dumps(scores, indent=2) + "\n")
+            what = "mean" if "," in exported else {"best": "best by BLEU"}.get(training.export, "last")
+            log.info("written are the weights of %s (the %s)%s", exported, what, _how_to_run(run.path, name_of_start))
         guarded.summary(scores)
     return scores
+
+
+def _how_to_run(run: Path, start: Any, folder: Path | None = None) -> str:
+    """Where the result of a training is, and what evaluates it; ``start`` is what it began with."""
+    found = folder or next((run / name for name in ("adapter", "model") if (run / name).is_dir()), None)
+    if found is None:
+        return ""
+    words = f"model.path={found}"
+    if (found / "adapter_config.json").exists():
+        words = f"model.path={start.path if isinstance(start, ModelConfig) else start} model.adapter_path={found}"
+    return f"; to evaluate {found}: streamllm run model=folder {words} dataset=…"
 
 
 def _check_weights(model: ModelConfig | FreshModel | GrownModel, adapter: AdapterConfig | None) -> None:
@@ -377,26 +417,3 @@ def _mean(values: Sequence[float | None]) -> float | None:
     """Of all; None if one is not defined, since the mean of the others would be of other k."""
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if len(known) == len(values) else None
-
-
-def _export(streaming: StreamingModel, start: Path, folder: Path) -> None:
-    """Write the trained model in the dtype of the model it started from, with its config and tokenizer; as float32
-    where some weights have become too large for that."""
-    folder.mkdir(exist_ok=True)
-    for file in start.iterdir():
-        if file.suffix in (".json", ".model", ".txt", ".jinja") and not file.name.endswith(".index.json"):
-            with writing(folder / file.name):
-                shutil.copyfile(file, folder / file.name)  # without its mode: it may be read-only
-    config = json.loads((folder / "config.json").read_text())
-    for key in ("quantization", "quantization_config"):  # the weights are whole now
-        config.pop(key, None)
-    dtype = dtype_of(start)
-    try:
-        fitted(dict(tree_flatten(streaming.model.parameters())), dtype)
-    except ValueError as error:
-        log.warning("the model is written as float32: %s", error)
-        dtype = mx.float32
-    kind = str(dtype).removeprefix("mlx.core.")
-    names = {"torch_dtype", *({"dtype"} & config.keys())}  # the latter since transformers 5
-    write_atomically(folder / "config.json", json.dumps(config | dict.fromkeys(names, kind), indent=2) + "\n")
-    streaming.save(folder, dtype)

@@ -117,6 +117,19 @@ def test_defaults_are_those_of_the_readme():
     assert config["prompt"] is None
 
 
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (("dataset.source=data/talk.en.gz", "dataset.target=talk.de"), "talk-waitk"),
+        (("dataset.source='a talk (1).en'", "dataset.target=talk.de"), "a-talk-1-waitk"),
+        (("dataset.source=talk.en", "dataset.target=talk.de", "dataset.name=mine"), "mine-waitk"),
+        (("dataset.source='.en'", "dataset.target=talk.de"), "en-waitk"),
+    ],
+)
+def test_runs_over_files_are_called_as_the_files_are(words: tuple[str, ...], name: str):
+    assert resolved(composed("dataset=files", *words))["name"] == name
+
+
 def test_early_stop_reaches_the_limits():
     assert instantiate(composed("early_stop=stop").limits).early_stop == "stop"
 

@@ -65,6 +65,34 @@ def test_a_new_model_is_trained_and_can_be_run(folder: Path) -> None:
     assert "BLEU" in ran.stdout
 
 
+def test_a_short_training_tells_what_it_did_and_where_it_is(folder: Path) -> None:
+    """On files alone: some pairs are held out, and every number is on the screen, in train.jsonl or both."""
+    files = [f"dataset.{side}={folder / f'pairs.{code}'}" for side, code in (("source", "en"), ("target", "de"))]
+    words = ["dataset=files", *files, *SMALL, "training.warmup_steps=50", f"output.root={folder}"]
+
+    def said(*more: str) -> str:
+        command = [sys.executable, "train.py", *words, "training.export=best", *more]
+        done = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True)
+        assert done.returncode == 0 or more, done.stderr
+        return done.stderr
+
+    told = said()
+    (run,) = folder.glob("small-*")
+    lines = [json.loads(line) for line in (run / "train.jsonl").read_text().splitlines()]
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert sum("loss" in line for line in lines) == 1, "the steps are fewer than training.log_every"
+    assert metrics["best_validation_loss"] == min(line["validation_loss"] for line in lines[:-1] if "loss" not in line)
+    assert metrics["best_bleu"] == max(line.get("bleu", 0) for line in lines)
+    assert told.count("training.warmup_steps is 50") == 1
+    assert "bleu and al are of wait-k with k = 5 (score.k)" in told
+    assert f"(the best by BLEU); to evaluate {run / 'model'}: streamllm run model=folder model.path=" in told
+    held_out = len(PAIRS) // min(20, len(PAIRS))
+    assert f"{len(PAIRS) - held_out} sentence pairs, {held_out} for validation" in told
+    assert f"epoch-001 is in {run / 'epoch-001'}; to evaluate" in said("--export", "epoch-001")
+    assert (run / "epoch-001" / "model.safetensors").exists()
+    assert "no checkpoint 'epoch-009'; there are epoch-001, epoch-002" in said("--export=epoch-009")
+
+
 @pytest.mark.long
 def test_an_adapter_is_trained_and_can_be_run(folder: Path) -> None:
     start = ["model=tiny-en-de", "adapter=lora", "training.epochs=1", "score.sentences=0", "tracker=none", "name=lora"]

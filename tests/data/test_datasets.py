@@ -735,3 +735,21 @@ def test_the_configuration_of_multi30k_reads_plain_files(shared: Path) -> None:
     examples = instantiate(cfg.dataset).load()
     assert len(examples) == 1000
     assert examples[-1].id == "multi30k-test_2016_flickr-1000"
+
+
+def test_text_of_json_stays_the_text_of_the_file(tmp_path: Path):
+    """Where all of a column look like dates, `datasets` makes dates of them."""
+    path = tmp_path / "dates.jsonl"
+    rows = [{"id": f"2026-11-{day}T10:00:00", "en": f"2026-11-{day}", "de": "ein Tag"} for day in (28, 29)]
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    found = Table(path=path, source_language="en", target_language="de").load()
+    assert [(one.id, one.source) for one in found] == [(row["id"], row["en"]) for row in rows]
+
+
+@pytest.mark.parametrize("name", ["talks.jsonl", "talks.json"])
+def test_translations_may_have_other_languages_in_each_row(tmp_path: Path, name: str):
+    rows = [{"translation": {"en": "a dog", "de": "ein Hund"}}, {"translation": {"fr": "un", "de": "ein", "en": "a"}}]
+    lines = "".join(f"{json.dumps(row)}\n" for row in rows)
+    (tmp_path / name).write_text(lines if name.endswith("l") else json.dumps(rows))
+    found = Table(path=tmp_path / name, source_language="en", target_language="de").load()
+    assert [(one.source, one.reference) for one in found] == [("a dog", "ein Hund"), ("a", "ein")]

@@ -51,6 +51,19 @@ def test_every_number_of_a_run_over_documents_is_a_score() -> None:
     assert figures_text(found).startswith("1 document of 2 sentences")
 
 
+def test_what_else_happened_is_a_line_each_where_it_is_not_zero() -> None:
+    found = {"sentences": 5, "bleu": 3.0, "al_seconds": 1.25, "laal_ca": None}
+    found |= {"sentences_without_output": 2, "max_units_stops": 0, "max_tokens_stops": 1, "early_ends": None}
+    assert figures_text(found | {"forced_reads": 7}).splitlines() == [
+        "5 sentences",
+        "  quality  BLEU 3.00",
+        "  seconds  AL 1.25",
+        "  sentences without output, and so without latency: 2",
+        "  sentences cut at the limit of tokens: 1",
+        "  source units read against the policy: 7",
+    ]
+
+
 def test_every_latency_function_is_a_score() -> None:
     assert [score.key for score in scores().values() if score.group == "latency"] == list(METRICS)
 

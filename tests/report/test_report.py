@@ -150,6 +150,36 @@ def test_keys_that_differ_have_columns_and_bookkeeping_has_none(tmp_path: Path):
     assert list(found[0])[5] == "BLEU"
 
 
+def test_keys_that_say_the_same_of_a_data_set_are_one_column(tmp_path: Path):
+    for name, split, k in (("talks", "a", 1), ("news", "b", 1), ("talks", "a", 3)):
+        settings = config(k=k, dataset=name)
+        settings["dataset"] |= {"split": split, "limit": k}
+        run(tmp_path, sentences(5, 0.3, k), settings)
+    text = page(tmp_path)
+    assert list(rows(text)[0])[:5] == ["Show", "Policy", "Setting", "limit", "dataset"]
+    assert 'title="dataset.name, and with it dataset.split"' in text
+    assert '<td data-value="news" title="dataset.split=b">' in text
+
+
+def test_what_happened_in_runs_is_told_below_the_table(tmp_path: Path):
+    run(tmp_path, [*sentences(4, 0.3, 2), trace("9", "", "x", [])], config())
+    run(tmp_path, sentences(4, 0.3, 2), config(k=5))
+    found = Reader(page(tmp_path)).tables["notes"]
+    assert found == [["waitk k=3", "sentences without output, and so without latency: 1"]]
+    run(tmp_path / "more", sentences(4, 0.3, 2), config(k=5))
+    assert "notes" not in Reader(page(tmp_path / "more")).tables
+
+
+def test_lengths_are_called_what_they_are_counted_in(tmp_path: Path):
+    traces = [trace("1", "ein Hund", "ein Hund", [1, 1], source="犬")]
+    settings = config()
+    settings["dataset"]["source_language"] = "ja"
+    run(tmp_path / "ja", traces, settings)
+    assert Reader(page(tmp_path / "ja")).data["units"] == "Characters"
+    run(tmp_path / "en", traces, config())
+    assert Reader(page(tmp_path / "en")).data["units"] == "Words"
+
+
 def test_titles_tell_runs_apart_by_the_least_that_does(tmp_path: Path):
     for seed in (0, 1):
         run(tmp_path, sentences(5, 0.3, 2), config(seed=seed, z_longer=f"{seed}!"))

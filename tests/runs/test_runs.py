@@ -22,7 +22,7 @@ from streamllm.records import KINDS, Event, Trace
 from streamllm.runs.environment import _commit, environment
 from streamllm.runs.folder import METRICS, PREDICTIONS, TIMINGS, RunFolder, RunInUse
 from streamllm.runs.lines import PredictionLine, TimingLine, from_lines, to_instance, to_prediction, to_timing
-from streamllm.runs.load import flatten, load_delays, load_runs, load_traces, read_config
+from streamllm.runs.load import flat_config, flatten, load_delays, load_runs, load_traces, read_config
 from streamllm.runs.naming import digest
 
 CONFIG = {"policy": {"k": 3}, "k": 3, "seed": 0, "tracker": {"mode": "offline"}, "output": {"root": "outputs"}}
@@ -555,6 +555,13 @@ def test_load_runs_tells_trainings_from_runs(tmp_path: Path):
 def test_load_runs_of_a_missing_folder_says_so(tmp_path: Path):
     with pytest.raises(FileNotFoundError, match=r"output\.root"):
         load_runs(tmp_path / "absent")
+
+
+@pytest.mark.parametrize(("name", "found"), [(None, "talk"), ("mine", "mine")])
+def test_files_without_a_name_are_called_as_the_source_is(name: str | None, found: str):
+    flat = flat_config({"dataset": {"name": name, "source": "data/talk.en.gz", "target": "talk.x", "limit": None}})
+    assert (flat["dataset.name"], flat["dataset.source_language"]) == (found, "en")
+    assert "dataset.target_language" not in flat
 
 
 def test_flatten_joins_keys_with_dots_and_keeps_lists():

@@ -419,6 +419,19 @@ trainer.train_step = train_step
     assert f"process {victim} of 2 has ended" in output
 
 
+@pytest.mark.parametrize(("export", "files"), [("last", [3]), ("best", [2]), ("average", [2, 3])])
+def test_training_ends_with_the_weights_that_export_names(
+    model: StreamingModel, tmp_path: Path, export: str, files: list[int]
+) -> None:
+    data = TrainingData(PAIRS, model.prompt, DataConfig(k=(3,)), seed=5)
+    held_out = list(TrainingData(PAIRS[:2], model.prompt, DataConfig(), 5).fixed(3))
+    config = TrainingConfig(epochs=3, dropout=0.0, score_every=1, average=2, warmup_steps=1, export=export)
+    scores = iter([1.0, 3.0, 2.0])
+    trainer = Trainer(model.model, data, held_out, config, tmp_path, score=lambda _: {"bleu": next(scores)})
+    trainer.run()
+    assert trainer.exported == [f"epoch-{number:03d}.safetensors" for number in files]
+
+
 def test_early_stopping_ends_with_the_best_weights(model: StreamingModel, tmp_path: Path) -> None:
     """Scores fall after the second epoch: training stops at the fourth, and the second's weights are taken."""
     data = TrainingData(PAIRS, model.prompt, DataConfig(k=(3,)), seed=5)
