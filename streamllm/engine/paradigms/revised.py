@@ -43,5 +43,5 @@ class Revised(SentencePairs):
         flag("paradigm.drafts", self.drafts)
 
     def living_on(self, documents: bool) -> LivingOn:
-        asks = self.asked(documents)
-        return LivingOn(True, self.context, asks=asks, revision=Revision(self.mask, self.chunk, self.longest, self.drafts))
+        revision = Revision(self.mask, self.chunk, self.longest, self.drafts)
+        return LivingOn(True, self.context, asks=self.asked(documents), revision=revision)
