@@ -20,6 +20,7 @@ from streamllm.engine.limits import Limits
 from streamllm.engine.loop import counted, stream_document
 from streamllm.engine.loop import stream as one_sentence
 from streamllm.engine.session import Session
+from streamllm.live.told import Told
 from streamllm.models.lengths import fitting_units
 from streamllm.models.model import StreamingModel
 from streamllm.records import Event, Example, Policy, State
@@ -27,35 +28,11 @@ from streamllm.units import pieces
 
 log = logging.getLogger(__name__)
 
-Tell = Callable[["Told"], None]
+Tell = Callable[[Told], None]
 """Takes what has happened in a stream; called in the thread of `LiveStreams.advance`, it has to be quick."""
 
 SAMPLES = 4096
 """Times from a word to its translation that are held, the last ones."""
-
-
-@dataclass(frozen=True)
-class Told:
-    """What has happened in a stream.
-
-    Args:
-        sentence: its number, from 0.
-        name: the id that the sentence has in a trace.
-        event: with `Event.seconds` since its first unit came. Of kind "stop" where it has ended; ``text`` is "empty"
-            where the source ended before anything was read.
-        state: after it.
-        waited: seconds since what it was made from had come: the unit read last, or the end of the source.
-        stats: what the session has cost, with the last event of a sentence.
-        error: why the sentence cannot go on. Then ``event`` is of kind "stop", and what follows is another sentence.
-    """
-
-    sentence: int
-    name: str
-    event: Event
-    state: State
-    waited: float = 0.0
-    stats: dict[str, int] = field(default_factory=dict)
-    error: Exception | None = None
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from streamllm.batching.trial import Batching, batching
 from streamllm.engine.limits import Limits
 from streamllm.engine.loop import translate
 from streamllm.engine.paradigms.interleaved import Interleaved
-from streamllm.live.streams import LiveStream, LiveStreams, Told
+from streamllm.live.streams import LiveStream, LiveStreams
+from streamllm.live.told import Told
 from streamllm.models.loading import ModelConfig
 from streamllm.models.model import StreamingModel
 from streamllm.policies import Confidence, Full, WaitK

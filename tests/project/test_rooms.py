@@ -70,7 +70,7 @@ NO_MLX_LM = NO_MLX | {"cpu", "engine", "models", "live"}
 # Modules that may load more than their room: what they are for needs a model, and they are imported when it is there.
 MAY_LOAD = {
     "mlx": {"evaluation.api", "cli.calibrate", "cli.configured", "cli.distill", "cli.live", "cli.serve", "cli.train"},
-    "mlx_lm": {"engine.paradigms.windows", "models.alignment_heads"},
+    "mlx_lm": {"engine.paradigms.windows", "models.alignment_heads", "live.streams"},
 }
 HEAVY = ("wandb", "datasets", "transformers", "sacrebleu", "pandas", "matplotlib", "mlx_lm", "mlx", "torch")
 
