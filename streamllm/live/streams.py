@@ -58,6 +58,9 @@ class LiveStream:
         self.closed = False
         self.running: Running[None] | None = None
         self.since = 0.0  # when that came which was read last
+        # Called in the thread of `LiveStreams.advance`: before it waits for source that has not come, and once closed.
+        self.on_wait: Callable[[], None] = _nothing
+        self.on_close: Callable[[], None] = _nothing
 
     def push(self, text: str) -> int:
         """More source, whole units; returns how many these are."""
@@ -90,6 +93,10 @@ class LiveStream:
             now = self._streams.clock()
             self.arrived.extend((entry, now) for entry in entries)
             self._streams.notice(self)
+
+
+def _nothing() -> None:
+    """Stands for what nobody wants to know."""
 
 
 @dataclass
@@ -208,12 +215,15 @@ class LiveStreams:
 
     def _go_on(self, stream: LiveStream, first: bool = False) -> None:
         """Let a stream take what has come for it, as soon as it can; ``first`` in line for a row, or behind all."""
-        if stream.running is not None:
-            if stream.closed:
+        if stream.closed:
+            if stream.running is not None:
                 self._together.remove(stream.running)
                 del self._of[stream.running]
                 stream.running = None
-            elif stream.arrived:
+            on_close, stream.on_close = stream.on_close, _nothing
+            on_close()
+        elif stream.running is not None:
+            if stream.arrived:
                 stream.running.due = stream.arrived[0][1]
                 self._together.wake(stream.running)
             return
@@ -279,6 +289,7 @@ class LiveStreams:
         """The units of one sentence, as they come. In a task."""
         while True:
             while not stream.arrived:
+                stream.on_wait()
                 wait_for_input()
             entry, stream.since = stream.arrived.popleft()
             if stream.running is not None:
