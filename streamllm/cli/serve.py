@@ -21,6 +21,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from streamllm.check import whole_number
 from streamllm.cli.annotations import Part
 from streamllm.cli.conf import CONF
 from streamllm.cli.configured import translator
@@ -49,6 +50,7 @@ class ServeKeys(RunKeys):
             command line can be read by others.
         origins: pages that may connect besides our own, such as https://talks.example.
         choices: policies that clients may choose besides the one given, each with the ranges of its numbers.
+        streams_per_forward: how many go through one forward at most, those whose input came first; null takes all.
         traces: a folder for what streams are told, in a run folder for each; null keeps nothing.
         quotas: how much clients may ask.
     """
@@ -58,6 +60,7 @@ class ServeKeys(RunKeys):
     token: str | None
     origins: Sequence[str]
     choices: Mapping[str, Any]
+    streams_per_forward: int | None
     traces: str | None
     quotas: Part
 
@@ -67,6 +70,7 @@ class ServeKeys(RunKeys):
             raise ValueError(f"port is {self.port}; it is a whole number from 0 (any free one) to {2**16 - 1}")
         if not self.host:
             raise ValueError("host is empty; give a name or an address, such as 127.0.0.1")
+        whole_number("streams_per_forward", self.streams_per_forward, of="streams", null="for all that have work")
         for name, ranges in self.choices.items():
             for number, bounds in (ranges or {}).items():
                 _check_range(f"choices.{name}.{number}", bounds)
@@ -118,7 +122,8 @@ def serve(cfg: DictConfig, values: Mapping[str, Any], keys: ServeKeys) -> None:
         model, policy, limits = translator(cfg)
         choices = Choices(_choices(cfg, keys))
         keep = None if keys.traces is None else _keeping(Path(keys.traces), values, model)
-        service = Service(model, choices, limits, made(cfg.quotas, "quotas"), keys.seed, keep)
+        quotas, most = made(cfg.quotas, "quotas"), keys.streams_per_forward
+        service = Service(model, choices, limits, quotas, keys.seed, keep, most)
         server = server_of(Application(service, access, f"{policy} [text -> text]"))
         host, port = listener.getsockname()[:2]
         at = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -136,6 +136,7 @@ class Service:
 
     Args:
         keep: opens what keeps a stream's traces, by the stream's name; None keeps none.
+        most: streams in a forward, as for `LiveStreams`.
     """
 
     def __init__(
@@ -146,10 +147,11 @@ class Service:
         quotas: Quotas = Quotas(),
         seed: int = 0,
         keep: Callable[[str], Keeper] | None = None,
+        most: int | None = None,
     ):
         self.model, self.choices, self.quotas = model, choices, quotas
         self._keep = keep
-        self.streams = LiveStreams(model, limits, rows=quotas.streams, seed=seed)
+        self.streams = LiveStreams(model, limits, rows=quotas.streams, most=most, seed=seed)
         self.open_streams: dict[str, LiveStream] = {}
         self.refused = 0
         self.opened = itertools.count(1)
