@@ -141,7 +141,7 @@ def _choices(cfg: DictConfig, keys: ServeKeys) -> dict[str, Any]:
     """What clients may choose: the policy given first."""
     from streamllm.live.service import Choice
 
-    given = str(HydraConfig.get().runtime.choices.policy)
+    given = str(HydraConfig.get().runtime.choices["policy"])
     found = {}
     for name in dict.fromkeys([given, *keys.choices]):
         ranges = keys.choices.get(name) or {}
