@@ -8,6 +8,7 @@ may choose and how much they may ask. Without the extra ``serve`` it speaks Simu
 """
 
 import copy
+import gc
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -128,6 +129,8 @@ def serve(cfg: DictConfig, values: Mapping[str, Any], keys: ServeKeys) -> None:
         host, port = listener.getsockname()[:2]
         at = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         print(f"serving {policy} at http://{at}; Ctrl-C ends it", flush=True)
+        gc.collect()
+        gc.freeze()  # else Python's search for cycles goes through all that is loaded, while streams wait
         server.run(sockets=[listener])
     except KeyboardInterrupt:
         sys.exit(130)

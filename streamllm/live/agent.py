@@ -9,8 +9,8 @@ from streamllm.live.simuleval import Dialogue, ProtocolError
 from streamllm.live.streams import LiveStream
 from streamllm.live.told import Told
 
-LONGEST = 600.0
-"""Seconds for which an answer is waited for."""
+LOOKS = 1.0
+"""Seconds after which one who waits for an answer looks whether there is still somebody to give it."""
 
 
 class PooledSentence(Dialogue):
@@ -45,8 +45,9 @@ class PooledSentence(Dialogue):
 
     def _go_on(self) -> bool:
         with self._changed:
-            if not self._changed.wait_for(lambda: self._needs or self._ended or self._error, LONGEST):
-                raise TimeoutError(f"no answer within {LONGEST:g} s")
+            while not self._changed.wait_for(lambda: self._needs or self._ended or self._error, LOOKS):
+                if self._service.over:
+                    raise RuntimeError("the service ends")
         if self._error is not None:
             raise self._error
         return self._ended

@@ -153,6 +153,7 @@ class Service:
         self._keep = keep
         self.streams = LiveStreams(model, limits, rows=quotas.streams, most=most, seed=seed)
         self.open_streams: dict[str, LiveStream] = {}
+        self._mailboxes: dict[str, Mailbox] = {}
         self.refused = 0
         self.opened = itertools.count(1)
         self._outbox: list[tuple[Mailbox, Told]] = []
@@ -186,8 +187,19 @@ class Service:
         except BaseException as error:
             log.exception("the service's thread has failed")
             self.failed = error
+            assert self._loop is not None
+            self._loop.call_soon_threadsafe(self._close_mailboxes)
         finally:
             self.streams.close()
+
+    @property
+    def over(self) -> bool:
+        """Whether nobody is told anything any more."""
+        return self._stops.is_set() or self.failed is not None
+
+    def _close_mailboxes(self) -> None:
+        for mailbox in self._mailboxes.values():
+            mailbox.close()
 
     # Streams
 
@@ -198,7 +210,7 @@ class Service:
 
         Raises: ProtocolFault: there are too many already, or they hold too much.
         """
-        if self._stops.is_set() or self.failed is not None:
+        if self.over:
             raise ProtocolFault("stopping", "the service is about to end: connect again later", 1001)
         if (count := len(self.open_streams)) >= self.quotas.streams:
             self.refused += 1
@@ -221,11 +233,14 @@ class Service:
         if keeper is not None:
             stream.on_close = keeper.close
         self.open_streams[name] = stream
+        if mailbox is not None:
+            self._mailboxes[name] = mailbox
         return stream
 
     def close(self, stream: LiveStream) -> None:
         """Give a stream up. Idempotent."""
         self.open_streams.pop(stream.name, None)
+        self._mailboxes.pop(stream.name, None)
         stream.close()
 
     # What it has come to

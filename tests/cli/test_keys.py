@@ -130,7 +130,7 @@ def test_a_training_may_clip_nothing() -> None:
             "serve",
             serve.ServeKeys,
             "streams_per_forward=0",
-            "streams_per_forward is 0; it is a whole number of streams",
+            "streams_per_forward is 0; it is a whole number",
         ),
         ("serve", serve.ServeKeys, "quotas.idle=never", "quotas.idle is 'never'; it is a number"),
         ("distill", distill.DistillKeys, "to=5", "to is 5; it is a text or null"),
