@@ -6,6 +6,7 @@ for times, a stream is told what `streamllm run` records of its source at batch 
 """
 
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -58,6 +59,7 @@ class LiveStream:
         self.closed = False
         self.running: Running[None] | None = None
         self.since = 0.0  # when that came which was read last
+        self.done = -math.inf  # when the unit before was done
         # Called in the thread of `LiveStreams.advance`: before it waits for source that has not come, and once closed.
         self.on_wait: Callable[[], None] = _nothing
         self.on_close: Callable[[], None] = _nothing
@@ -120,7 +122,7 @@ class LiveStreams:
         model: its prompt says what units are. If its sentences cannot share a pool (`batching` says why), they take
             turns, each with a memory of its own.
         rows: sentences at a time; more wait until one has ended.
-        most: streams in a forward; those whose input came first go first. None takes all.
+        most: streams in a forward; those go first whose unit under way came first. None takes all.
         seed: of sampling, with the name of each sentence.
         clock: seconds.
         way: what `batching` says of the model, where that is known.
@@ -224,14 +226,13 @@ class LiveStreams:
             on_close()
         elif stream.running is not None:
             if stream.arrived:
-                stream.running.due = stream.arrived[0][1]
                 self._together.wake(stream.running)
             return
         while stream.arrived and not stream.closed:
-            entry, at = stream.arrived[0]
+            entry, _ = stream.arrived[0]
             if isinstance(entry, str) and not stream.skips:
                 if len(self._of) < self._rows and (first or not self._in_line):
-                    self._begin(stream, at)
+                    self._begin(stream)
                 elif stream not in self._in_line:
                     self._in_line.append(stream)
                 return
@@ -247,16 +248,15 @@ class LiveStreams:
 
     # Sentences
 
-    def _begin(self, stream: LiveStream, at: float) -> None:
+    def _begin(self, stream: LiveStream) -> None:
         stream.running = self._together.begin(self._task(stream, stream.sentences))
-        stream.running.due = at
         stream.sentences += 1
         stream.skips = True  # until the end of its source has been read
         self._of[stream.running] = stream
 
     def _sentence_over(self, ended: Running[None]) -> None:
         stream = self._of.pop(ended)
-        stream.running = None
+        stream.running, stream.done = None, self.clock()
         self.counts.sentences += 1
         self._go_on(stream)
 
@@ -293,9 +293,11 @@ class LiveStreams:
                 wait_for_input()
             entry, stream.since = stream.arrived.popleft()
             if stream.running is not None:
-                stream.running.due = stream.since
+                # Of what was sent at once, a unit is due since the one before is done: who sends much is not late.
+                stream.running.due = max(stream.since, stream.done)
             if isinstance(entry, str):
                 yield entry
+                stream.done = self.clock()
             elif isinstance(entry, _End):
                 stream.skips = False
                 return
