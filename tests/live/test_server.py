@@ -260,7 +260,9 @@ def test_who_reads_nothing_is_closed(serve: Serve) -> None:
     running = serve(Quotas(unsent=3))
     with running.connect() as socket:
         hear(socket)
-        say(socket, "input_text_buffer.commit", text=" ".join(["a"] * 60), final=True)
+        say(socket, "session.update", policy={"k": 9})
+        hear(socket)
+        say(socket, "input_text_buffer.commit", text="a b c d e f g h i")  # nine reads are told at once
         assert faults(socket) == ("too_slow", 4408)
 
 
