@@ -48,6 +48,7 @@ SECTIONS = {
         "docs/longform",
         "docs/training",
         "docs/session",
+        "docs/serve",
         "docs/simuleval",
         "docs/wandb",
     ],

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from streamllm.engine.finite import SentenceError
 from streamllm.engine.limits import Limits
 from streamllm.engine.living_on import LivingOn
+from streamllm.engine.recording import Recording
 from streamllm.engine.revised import stream_revised
 from streamllm.engine.stream import SessionLike, Stream
 from streamllm.records import (
@@ -24,7 +25,7 @@ from streamllm.records import (
     Trace,
     Write,
 )
-from streamllm.units import Unit, ends_sentence, join, pieces, settled, split
+from streamllm.units import Unit, ends_sentence, pieces
 
 NEAR = 2
 """Units between where a model looks at the end of a sentence and punctuation that ends one, at most."""
@@ -214,51 +215,21 @@ def translate(
         SentenceError: the model's logits are not finite, or it has no positions for so many tokens; says which example.
     """
     source = pieces(example.source, source_unit)
-    events: list[Event] = []
-    units: list[str] = []
-    shown: list[str] = []  # units with the space before them
-    delays: list[int] = []
-    elapsed: list[float] = []
-    displayed: list[list[str]] = []  # outputs that may be revised, and when each was shown
-    shown_at: list[tuple[int, float]] = []
-    settled_at: list[tuple[int, float]] = []  # of the units that are to be written
+    recording = Recording(example, target_unit)
     if living_on is None:
         happens = stream(session, source, policy.start(example), limits, target_unit, clock)
     else:
         happens = stream_document(session, source, policy, example, living_on, limits, target_unit, clock)
     for happened, state in _named(example, happens):
-        events.append(happened)
-        if happened.kind == "extend":  # the unit is whole only now
-            units[-1] += happened.text
-            shown[-1] += happened.text
-            delays[-1], elapsed[-1] = state.read, happened.seconds
-        elif happened.kind == "shown":
-            displayed.append(split(happened.text, target_unit))
-            shown_at.append((state.read, happened.seconds))
-        elif happened.kind == "write":
-            units.append(happened.text.lstrip())
-            shown.append(happened.text)
-            if displayed:  # it has been read since it was shown as it is now
-                settled_at, displayed, shown_at = settled(displayed, shown_at), [], []
-            read, seconds = settled_at.pop(0) if settled_at else (state.read, happened.seconds)
-            delays.append(read)
-            elapsed.append(seconds)
-    return Trace(
-        id=example.id,
-        source=example.source,
-        reference=example.reference,
-        units=tuple(units),
-        delays=tuple(delays),
-        elapsed=tuple(elapsed),
-        events=tuple(events),
-        source_units=len(source),
-        prediction=join(shown, target_unit),
-        stats={
-            "seconds": events[-1].seconds,
-            "forward_passes": session.forward_passes,
-            "source_tokens": session.source_tokens,
-            "fed_tokens": session.fed_tokens,
-            "target_tokens": session.target_tokens,
-        },
-        segments=example.segments,
-    )
+        recording.add(happened, state)
+    return recording.trace(len(source), counted(session))
+
+
+def counted(session: SessionLike) -> dict[str, int]:
+    """What a session has cost by now."""
+    return {
+        "forward_passes": session.forward_passes,
+        "source_tokens": session.source_tokens,
+        "fed_tokens": session.fed_tokens,
+        "target_tokens": session.target_tokens,
+    }

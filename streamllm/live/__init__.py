@@ -1,2 +1,2 @@
-"""Words as they arrive: from a terminal, and by SimulEval's protocol. May import batching, models, engine, policies,
-runs and metrics."""
+"""Words as they arrive: from a terminal, by many streams that share a pool, and by SimulEval's protocol. May import
+batching, models, engine, policies, runs and metrics."""

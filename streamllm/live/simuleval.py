@@ -23,7 +23,7 @@ from streamllm.engine.loop import stream
 from streamllm.engine.stream import SessionLike
 from streamllm.models.lengths import fitting_units
 from streamllm.models.model import StreamingModel
-from streamllm.records import Decide, Example, Policy, Trace
+from streamllm.records import Decide, Event, Example, Policy, Trace
 from streamllm.units import Unit, join, pieces
 
 log = logging.getLogger(__name__)
@@ -85,8 +85,9 @@ class Segment:
         return json.dumps(values | {"tgt_lang": None, "config": {}})
 
 
-class Sentence:
-    """The policy loop over one sentence, which stands still whenever it needs source that has not been pushed.
+class Dialogue:
+    """One sentence between a client of this protocol and whatever translates it: `Sentence`, or
+    `streamllm.live.agent.PooledSentence`.
 
     A client of this protocol cannot change a word that it has been given. If a unit is extended after it was popped
     (the model adds a comma after the next read), the addition comes as a word of its own: see `as_sent`. To hold units
@@ -95,24 +96,12 @@ class Sentence:
     Call `pop` and `close` from one thread.
     """
 
-    def __init__(
-        self,
-        session: SessionLike,
-        decide: Decide,
-        limits: Limits = Limits(),
-        source_unit: Unit = "word",
-        target_unit: Unit = "word",
-        fitting: Callable[[Iterator[str]], Iterator[str]] = iter,
-    ):
+    def __init__(self, source_unit: Unit = "word", target_unit: Unit = "word"):
         self._units = source_unit, target_unit
-        self._events = stream(session, fitting(self._arriving()), decide, limits, target_unit)
-        self._loop: greenlet | None = None
-        self._pushed: deque[str] = deque()  # and not read yet
         self._before = ""  # the last of the source so far
         self._segments = self._pushes = self._pops = 0  # segments with content, and all
         self._source_ended = False
         self._written: list[str] = []  # and not popped yet
-        self._error: Exception | None = None
 
     def push(self, segment: Segment) -> None:
         """More source: any number of units, or none.
@@ -130,8 +119,9 @@ class Sentence:
                 f"{segment.content!r:.80} comes after the end of the source: POST /reset before a new sentence"
             )
         self._segments, self._pushes = self._segments + bool(segment.content), self._pushes + 1
-        self._pushed.extend(units)
+        ends = segment.finished and not self._source_ended
         self._source_ended = self._source_ended or segment.finished
+        self._take(units, ends)
 
     def pop(self) -> Segment:
         """What has been written since the last pop; ``finished`` once the sentence has ended.
@@ -139,23 +129,27 @@ class Sentence:
         Raises: what the model or the policy raises, also whenever it is called again.
         """
         self._pops += 1
-        if self._loop is None:
-            self._loop = greenlet(self._run)
-        if self._error is not None:
-            raise self._error
-        if not self._loop.dead:
-            try:
-                self._loop.switch()
-            except Exception as error:
-                self._error = error
-                raise
+        ended = self._go_on()
         written, self._written = self._written, []
-        return Segment(join(written, self._units[1]), finished=self._loop.dead)
+        return Segment(join(written, self._units[1]), finished=ended)
 
     def close(self) -> None:
         """Give up."""
-        if self._loop:  # has begun and has not ended
-            self._loop.throw(GreenletExit)
+        raise NotImplementedError
+
+    def _take(self, units: list[str], ends: bool) -> None:
+        """More source, and whether it ends with that."""
+        raise NotImplementedError
+
+    def _go_on(self) -> bool:
+        """Until more source is needed, or to the end of the sentence; returns whether that is reached."""
+        raise NotImplementedError
+
+    def _hear(self, event: Event) -> None:
+        if event.kind == "extend" and self._written:  # nobody has seen it
+            self._written[-1] += event.text
+        elif event.kind in ("write", "extend"):
+            self._written.append(event.text)
 
     def _check_order(self, index: int, content: bool) -> None:
         """SimulEval counts the units that it sends, and asks for output after each of them."""
@@ -172,12 +166,49 @@ class Sentence:
             HTTPStatus.CONFLICT,
         )
 
+
+class Sentence(Dialogue):
+    """The policy loop over one sentence, which stands still whenever it needs source that has not been pushed."""
+
+    def __init__(
+        self,
+        session: SessionLike,
+        decide: Decide,
+        limits: Limits = Limits(),
+        source_unit: Unit = "word",
+        target_unit: Unit = "word",
+        fitting: Callable[[Iterator[str]], Iterator[str]] = iter,
+    ):
+        super().__init__(source_unit, target_unit)
+        self._events = stream(session, fitting(self._arriving()), decide, limits, target_unit)
+        self._loop: greenlet | None = None
+        self._pushed: deque[str] = deque()  # and not read yet
+        self._error: Exception | None = None
+
+    def _take(self, units: list[str], ends: bool) -> None:
+        self._pushed.extend(units)
+
+    def _go_on(self) -> bool:
+        if self._loop is None:
+            self._loop = greenlet(self._run)
+        if self._error is not None:
+            raise self._error
+        if not self._loop.dead:
+            try:
+                self._loop.switch()
+            except Exception as error:
+                self._error = error
+                raise
+        return bool(self._loop.dead)
+
+    def close(self) -> None:
+        """Give up."""
+        if self._loop:  # has begun and has not ended
+            self._loop.throw(GreenletExit)
+
     def _run(self) -> None:
         for event, _ in self._events:
-            if event.kind == "extend" and self._written:  # nobody has seen it
-                self._written[-1] += event.text
-            elif event.kind in ("write", "extend"):
-                self._written.append(event.text)
+            self._hear(event)
 
     def _arriving(self) -> Iterator[str]:
         while True:
@@ -241,39 +272,34 @@ def agent_server(
     return AgentServer(new_sentence, host, port, info=f"{policy} [text -> text]")
 
 
-class AgentServer(HTTPServer):
-    """One sentence at a time, whoever asks, in the thread that serves.
+class Agent:
+    """Answers the requests of this protocol, one sentence at a time, whoever asks. Call it from one thread at a time.
 
     Args:
-        port: 0 takes a free one; see `address`.
         info: what GET / says.
-
-    Raises:
-        ValueError: port is not a port number.
-        OSError: it cannot listen there.
     """
 
-    def __init__(self, new_sentence: Callable[[], Sentence], host: str = "127.0.0.1", port: int = PORT, info: str = ""):
-        if not isinstance(port, int) or isinstance(port, bool) or not 0 <= port <= 65535:
-            raise ValueError(f"port is {port!r}; accepted are 0 (any free port) to 65535")
+    def __init__(self, new_sentence: Callable[[], Dialogue], info: str = ""):
         self._new_sentence, self._info = new_sentence, info
         self._sentence = new_sentence()
         self._lost: str | None = None  # why the sentence is, until the next reset
+
+    def reply(self, method: str, path: str, body: bytes = b"") -> tuple[HTTPStatus, str]:
+        """Status and body of the answer to a request; it is JSON, but for that of 409, which is plain text: SimulEval
+        looks at no status, and what it cannot read stops it."""
         try:
-            super().__init__((host, port), _Handler)
-        except OSError as error:
-            raise OSError(f"cannot listen on {host}:{port} ({error.strerror or error}): choose another port") from error
+            return HTTPStatus.OK, self._answer(method, path, body)
+        except ProtocolError as error:
+            return error.status, str(error) if error.status == HTTPStatus.CONFLICT else error_line(error)
+        except Exception as error:  # an error of the model or the policy costs this sentence, not the server
+            log.exception("%s %s", method, path)
+            return HTTPStatus.INTERNAL_SERVER_ERROR, error_line(error)
 
-    @property
-    def address(self) -> str:
-        host, port = self.server_address[:2]
-        return f"http://{host!s}:{port}"
+    def close(self) -> None:
+        """Give up the sentence under way."""
+        self._sentence.close()
 
-    def answer(self, method: str, path: str, body: bytes = b"") -> str:
-        """The body of the answer to a request.
-
-        Raises: ProtocolError, and as `Sentence.pop`.
-        """
+    def _answer(self, method: str, path: str, body: bytes) -> str:
         if path not in ROUTES:
             known = ", ".join(f"{verb} {route}" for route, verb in ROUTES.items())
             raise ProtocolError(f"there is no {path}; there are: {known}", HTTPStatus.NOT_FOUND)
@@ -304,6 +330,33 @@ class AgentServer(HTTPServer):
             raise ProtocolError(f"{self._lost} (until POST /reset)", HTTPStatus.CONFLICT)
 
 
+class AgentServer(HTTPServer):
+    """One sentence at a time, whoever asks, in the thread that serves.
+
+    Args:
+        port: 0 takes a free one; see `address`.
+        info: what GET / says.
+
+    Raises:
+        ValueError: port is not a port number.
+        OSError: it cannot listen there.
+    """
+
+    def __init__(self, new_sentence: Callable[[], Dialogue], host: str = "127.0.0.1", port: int = PORT, info: str = ""):
+        if not isinstance(port, int) or isinstance(port, bool) or not 0 <= port <= 65535:
+            raise ValueError(f"port is {port!r}; accepted are 0 (any free port) to 65535")
+        self.agent = Agent(new_sentence, info)
+        try:
+            super().__init__((host, port), _Handler)
+        except OSError as error:
+            raise OSError(f"cannot listen on {host}:{port} ({error.strerror or error}): choose another port") from error
+
+    @property
+    def address(self) -> str:
+        host, port = self.server_address[:2]
+        return f"http://{host!s}:{port}"
+
+
 def _counts(body: bytes) -> bool:
     """Whether a refused segment has an index. Then SimulEval may have sent it, which does not look at the status and
     would go on without it."""
@@ -320,15 +373,12 @@ class _Handler(BaseHTTPRequestHandler):
     wbufsize = -1  # headers and body leave together, not one waiting for the other's acknowledgement
 
     def do_GET(self) -> None:
-        status, text = HTTPStatus.OK, ""
         try:
-            text = self.server.answer(self.command, urlsplit(self.path).path, self._body())
+            body = self._body()
         except ProtocolError as error:
-            # SimulEval looks at no status: what it cannot read stops it.
-            status, text = error.status, str(error) if error.status == HTTPStatus.CONFLICT else _error(error)
-        except Exception as error:  # an error of the model or the policy costs this sentence, not the server
-            log.exception("%s %s", self.command, self.path)
-            status, text = HTTPStatus.INTERNAL_SERVER_ERROR, _error(error)
+            status, text = error.status, error_line(error)
+        else:
+            status, text = self.server.agent.reply(self.command, urlsplit(self.path).path, body)
         content = text.encode()
         self.send_response(status)
         self.send_header("Content-Type", "text/plain" if status == HTTPStatus.CONFLICT else "application/json")
@@ -348,5 +398,6 @@ class _Handler(BaseHTTPRequestHandler):
         log.debug(format, *args)
 
 
-def _error(error: Exception) -> str:
+def error_line(error: Exception) -> str:
+    """One line of JSON that says what went wrong."""
     return json.dumps({"error": " ".join(str(error).split()) or type(error).__name__}, ensure_ascii=False)

@@ -62,7 +62,8 @@ ROOMS: dict[str, tuple[int, set[str]]] = {
     "live": (5, {"batching", "models", "engine", "policies", "runs", "metrics"}),
 }
 ROOMS["cli"] = (6, set(ROOMS))
-FACES = {"streamllm", "streamllm.model", "streamllm.translate"}  # they name what rooms have, and import it when asked
+# They name what rooms have, and import it when asked.
+FACES = {"streamllm", "streamllm.model", "streamllm.translate", "streamllm.client"}
 ABOVE_ALL = FACES | {module for module in MODULES if module.endswith(".__main__")}  # the latter are programs
 
 NO_MLX = {*GROUND, "policies", "metrics", "data", "runs", "tracking", "plots", "report", "evaluation"}
@@ -70,7 +71,14 @@ NO_MLX_LM = NO_MLX | {"cpu", "engine", "models", "live"}
 # Modules that may load more than their room: what they are for needs a model, and they are imported when it is there.
 MAY_LOAD = {
     "mlx": {"evaluation.api", "cli.calibrate", "cli.configured", "cli.distill", "cli.live", "cli.serve", "cli.train"},
-    "mlx_lm": {"engine.paradigms.windows", "models.alignment_heads"},
+    "mlx_lm": {
+        "engine.paradigms.windows",
+        "models.alignment_heads",
+        "live.streams",
+        "live.service",
+        "live.agent",
+        "live.server",
+    },
 }
 HEAVY = ("wandb", "datasets", "transformers", "sacrebleu", "pandas", "matplotlib", "mlx_lm", "mlx", "torch")
 
