@@ -8,6 +8,7 @@ from itertools import islice
 from typing import Any
 
 import mlx.core as mx
+import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from streamllm.batching.sizes import batch_size_of, on_cpu
@@ -51,7 +52,7 @@ class Needed:
 
 def say_memory(model: Any, examples: Sequence[Example], batch_size: int | None, processes: int = 1) -> None:
     """A warning if a run over these examples may not fit into the memory that is free, with what may be done."""
-    if isinstance(model, StreamingModel) and len(examples) and on_cpu():
+    if isinstance(model, StreamingModel) and isinstance(model.model, nn.Module) and len(examples) and on_cpu():
         _say(needed(model, examples, batch_size_of(batch_size), processes), model)
 
 

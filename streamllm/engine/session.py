@@ -34,9 +34,10 @@ from streamllm.prompt import PromptTokens
 from streamllm.records import Emission, Hypothesis
 from streamllm.units import pieces
 
-ENDED_READS = 0
-"""After so many units read in a row with the target at its end, each read goes through one forward with the prediction
-after it: nothing else is asked of the model there. Other reads are fed at once, while the next unit is awaited."""
+ENDED_READS = 8
+"""After so many units read in a row with the target at its end, the source is taken to be more than a sentence (as
+`streamllm.metrics.behaviour.cut_short` takes it), and each read goes through one forward with the prediction after it.
+Until then, reads are fed at once: they are done while the next unit is awaited."""
 
 _END = -1  # stands for the end token where a hypothesis is cut into units
 

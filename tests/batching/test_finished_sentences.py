@@ -79,13 +79,16 @@ def test_reads_wait_where_both_streams_are_one_sequence_too(monkeypatch: pytest.
     monkeypatch.setattr(sessions, "ENDED_READS", 10**9)
     at_once = list(translate_many(model, TALKS, WaitK(3), Limits(), 1, 0))
     assert outcomes(waiting) == outcomes(at_once)
-    assert waiting[0].stats["forward_passes"] < 0.7 * at_once[0].stats["forward_passes"]
+    assert waiting[0].stats["forward_passes"] < 0.75 * at_once[0].stats["forward_passes"]
 
 
-def test_every_read_after_the_end_of_a_target_waits_for_its_prediction(model: Any) -> None:
+def test_the_reads_of_a_short_sentence_are_fed_at_once(model: Any) -> None:
+    """So that they are done while the next unit is awaited."""
     session = model.session()
     costs = []
     for event, _ in stream(session, TALKS[0].source.split(), WaitK(3).start(TALKS[0])):
         if event.kind == "forced_read":
             costs.append(session.forward_passes)
-    assert {after - before for before, after in pairwise(costs)} == {1}
+    steps = [after - before for before, after in pairwise(costs)]
+    assert steps[: sessions.ENDED_READS - 2] == [2] * (sessions.ENDED_READS - 2)
+    assert set(steps[sessions.ENDED_READS + 1 :]) == {1}

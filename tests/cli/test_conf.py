@@ -301,7 +301,7 @@ def test_a_sweep_whose_values_are_wrong_says_so_in_its_table(desk: Path):
 def test_sweep_goes_on_after_a_point_that_fails_and_fails_at_its_end(desk: Path):
     sweep = run(desk, "-m", "k=0,2")
     assert sweep.returncode == 1
-    assert "error: k is 0" in sweep.stderr
+    assert "failed: k is 0" in sweep.stdout
     assert "Traceback" not in sweep.stderr
     assert len(list((desk / "work" / "outputs").glob(f"sample-waitk-*/{METRICS}"))) == 1
 
@@ -309,7 +309,7 @@ def test_sweep_goes_on_after_a_point_that_fails_and_fails_at_its_end(desk: Path)
 def test_sweep_over_a_repeated_key_fails_in_words(desk: Path):
     sweep = run(desk, "-m", "policy.k=3,5")
     assert sweep.returncode == 1
-    assert "error: k is 3 and policy.k is 5" in sweep.stderr
+    assert "failed: k is 3 and policy.k is 5" in sweep.stdout
     assert "Traceback" not in sweep.stderr
     assert "sweep: 1 point and 1 that failed" in sweep.stdout
 
