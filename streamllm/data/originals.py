@@ -146,7 +146,7 @@ def _segments(file: Path, max_bytes: int | None) -> list[str]:
     begun = len(re.findall(r"<seg\b", text, re.IGNORECASE))
     if not segments or begun != len(segments):
         raise ValueError(
-            f"{file} has {begun} <seg …>, of which {len(segments)} end with </seg>: it is damaged, or not a file of WMT "
+            f"{file} has {begun} <seg …>, of which {len(segments)} end with </seg>: it is damaged, or not of WMT "
             f"or IWSLT; fetch it again, or give plain text by dataset=files"
         )
     return segments

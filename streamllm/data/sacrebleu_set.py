@@ -95,9 +95,9 @@ def _found(data_dir: FilePath, testset: str, paths: Sequence[str]) -> list[tuple
         column, _, relative = path.rpartition(":")
         file = next((file for name in _names(relative, testset) if (file := find_original(root, name))), None)
         if file is None:
-            wanted = [_names(path.rpartition(":")[2], testset)[0] for path in paths]
+            wanted = list(dict.fromkeys(_names(path.rpartition(":")[2], testset)[0] for path in paths))
             raise FileNotFoundError(
-                f"{root} lacks {relative} of {testset}: put {listed(dict.fromkeys(wanted))} (or .gz) there, or leave "
+                f"{root} lacks {relative} of {testset}: put {listed(wanted)} (or .gz) there, or leave "
                 f"out dataset.data_dir and let sacrebleu fetch them"
             )
         found.append((file, int(column) if column else None))
