@@ -9,7 +9,9 @@ from typing import Any
 from streamllm.data.columns import RowDataset
 from streamllm.data.dataset import LANGUAGE_CODE
 from streamllm.data.lines import FilePath, listed
+from streamllm.data.originals import folder_of, is_original, iwslt_files, read_pairs
 from streamllm.data.outside import CONNECT_SECONDS, innermost, quiet_datasets
+from streamllm.data.pairs import to_examples
 from streamllm.data.text import read_parallel, stream_parallel
 from streamllm.records import Example
 
@@ -27,7 +29,8 @@ class HubDataset(RowDataset):
         hub_splits: what the hub calls those splits that have another name there.
         revision: branch, tag or commit of the hub's repository.
         folder: the folder of the hub's repository that holds the splits, where it has no subsets.
-        data_dir: a folder with text files ``<split>.<language>`` or ``<split>.<language>.gz``, read instead.
+        data_dir: a folder with text files ``<split>.<language>`` or ``<split>.<language>.gz``, or with those of
+            Multi30k or IWSLT 2017 as they were published (docs/own_data_set.md), read instead.
     """
 
     path: str
@@ -49,14 +52,14 @@ class HubDataset(RowDataset):
 
     def load(self) -> list[Example]:
         if self.data_dir is not None:
-            source, target = self.files()
-            pairs = read_parallel(source, target, name=self.name, skip_empty=self.skip_empty, max_bytes=self.max_bytes)
-            return self._select(pairs)
+            return self._select(self._from_files())
         return self._examples(self._rows(), self.path)
 
     def _stream(self) -> Iterator[Example]:
         if self.data_dir is not None:
-            source, target = self.files()
+            source, target, *_ = self.files()
+            if is_original(source):
+                return iter(self._from_files())
             return stream_parallel(source, target, name=self.name, skip_empty=self.skip_empty, max_bytes=self.max_bytes)
         return self._example_stream(self._rows(streaming=True), self.path)
 
@@ -67,6 +70,22 @@ class HubDataset(RowDataset):
         self._refuse_one_language()
         return _files_of_split(self.data_dir, self.split, self.source_language, self.target_language)
 
+    def _from_files(self) -> list[Example]:
+        """Of some tests, several files, one after the other."""
+        files = self.files()
+        sources, targets = files[::2], files[1::2]
+        if not is_original(sources[0]):
+            return read_parallel(
+                sources[0], targets[0], name=self.name, skip_empty=self.skip_empty, max_bytes=self.max_bytes
+            )
+        pairs = [
+            pair
+            for source, target in zip(sources, targets, strict=True)
+            for pair in read_pairs(source, target, max_bytes=self.max_bytes)
+        ]
+        places = (listed(sources), listed(targets))
+        return to_examples(pairs, name=self.name, places=places, unit="sentence", skip_empty=self.skip_empty)
+
     def _rows(self, streaming: bool = False) -> Any:
         return load_hub(
             self.path,
@@ -76,23 +95,32 @@ class HubDataset(RowDataset):
             self.folder,
             otherwise=(
                 f"give dataset.data_dir=FOLDER with files {self.split}.{self.source_language} and "
-                f"{self.split}.{self.target_language} (or .gz), or dataset=files dataset.source=FILE "
-                f"dataset.target=FILE"
+                f"{self.split}.{self.target_language} (or .gz){self._or_originals()}, or dataset=files "
+                f"dataset.source=FILE dataset.target=FILE"
             ),
             streaming=streaming,
         )
 
+    def _or_originals(self) -> str:
+        if "iwslt2017" not in self.path.lower():
+            return ""
+        source, target = self.source_language, self.target_language
+        return f" or IWSLT17.TED.*.{source}-{target}.{source}.xml and *.{target}.xml as they were published"
+
 
 def _files_of_split(folder: FilePath, split: str, source_language: str, target_language: str) -> list[Path]:
-    """The files ``<split>.<language>`` or ``<split>.<language>.gz`` of a folder, of both languages."""
-    root = Path(folder).expanduser()
-    if not root.is_dir():
-        raise FileNotFoundError(f"dataset.data_dir is {folder}, which is not a folder (from {Path.cwd()})")
+    """The files ``<split>.<language>`` or ``<split>.<language>.gz`` of a folder, or of a clone of Multi30k's
+    repository, or those of IWSLT 2017: source, target, source, target, …"""
+    root = folder_of(folder)
+    if (root / "data" / "task1" / "raw").is_dir():
+        folder = root = root / "data" / "task1" / "raw"
     found: dict[str, dict[str, Path]] = {}
     for file in sorted(root.iterdir(), reverse=True):  # so that x.en comes after x.en.gz and takes its place
         stemmed, _, language = file.name.removesuffix(".gz").rpartition(".")
         if stemmed and LANGUAGE_CODE.fullmatch(language) and file.is_file():
             found.setdefault(stemmed, {})[language] = file
+    if split not in found and (originals := iwslt_files(root, split, source_language, target_language)):
+        return [file for pair in originals for file in pair]
     if split not in found:
         whole = sorted(name for name, files in found.items() if len(files) > 1)
         if not whole:
@@ -144,10 +172,21 @@ def load_hub(
                     f"split {split!r} of dataset {path} is not on this machine and the hub is out of reach "
                     f"({unreachable}): {otherwise}"
                 ) from error
+            if "scripts are no longer supported" in str(error):
+                raise ValueError(_no_script(path, otherwise)) from error
             raise ValueError(
                 f"dataset {path} (subset {subset!r}, split {split!r}) cannot be read: {innermost(error)}; "
                 f"see dataset.path, dataset.subset and dataset.split"
             ) from error
+
+
+def _no_script(path: str, otherwise: str) -> str:
+    instead = (
+        "dataset=iwslt2017 reads its rows"
+        if path.lower().endswith("iwslt2017")
+        else "dataset.revision=refs/convert/parquet dataset.folder=SUBSET reads its rows if the hub has them as Parquet"
+    )
+    return f"dataset {path} is a loading script, which `datasets` no longer runs: {instead}; otherwise {otherwise}"
 
 
 def _fetched_folder(path: str, revision: str | None, folder: str) -> str:
