@@ -106,7 +106,8 @@ def _columns(metrics: Sequence[str] | None, found: Sequence[Mapping[str, Any]], 
     keys = metrics or (USUAL_OF_DOCUMENTS if documents else USUAL)
     there = [key for key in known if any(_is_number(one.get(key)) for one in found)]
     if unknown := [key for key in keys if key not in there]:
-        raise ValueError(f"metrics: {unknown[0]!r} is no number of these runs; they have {', '.join(there)}")
+        clock = " (it needs runs with a clock: arrival.words_per_second=2.5)" if unknown[0] in ON_A_CLOCK else ""
+        raise ValueError(f"metrics: {unknown[0]!r} is no number of these runs{clock}; they have {', '.join(there)}")
     return [known[key] for key in dict.fromkeys(keys)]
 
 

@@ -101,6 +101,7 @@ def test_names_are_text_in_both_forms(runs: list[Path]):
     ("options", "message"),
     [
         ({"metrics": ["comet"]}, "'comet' is no number of these runs; they have sentences, "),
+        ({"metrics": ["al_ca"]}, r"these runs \(it needs runs with a clock: arrival.words_per_second=2.5\); they have"),
         ({"metrics": ["bleu_signature"]}, "'bleu_signature' is no number"),
         ({"names": ["a", "b"]}, "2 names for 3 runs: give one for each"),
         ({"names": ["a", "b", "a"]}, "two runs are called 'a'"),

@@ -31,7 +31,7 @@ class SentencePairs(GroupParadigm):
 
 @dataclass(frozen=True)
 class Sentences(SentencePairs):
-    """Sentence memory: the model ends its sentence, the last sentence pairs stay in view, older ones are forgotten.
+    """Sentence memory: the model ends its sentence, which is forgotten once ``context`` others have followed it.
 
     Nothing that is kept is encoded again: its keys move down to where the forgotten ones were. With ``context=0``
     and ``held`` each sentence is translated exactly as if it stood alone: any model can do that.
