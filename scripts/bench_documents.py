@@ -11,7 +11,8 @@ re-segmentation, and its quotient by that of the sentences alone, which measure 
 of quotient of quotients is a percentile bootstrap over sentences.
 
 *endless* reads the training side as one stream, and prints CPU time a word, keys and values held and the peak of the
-process, a line for each tenth of the words.
+process, a line for each tenth of the words; at last, what its last tenth costs over the same words in a new stream,
+both in turns.
 
 *batch* translates documents one by one and in a batch, both by CPU and by wall time.
 """
@@ -21,16 +22,17 @@ import itertools
 import resource
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import streamllm  # noqa: F401  (loads the BLAS before mlx)
 
 import numpy as np  # isort: skip
 
+from streamllm.batching.row import Row
 from streamllm.batching.scheduler import translate_many
 from streamllm.batching.sizes import default_batch_size
+from streamllm.batching.trial import batching
 from streamllm.data.joined import document, joined
 from streamllm.data.text import read_parallel
 from streamllm.engine.loop import stream_document
@@ -47,6 +49,7 @@ from streamllm.runs.sums import SEED, bleu_of_sums, bleu_scorer, bleu_statistics
 
 PARADIGMS = {"sentences": Sentences, "continuous": Continuous}
 DRAWS = 1000
+TURN = 250
 
 
 def sentences_of(given: argparse.Namespace, split: str) -> list[Example]:
@@ -130,25 +133,42 @@ def endless(given: argparse.Namespace) -> None:
     words = [word for example in sentences_of(given, "train") for word in example.source.split()]
     for paradigm in given.paradigm:
         model = loaded(given, paradigm)
-        assert model.living_on is not None
-        session = model.session()
-        source = itertools.islice(itertools.cycle(words), given.words)
+        pool = batching(model).pool(model, 2)
+        source = list(itertools.islice(itertools.cycle(words), given.words))
+        every = max(1, given.words // 10)
         print(f"{paradigm}, wait-{given.k}\n")
         print("| words | CPU ms a word | held source tokens | held target tokens | keys and values, MB | peak, MB |")
         print("| --- | --- | --- | --- | --- | --- |")
-        times: list[float] = []
-        started, every = time.process_time(), max(1, given.words // 10)
-        for event, state in stream_document(session, source, WaitK(given.k), Example("", "", ""), model.living_on):
-            if event.kind in ("read", "forced_read") and state.read % every == 0:
-                now = time.process_time()
-                times.append((now - started) / every * 1e3)
-                started = now
-                memory: Any = session.memory
-                held = sum(buffer.nbytes for cache in memory.caches for buffer in cache.buffers) / 1e6
-                peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
-                tokens = f"{memory.source_held} | {memory.target_offset}"
-                print(f"| {state.read} | {times[-1]:.3f} | {tokens} | {held:.2f} | {peak:.0f} |", flush=True)
-        print(f"\nthe last tenth over the first: {times[-1] / times[0]:.3f}\n")
+        row = pool.open()
+        old = steps(model, row, source, given.k)
+        for tenth in range(1, 10):
+            spent = cpu(old, every)
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
+            tokens = f"{row.source_held} | {row.target_offset}"
+            print(
+                f"| {tenth * every} | {spent / every * 1e3:.3f} | {tokens} | {pool.nbytes / 1e6:.2f} | {peak:.0f} |",
+                flush=True,
+            )
+        # The last tenth, in turns with a stream that begins with the same words.
+        new = steps(model, pool.open(), source[9 * every :], given.k)
+        turns = [(cpu(old, TURN), cpu(new, TURN)) for _ in range(every // TURN)]
+        by_old, by_new = (sum(one) for one in zip(*turns, strict=True))
+        print(f"\nthe last tenth over the same words in a new stream: {by_old / by_new:.3f}\n", flush=True)
+
+
+def steps(model: StreamingModel, row: Row, source: Sequence[str], k: int) -> Iterator[None]:
+    """One for each word that is read, with what is written before the next."""
+    assert model.living_on is not None
+    events = stream_document(model.session(memory=row), source, WaitK(k), Example("", "", ""), model.living_on)
+    return (None for event, _ in events if event.kind in ("read", "forced_read"))
+
+
+def cpu(words: Iterator[None], n: int) -> float:
+    """CPU seconds of the next ``n``."""
+    started = time.process_time()
+    for _ in itertools.islice(words, n):
+        pass
+    return time.process_time() - started
 
 
 # --- batches
