@@ -8,6 +8,7 @@ Model, policy and prompt are those of `streamllm run`, with the same keys.
 """
 
 import contextlib
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -22,6 +23,13 @@ from streamllm.cli.errors import explained, launch
 from streamllm.cli.keys import RunKeys, checked
 from streamllm.cli.main import as_module
 from streamllm.live.terminal import translate_live
+
+log = logging.getLogger(__name__)
+
+ENDS = (
+    "this paradigm ends with the first sentence, and the rest of the text gets no translation: give "
+    "paradigm=sentences, or lines=true for a sentence a line"
+)
 
 
 @contextlib.contextmanager
@@ -67,6 +75,8 @@ def main(cfg: DictConfig) -> None:
         keys = checked(cfg, LiveKeys)[1]
         model, policy, limits = translator(cfg)
         show_source = keys.show_source or sys.stdin.isatty()
+        if model.living_on is None and not keys.lines:
+            log.warning(ENDS)
         with characters_at_once():
             translate_live(model, policy, read_some, limits=limits, show_source=show_source, lines=keys.lines)
     except (KeyboardInterrupt, BrokenPipeError):

@@ -82,6 +82,7 @@ def store_all(
         for number, trace in enumerate(traces, start=done + 1):
             folder.append(trace)
             gathered.add(trace)
+            bar.unit = "document" if trace.segments else "sentence"
             if figures := gathered.figures:
                 bar.set_postfix({labels[key]: f"{value:.2f}" for key, value in figures.items()}, refresh=False)
                 tracker.log({f"running/{key}": value for key, value in figures.items()}, step=number)

@@ -95,7 +95,7 @@ def described(score: Score) -> dict[str, Any]:
 
 
 def _lag(key: str, label: str, description: str, source: str, shown: Mapping[str, int] = {}, digits: int = 2) -> Score:
-    measure = "" if key == "ap" else "source units"
+    measure = "" if key.endswith("ap") else "source units"
     return Score(key, label, digits, False, "latency", description, source, measure, shown=shown)
 
 

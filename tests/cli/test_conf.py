@@ -364,6 +364,18 @@ def test_live_says_in_one_line_what_is_wrong(word: str, message: str):
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("words", "warned"), [(["paradigm=group"], True), (["paradigm=group", "lines=true"], False), ([], False)]
+)
+def test_live_says_if_it_ends_with_the_first_sentence(words: list[str], warned: bool):
+    command = [sys.executable, "-m", "streamllm", "live", "k=3", *words]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, input="A dog runs.")
+    assert done.returncode == 0
+    assert done.stdout == "Ein Hund rennt.\n"
+    assert ("give paradigm=sentences" in done.stderr) == warned
+
+
 def test_a_key_that_the_class_takes_and_the_yaml_lacks_is_added_to_the_yaml(desk: Path):
     (desk / "conf" / "dataset").mkdir()
     own = "_target_: streamllm.data.table.Table\npath: a.csv\nsource_language: en\ntarget_language: de\n"
