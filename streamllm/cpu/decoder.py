@@ -47,7 +47,8 @@ class Scratch:
     def __call__(self, name: str, *shape: int) -> Floats:
         size = int(np.prod(shape))
         if name not in self._arrays or self._arrays[name].size < size:
-            self._arrays[name] = np.empty(size + size // 4, np.float32)
+            # Places that no product fills are multiplied by 0 later: what lay in memory could be infinite.
+            self._arrays[name] = np.zeros(size + size // 4, np.float32)
         return self._arrays[name][:size].reshape(shape)
 
     @property

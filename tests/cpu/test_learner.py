@@ -87,6 +87,23 @@ def test_loss_and_gradients_are_those_of_mlx(
         assert np.linalg.norm(grads[name] - grad) <= 1e-4 * np.linalg.norm(grad), name
 
 
+def test_what_lay_in_memory_before_is_never_computed_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = model_of("qwen2", tmp_path, dropout=0.3)
+    if not learner.applies(model.model):
+        pytest.skip("no MKL here")
+    empty = np.empty
+
+    def old_memory(*args: Any, **kwargs: Any) -> np.ndarray:
+        made = empty(*args, **kwargs)
+        if made.dtype == np.float32:
+            made.reshape(-1).view(np.uint32)[:] = 0x7FA00000  # not a number, and numpy says so at the first use
+        return made
+
+    monkeypatch.setattr(learner, "_free", [])
+    monkeypatch.setattr(np, "empty", old_memory)
+    loss_and_gradients(model, batch_of(model), RDrop(), 0, "group")
+
+
 def test_two_forwards_before_a_backward_do_not_disturb_each_other(tmp_path: Path) -> None:
     model = model_of("qwen2", tmp_path, dropout=0.0)
     if not learner.applies(model.model):
