@@ -96,7 +96,8 @@ def asked(message: str) -> Asked:
 
 
 class Created(Struct, tag="session.created", tag_field="type", omit_defaults=False):
-    """The first message. ``policies``: what a client may choose, each with its numbers and their ranges."""
+    """The first message. ``policies``: what a client may choose, each with its numbers and their ranges. ``documents``:
+    the stream goes on after a sentence, and has one ``end``."""
 
     protocol: int
     stream: str
@@ -105,6 +106,7 @@ class Created(Struct, tag="session.created", tag_field="type", omit_defaults=Fal
     source_unit: Literal["word", "character"]
     target_unit: Literal["word", "character"]
     revises: bool
+    documents: bool = False
 
 
 class Updated(Struct, tag="session.updated", tag_field="type"):

@@ -81,10 +81,7 @@ class Connection:
         self._stream = self._service.open(policy, self.mailbox)
         tasks: list[asyncio.Task[None]] = []
         try:
-            prompt, revision = self._service.model.prompt, self._service.model.living_on
-            revises = revision is not None and revision.revision is not None
-            ranges, units = self._service.choices.ranges, (prompt.source_unit, prompt.target_unit)
-            await self._send(Created(VERSION, self._stream.name, self._policy, ranges, *units, revises))
+            await self._send(self._created())
             tasks = [asyncio.create_task(self._listen()), asyncio.create_task(self._tell())]
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -94,6 +91,13 @@ class Connection:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _created(self) -> Created:
+        model, living_on = self._service.model, self._service.model.living_on
+        units = model.prompt.source_unit, model.prompt.target_unit
+        revises = living_on is not None and living_on.revision is not None
+        ranges = self._service.choices.ranges
+        return Created(VERSION, self._stream.name, self._policy, ranges, *units, revises, living_on is not None)
 
     async def _check_access(self) -> None:
         headers, query = self._socket.headers, self._socket.query_params

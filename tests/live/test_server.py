@@ -164,6 +164,7 @@ def test_interleaved_streams_are_told_what_a_run_records(serve: Serve, model: St
 def test_our_client_chooses_a_policy_between_sentences(serve: Serve, model: StreamingModel) -> None:
     with our_client.Client(serve().address) as client:
         assert client.session["policies"] == {"waitk": {"k": [1, 9]}}
+        assert (client.session["revises"], client.session["documents"]) == (False, False)
         for k in (3, 1):
             if k != 3:
                 client.choose({"name": "waitk", "k": k})
