@@ -153,6 +153,16 @@ class Pool:
         sources = np.flatnonzero(self._source[row.slot, : row.length] != UNUSED)
         row.source_end = int(sources[-1]) + 1 if len(sources) else 0
 
+    def cut(self, row: Row, source: int, target: int) -> None:
+        """Of a row, forget the columns from the first on that holds a token of the source behind its first ``source``
+        ones, or of the target behind its first ``target`` ones."""
+        sources, targets = self._source[row.slot], self._target[row.slot]
+        gone = ((sources >= source) & (sources != UNUSED)) | ((targets >= target) & (targets != UNUSED))
+        row.length = int(np.flatnonzero(np.append(gone[: row.length], True))[0])
+        sources[row.length :] = targets[row.length :] = UNUSED  # indices begin lower from here on
+        held = np.flatnonzero(sources[: row.length] != UNUSED)
+        row.source_end = int(held[-1]) + 1 if len(held) else 0
+
     # Feeding
 
     def step(self, rows: Sequence[Row]) -> None:

@@ -9,7 +9,7 @@ from streamllm.batching.holder import Answer, Columns
 from streamllm.engine.attention import Attention
 from streamllm.engine.finite import Logits, check_logits
 from streamllm.engine.paradigms.forgetting import Forgets, Forgetting
-from streamllm.engine.paradigms.memory import TargetStart
+from streamllm.engine.paradigms.memory import Held, TargetStart, check_gaps
 from streamllm.engine.portions import FEWEST, TOGETHER, portions
 from streamllm.engine.positions import check_end
 from streamllm.engine.prefix import Prefix
@@ -28,6 +28,8 @@ class Owner(Protocol):
     def forget_oldest(self, row: "Row", target: bool, n: int, after: int) -> None: ...
 
     def begin(self, row: "Row") -> None: ...
+
+    def cut(self, row: "Row", source: int, target: int) -> None: ...
 
 
 class Row(Forgets):
@@ -133,6 +135,24 @@ class Row(Forgets):
             raise RuntimeError(f"cannot trim {n} target tokens: source has been read since they were fed")
         self.length -= n  # what lies behind has an index that nobody looks for until it is written over
         self.target_offset -= n
+
+    def held(self, trimmed: int = 0) -> Held:
+        start, keeps = self.target_start, self._keeps_start
+        return Held(self.source_held, self.target_offset - trimmed, self.source_tokens, start, keeps, self.gaps)
+
+    def take_back(self, held: Held) -> None:
+        check_gaps(held, self.gaps)
+        if held.read < self.source_tokens:
+            del self.unread[max(0, held.source - self.source_offset) :]
+            self._waiting = 0  # of the last read
+        self._pool.cut(self, held.source, held.target)
+        self.source_offset, self.target_offset = min(held.source, self.source_offset), held.target
+        self.source_tokens, self._keeps_start = held.read, held.keeps_start
+        if self._after_source and not held.target:
+            self.target_start = held.start
+
+    def forgets_before(self, n: int) -> bool:
+        return self.makes_room(n)
 
     def reset_target(self) -> None:
         self._pool.forget_oldest(self, True, self.target_offset, 0)

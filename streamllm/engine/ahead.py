@@ -6,6 +6,7 @@ Invariant: nothing is known to come that was not predicted from all source read 
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import mlx.core as mx
 
@@ -31,6 +32,16 @@ class Place:
     taken: int
     forced: int
     begun: bool
+
+
+class Settled(NamedTuple):
+    """The end of a target before source is read, to go back to with `Ahead.take_back`."""
+
+    open: tuple[int, ...]
+    last: tuple[int, ...]
+    begun: bool
+    reads: int
+    written: int
 
 
 class Ahead:
@@ -158,8 +169,8 @@ class Ahead:
         """Make the next prediction anew: the last token is fed again, and what was known to follow it is gone. A
         header that was fed only to look ahead is fed again as a whole."""
         if self._known:
-            again = self._last[-1:] if self.begun else list(self._header)
-            self._memory.trim(len(again) + len(self._known) - 1)  # the last of them has not been fed
+            again = self._again
+            self._memory.trim(self._unwritten)
             self._memory.keep_start(self.begun)  # a header of one token may have been all that there was
             self._open, self._known, self._logits, self.attention = again, [], [], None
 
@@ -168,6 +179,30 @@ class Ahead:
         self.forget()
         self._taken, self._picked, self._marked = [], [], False
         self._reads += 1
+
+    @property
+    def _again(self) -> list[int]:
+        """Of what is fed, the tokens that are fed again once what is known to come is forgotten."""
+        return self._last[-1:] if self.begun else list(self._header)
+
+    @property
+    def _unwritten(self) -> int:
+        """Tokens fed that are forgotten then."""
+        return len(self._again) + len(self._known) - 1  # the last of them has not been fed
+
+    def settled(self) -> tuple[Settled, int]:
+        """What there is to go back to once what is known to come is forgotten, and how many of the tokens that are fed
+        are forgotten then."""
+        opened, n = (self._again, self._unwritten) if self._known else (self._open, 0)
+        return Settled(tuple(opened), tuple(self._last), self.begun, self._reads, self._written), n
+
+    def take_back(self, settled: Settled) -> None:
+        """The memory was taken back to where it was when this was ``settled``; so is the target."""
+        self._open, self._last, self.begun = list(settled.open), list(settled.last), settled.begun
+        self._reads, self._written = settled.reads, settled.written
+        self._known, self._logits, self.attention = [], [], None
+        self._taken, self._picked, self._marked = [], [], False
+        self._forced += 1  # places before are none any more
 
     def at_end(self, ends: Callable[[int], bool]) -> bool:
         """Whether the token that is known to come next ``ends`` the target."""

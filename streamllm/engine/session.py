@@ -29,6 +29,7 @@ from streamllm.engine.finite import Logits
 from streamllm.engine.limits import LONGEST_UNIT
 from streamllm.engine.lookahead import NextToken, beam_search, write_on
 from streamllm.engine.paradigms.memory import Fork, Memory
+from streamllm.engine.reads import BeforeRead, Reads
 from streamllm.engine.sampling import Sampling
 from streamllm.prompt import PromptTokens
 from streamllm.records import Emission, Hypothesis
@@ -48,7 +49,7 @@ class Mark:
 
     place: Place
     queue: tuple[str, ...]
-    reads: int
+    epoch: int
     tail_written: bool
     has_unit: bool
     after_space: bool
@@ -83,6 +84,8 @@ class Session:
         self._ahead = Ahead(memory, prompt.target_header, sampler)
         self._max_unit_tokens, self._heads = max_unit_tokens, alignment_heads
         self._max_ahead = math.inf if max_ahead is None else max_ahead
+        self._last_reads = Reads()
+        self._epoch = 0  # grows with each read, and whenever source is taken back
         self._queue: deque[str] = deque()  # units that came out of one token together
         self._reads = 0
         self._ended_reads = 0  # units read in a row, up to the last: the target was at its end before each
@@ -111,6 +114,11 @@ class Session:
     def fed_tokens(self) -> int:
         return self.memory.fed_tokens
 
+    @property
+    def units_read(self) -> int:
+        """Source units by now, forgotten ones included."""
+        return self._units_gone + len(self._unit_ends)
+
     # Reading
 
     def read(self, unit: str) -> None:
@@ -127,9 +135,11 @@ class Session:
         self._read(self.prompt.source_footer, units=0)
 
     def _read(self, tokens: list[int], units: int) -> None:
+        self._last_reads.add(self._before_read(footer=not units))
         if self._reads == 0:
             tokens = self.prompt.source_header + tokens
         self._reads += 1
+        self._epoch += 1
         if not tokens:
             return
         self._boundary_is_stale = self._has_unit
@@ -140,6 +150,65 @@ class Session:
         else:
             self.memory.read(tokens)
         self._forget_units()
+
+    def _before_read(self, footer: bool) -> BeforeRead:
+        settled, unwritten = self._ahead.settled()
+        held = self.memory.held(unwritten)
+        return BeforeRead(
+            self.units_read,
+            held._replace(keeps_start=settled.begun) if unwritten else held,
+            settled,
+            self._ended_reads,
+            self._source_ended and not footer,
+            tuple(self._queue),
+            self._tail_written,
+            self._has_unit,
+            self._after_space,
+            self._boundary_is_stale,
+            self.target_tokens,
+        )
+
+    def take_back(self, units: int, revises: bool = False) -> None:
+        """The source is revised behind its first ``units`` units: they are what was read and what is said now have in
+        common. All that was read behind them is forgotten, a footer included, as if it had never been read.
+
+        What was written since then stays, as units that were given: exactly as if the session had read the first
+        units alone, and had then been told by `write` to write those tokens. Where the output ``revises`` what it has
+        shown, it goes, too, and the session is as it was before it read on; a metric counts what changes.
+
+        Raises:
+            ValueError: so many units have not been read.
+            RuntimeError: a window has forgotten tokens since, or a target sentence has ended since, or it is too long
+                ago. The session stays as it is.
+        """
+        if not 0 <= units <= self.units_read:
+            raise ValueError(f"cannot take the source back to {units} units: {self.units_read} have been read")
+        if units < self._units_gone:
+            raise RuntimeError(f"cannot take the source back to {units} units: {self._units_gone} are forgotten")
+        found = self._last_reads.before(units)
+        if found is None:
+            return  # nothing was read behind them
+        self.memory.take_back(found.held)
+        self._ahead.take_back(found.settled)
+        written = self._last_reads.take_back(found)
+        self._ended_reads, self._source_ended = found.ended_reads, found.source_ended
+        if revises:
+            self._queue, self._tail_written = deque(found.queue), found.tail_written
+            self._has_unit, self._after_space = found.has_unit, found.after_space
+            self.target_tokens = found.target_tokens
+        elif written:
+            self._ahead.force(written)
+            self._ahead.begun = True
+            self._last_reads.wrote(written)
+        self._boundary_is_stale = self._has_unit if written and not revises else found.boundary_is_stale
+        del self._unit_ends[units - self._units_gone :], self._unit_starts[units - self._units_gone :]
+        self._reads = units
+        self._epoch += 1
+
+    def forgets_before(self, unit: str) -> bool:
+        """Whether room is made for this unit, if it is read next, by forgetting others: then it cannot be taken
+        back."""
+        return self.memory.forgets_before(len(self.prompt.source_tokens(unit, first=self._reads == 0)))
 
     def _forget_units(self) -> None:
         if gap := self.memory.source_gap[1]:
@@ -192,6 +261,7 @@ class Session:
 
     def _emit(self, tokens: list[int], tail: str = "") -> Emission:
         self.target_tokens += len(tokens)
+        self._last_reads.wrote(tokens)
         text = self.prompt.text_of(tuple(tokens)) + tail
         after_space = self._after_space
         if tokens:
@@ -231,6 +301,7 @@ class Session:
         self._ahead.close(self._ends, self.prompt.end_token)
         self._ended += 1
         self._queue.clear()
+        self._last_reads.clear(self.units_read, self.target_tokens)
         self._tail_written = self._has_unit = self._after_space = self._boundary_is_stale = False
 
     def nothing_left(self) -> bool:
@@ -281,7 +352,7 @@ class Session:
         return Mark(
             place,
             tuple(self._queue),
-            self._reads,
+            self._epoch,
             self._tail_written,
             self._has_unit,
             self._after_space,
@@ -296,7 +367,7 @@ class Session:
             RuntimeError: source was read since, so what was predicted is stale; or the mark lies ahead; or a unit
                 was written since that the model did not choose.
         """
-        if mark.reads != self._reads:
+        if mark.epoch != self._epoch:
             raise RuntimeError("cannot rewind past a read: take a new mark after each read")
         self._ahead.rewind(mark.place)
         self._restore(mark)
@@ -306,6 +377,7 @@ class Session:
         self._tail_written, self._after_space = mark.tail_written, mark.after_space
         self._has_unit, self._boundary_is_stale = mark.has_unit, mark.boundary_is_stale
         self.target_tokens = mark.target_tokens
+        self._last_reads.rewound(mark.target_tokens)
 
     # Looking ahead
 

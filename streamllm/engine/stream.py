@@ -60,22 +60,39 @@ class SessionLike(Protocol):
     def leave_sentence(self, units: int, context: int | None) -> None: ...
 
 
-class _Answers:
-    """What a policy may ask in one state (`records.Lookahead`); notes the hypotheses that it was shown."""
+class Asked(Protocol):
+    """What `Answers` needs of a session."""
 
-    def __init__(self, session: SessionLike, limits: Limits, state: State, tokens: int, before: int):
+    def prediction(self, hidden: int = 0) -> Prediction: ...
+
+    def draft(self, max_units: int, max_tokens: float) -> Hypothesis: ...
+
+    def beam(self, size: int, max_units: int) -> Sequence[Hypothesis]: ...
+
+    def attended(self, heads: Sequence[Sequence[int]] | None = None) -> int: ...
+
+
+class Answers:
+    """What a policy may ask in one state (`records.Lookahead`); notes the hypotheses that it was shown.
+
+    Args:
+        tokens: target tokens that count for the limits.
+        before: source units that the state does not count.
+    """
+
+    def __init__(self, session: Asked, limits: Limits, state: State, tokens: int, before: int):
         self._session, self._limits, self._state = session, limits, state
-        self._tokens, self._before = tokens, before
+        self.tokens, self.before = tokens, before
         self.shown: list[Hypothesis] = []
 
     def prediction(self, hidden: int = 0) -> Prediction:
         return self._session.prediction(hidden)
 
     def attended(self, heads: Sequence[Sequence[int]] | None = None) -> int:
-        return self._session.attended(heads) - self._before
+        return self._session.attended(heads) - self.before
 
     def draft(self) -> Hypothesis:
-        left = self._limits.left(self._state), self._limits.tokens_left(self._state, self._tokens)
+        left = self._limits.left(self._state), self._limits.tokens_left(self._state, self.tokens)
         self.shown.append(self._session.draft(*left))
         return self.shown[-1]
 
@@ -136,7 +153,7 @@ class Stream:
             tokens: target tokens that count for the limits.
             before: source units that ``state`` does not count.
         """
-        answers = _Answers(self.session, self.limits, state, tokens, before)
+        answers = Answers(self.session, self.limits, state, tokens, before)
         asking = State(state.read, state.written, state.source_done, answers, state.source)
         action = checked(decide(asking))
         return action, [self.event("draft", text_of(shown, self._target_unit)) for shown in answers.shown]

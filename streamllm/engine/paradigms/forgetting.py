@@ -66,9 +66,11 @@ class Forgets:
 
     Attributes:
         forgetting: how it does; None holds all.
+        gaps: how often it has.
     """
 
     forgetting: Forgetting | None = None
+    gaps = 0
     _forgotten = 0  # source tokens
 
     @property
@@ -91,6 +93,13 @@ class Forgets:
     def forget_oldest(self, forgetting: Forgetting, target: bool, n: int) -> None:
         """Take the ``n`` oldest tokens after the sinks out of the source or the ``target``."""
         raise NotImplementedError
+
+    def makes_room(self, n: int) -> bool:
+        """Whether something is forgotten before ``n`` source tokens are fed."""
+        if self.forgetting is None:
+            return False
+        source, target = self.forgetting.source, self.forgetting.target
+        return bool(source.excess(self.source_held, n) or target.excess(self.target_held))
 
     def read_in_windows(self, tokens: list[int], feed: Callable[[list[int]], None]) -> None:
         """Feed source tokens, as many at a time as the window has room for."""
@@ -119,6 +128,7 @@ class Forgets:
     def _forget_some(self, forgetting: Forgetting, target: bool, n: int) -> None:
         if n > 0:
             self.forget_oldest(forgetting, target, n)
+            self.gaps += 1
             self._forgotten += 0 if target else n
 
 

@@ -12,7 +12,7 @@ from streamllm.cache.retention import Retention
 from streamllm.engine.living_on import LivingOn
 from streamllm.engine.paradigms.branches import Branches
 from streamllm.engine.paradigms.forgetting import Forgets, Forgetting, Window, forgetting_of
-from streamllm.engine.paradigms.memory import CachedMemory, TargetStart
+from streamllm.engine.paradigms.memory import CachedMemory, Held, TargetStart, check_gaps
 
 if TYPE_CHECKING:  # the cache needs mlx-lm, which is slow to import: runs that load no model do not wait for it
     from streamllm.cache.dual import DualStreamingCache
@@ -137,6 +137,19 @@ class GroupMemory(Forgets, CachedMemory):
     def trim(self, n: int) -> None:
         for cache in self.caches:
             cache.trim_target(n)
+
+    def held(self, trimmed: int = 0) -> Held:
+        return super().held(trimmed)._replace(keeps_start=self._keeps_start, gaps=self.gaps)
+
+    def take_back(self, held: Held) -> None:
+        check_gaps(held, self.gaps)
+        super().take_back(held)
+        self.keep_start(held.keeps_start)
+        if self._after_source and not held.target:
+            self._place(held.start)
+
+    def forgets_before(self, n: int) -> bool:
+        return self.makes_room(n)
 
     def fork(self) -> "Branches":
         self._feed_waiting()

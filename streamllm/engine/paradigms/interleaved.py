@@ -6,7 +6,7 @@ from typing import Any
 import mlx.core as mx
 
 from streamllm.engine.paradigms.branches import Branches
-from streamllm.engine.paradigms.memory import CachedMemory, TargetStart
+from streamllm.engine.paradigms.memory import CachedMemory, Held, TargetStart
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,14 @@ class InterleavedMemory(CachedMemory):
         self._target -= n
         for cache in self.caches:
             cache.trim_source(n)
+
+    def held(self, trimmed: int = 0) -> Held:
+        held = super().held(trimmed)
+        return held._replace(source=held.source - trimmed)
+
+    def take_back(self, held: Held) -> None:
+        self._target = held.target
+        super().take_back(held)  # which takes what lies behind that, of either stream
 
     def fork(self) -> "Branches":
         self._feed_waiting()

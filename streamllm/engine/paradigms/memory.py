@@ -3,9 +3,10 @@
 Invariant: a `Memory` holds exactly the tokens that it was given and has not trimmed, whatever it re-encodes.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import mlx.core as mx
 import numpy as np
@@ -38,6 +39,34 @@ def check_target_start(name: str, value: object) -> None:
         raise ValueError(
             f"{name} is {value!r:.80}; accepted are a position of at least 0, after_source and null (what the model "
             "was trained with)"
+        )
+
+
+class Held(NamedTuple):
+    """What a memory held at a moment, to go back to with `Memory.take_back`.
+
+    Args:
+        source, target: tokens of the streams that it held.
+        read: source tokens that it had been fed.
+        start: position of the first target token.
+        keeps_start: as `Memory.keep_start` was told last.
+        gaps: how often it had forgotten the oldest tokens.
+    """
+
+    source: int
+    target: int
+    read: int
+    start: int = 0
+    keeps_start: bool = False
+    gaps: int = 0
+
+
+def check_gaps(held: Held, gaps: int) -> None:
+    """Raises: RuntimeError: the oldest tokens were forgotten since."""
+    if gaps != held.gaps:
+        raise RuntimeError(
+            "cannot take the source back: to make room, a window has forgotten tokens that were held then; make "
+            "model.max_source and model.max_target larger, or read again in a new session"
         )
 
 
@@ -96,6 +125,22 @@ class Memory(Protocol):
 
     def trim(self, n: int) -> None:
         """Forget the last ``n`` target tokens; no source has been read since they were fed."""
+        ...
+
+    def held(self, trimmed: int = 0) -> Held:
+        """What it holds now but for the last ``trimmed`` target tokens."""
+        ...
+
+    def take_back(self, held: Held) -> None:
+        """Forget all source and target tokens fed since it ``held`` so much. What that cost still counts.
+
+        Raises:
+            RuntimeError: it has forgotten some of what it held then.
+        """
+        ...
+
+    def forgets_before(self, n: int) -> bool:
+        """Whether it would forget something before it is fed ``n`` more source tokens."""
         ...
 
     def keep_start(self, keep: bool) -> None:
@@ -292,6 +337,23 @@ class CachedMemory:
 
     def trim(self, n: int) -> None:
         raise NotImplementedError
+
+    def held(self, trimmed: int = 0) -> Held:
+        source = self.caches[0].source_offset + len(self._waiting)
+        return Held(source, self.target_offset - trimmed, self.source_tokens, self.caches[0].target_start)
+
+    def take_back(self, held: Held) -> None:
+        if held.read < self.source_tokens:
+            self._waiting = []  # which were read last, and since
+        if (n := self.target_offset - held.target) > 0:
+            self.trim(n)
+        for cache in self.caches:
+            cache.trim_source(max(0, cache.source_offset - held.source))
+        del self._columns[bisect_left(self._columns, held.source) :]
+        self.source_tokens = held.read
+
+    def forgets_before(self, n: int) -> bool:
+        return False
 
     def keep_last(self, source: int, target: int) -> None:
         raise RuntimeError(f"{type(self).__name__} holds all that it is fed: open a memory that forgets")

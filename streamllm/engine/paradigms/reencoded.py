@@ -8,7 +8,7 @@ import mlx.core as mx
 
 from streamllm.engine.paradigms.branches import Branches
 from streamllm.engine.paradigms.group import GroupMemory
-from streamllm.engine.paradigms.memory import TargetStart
+from streamllm.engine.paradigms.memory import Held, TargetStart
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,10 @@ class BatchMemory(GroupMemory):
         if self._stale and self._tokens:  # a prediction with source hidden has left nothing of the target
             self.write([])
         return super().fork()
+
+    def take_back(self, held: Held) -> None:
+        super().take_back(held)
+        self._forget()  # it was encoded with what is gone
 
     def _forget(self) -> None:
         for cache in self.caches:
