@@ -3,8 +3,9 @@ is to be done, and all of that is kept back until it is asked for.
 
 What was done ahead is a list of steps, each a call with its answer. A call that is the first of them is answered from
 there; any other takes the session back to where it would be without those that are left. So a wrong guess of what will
-come, or of what a policy will decide, costs time and nothing else. Invariant: each call is answered as by a session that
-has never worked ahead.
+come, or of what a policy will decide, costs time and nothing else.
+
+Invariant: each call is answered as by a session that has never worked ahead.
 """
 
 from collections import deque
@@ -179,8 +180,8 @@ class DraftsAhead:
         return [step.answer for step in self._steps if step.name == "write" and step.answer.unit is not None]
 
     def expect(self, units: Sequence[str]) -> None:
-        """What is expected to come: what was done ahead for anything else is taken back. Call this and `work` only while
-        the loop waits for a source unit."""
+        """What is expected to come: what was done ahead for anything else is taken back. This and `work` are for a loop
+        that waits for a source unit."""
         read = 0
         for i, step in enumerate(self._steps):
             if step.name == "read":

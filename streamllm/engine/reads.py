@@ -67,8 +67,8 @@ class Reads:
         """
         if units < self._fewest:
             raise RuntimeError(
-                f"cannot take the source back to {units} units, only to {self._fewest}: a target sentence ended then, or "
-                f"more was read since than {MOST} units"
+                f"cannot take the source back to {units} units, only to {self._fewest}: a target sentence ended then, "
+                f"or more was read since than {MOST} units"
             )
         found = None
         for before in reversed(self._before):

@@ -28,7 +28,7 @@ class ProtocolFault(ValueError):
 
 
 class Append(Struct, tag="input_text_buffer.append", tag_field="type"):
-    """Text that may still change; nothing of it is read before it is committed."""
+    """Text that may still change; nothing of it is told before it is committed."""
 
     text: str
     event_id: str | None = None
@@ -97,7 +97,8 @@ def asked(message: str) -> Asked:
 
 class Created(Struct, tag="session.created", tag_field="type", omit_defaults=False):
     """The first message. ``policies``: what a client may choose, each with its numbers and their ranges. ``documents``:
-    the stream goes on after a sentence, and has one ``end``."""
+    the stream goes on after a sentence, and has one ``end``. ``drafts``: what is appended and not committed is
+    translated ahead, when no stream has anything else to do."""
 
     protocol: int
     stream: str
@@ -107,6 +108,7 @@ class Created(Struct, tag="session.created", tag_field="type", omit_defaults=Fal
     target_unit: Literal["word", "character"]
     revises: bool
     documents: bool = False
+    drafts: bool = False
 
 
 class Updated(Struct, tag="session.updated", tag_field="type"):

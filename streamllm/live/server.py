@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import logging
 import socket
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import FrameType
@@ -25,186 +24,22 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from streamllm.live.access import Access
 from streamllm.live.agent import PooledSentence
-from streamllm.live.protocol import (
-    VERSION,
-    Answer,
-    Append,
-    Asked,
-    Clear,
-    Commit,
-    Created,
-    End,
-    Error,
-    ProtocolFault,
-    Update,
-    Updated,
-    answers,
-    asked,
-    text_of,
-)
-from streamllm.live.quotas import Quotas, Rate
-from streamllm.live.service import Mailbox, Service
+from streamllm.live.connection import Connection, Line
+from streamllm.live.mt import Translator
+from streamllm.live.protocol import VERSION, ProtocolFault
+from streamllm.live.service import Service
 from streamllm.live.simuleval import ROUTES, Agent
-from streamllm.live.told import Told
 
 log = logging.getLogger(__name__)
 
 STREAM = "/v1/stream"
+UTTERANCES = "/v1/mt"
+"""Of AlignAtt4LLM's protocol for machine translation servers."""
 PAGE = Path(__file__).parent / "page"
 """Files of the page, which is served at /page/ where the folder is there."""
 GOODBYE = 5.0
 """Seconds that clients have to take leave when the service ends."""
-REASON = 123  # bytes that a close may say
 CSP = "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
-
-
-class Connection:
-    """One client's WebSocket, accepted."""
-
-    def __init__(self, socket: WebSocket, service: Service, access: Access):
-        self._socket, self._service, self._access = socket, service, access
-        self._quotas: Quotas = service.quotas
-        self.mailbox = Mailbox(self._quotas.unsent)
-        self._sends = asyncio.Lock()
-        self._buffer = ""
-        self._told: Told | None = None  # last
-        self._bytes = Rate(self._quotas.bytes_per_second, self._quotas.burst, time.monotonic)
-        self._words = Rate(self._quotas.words_per_second, self._quotas.burst, time.monotonic)
-
-    async def run(self) -> None:
-        """From the first message to the last.
-
-        Raises: ProtocolFault: why the socket is to be closed. WebSocketDisconnect: the client has left.
-        """
-        await self._check_access()
-        self._policy, policy = self._service.choices.named({})
-        self._stream = self._service.open(policy, self.mailbox)
-        tasks: list[asyncio.Task[None]] = []
-        try:
-            await self._send(self._created())
-            tasks = [asyncio.create_task(self._listen()), asyncio.create_task(self._tell())]
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
-        finally:
-            self._service.close(self._stream)
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-
-    def _created(self) -> Created:
-        model, living_on = self._service.model, self._service.model.living_on
-        units = model.prompt.source_unit, model.prompt.target_unit
-        revises = living_on is not None and living_on.revision is not None
-        ranges = self._service.choices.ranges
-        return Created(VERSION, self._stream.name, self._policy, ranges, *units, revises, living_on is not None)
-
-    async def _check_access(self) -> None:
-        headers, query = self._socket.headers, self._socket.query_params
-        if not self._access.allows_origin(headers):
-            origin = headers.get("origin", headers.get("host", ""))
-            raise ProtocolFault("origin", f"pages from {origin:.60} may not connect: name them in origins", 4403)
-        if self._access.token is None:
-            return
-        shown = self._access.shown(headers, query)
-        if shown is None:
-            try:
-                async with asyncio.timeout(self._quotas.token):
-                    first = asked(await self._receive())
-                    shown = first.token if isinstance(first, Update) else None
-            except TimeoutError:
-                pass
-        if not self._access.accepts(shown):
-            raise ProtocolFault(
-                "token", "the token is missing or wrong: header Authorization, ?token=, or first message", 4401
-            )
-
-    # From the client
-
-    async def _listen(self) -> None:
-        while True:
-            try:
-                async with asyncio.timeout(self._quotas.idle):
-                    message = await self._receive()
-            except TimeoutError:
-                seconds = f"{self._quotas.idle:g}"
-                raise ProtocolFault("idle", f"nothing has come for {seconds} s: connect again", 4408) from None
-            if not self._bytes.take(len(message)):
-                raise self._too_fast(f"{self._quotas.bytes_per_second:g} characters a second")
-            request = asked(message)
-            try:
-                await self._do(request)
-            except ProtocolFault as fault:
-                if fault.close is not None:
-                    raise
-                await self._send(Error(fault.code, str(fault), None, request.event_id))
-
-    async def _receive(self) -> str:
-        message = await self._socket.receive()
-        if message["type"] == "websocket.disconnect":
-            raise WebSocketDisconnect(message.get("code", 1005))
-        if message.get("text") is None:
-            raise ProtocolFault("binary", "a binary frame came; accepted are JSON texts", 1003)
-        return str(message["text"])
-
-    async def _do(self, request: Asked) -> None:
-        match request:
-            case Append():
-                self._append(request.text)
-            case Commit():
-                self._append(request.text)
-                text, self._buffer = self._buffer, ""
-                if text:
-                    self._push(text)
-                if request.final:
-                    self._stream.end()
-            case Clear():
-                self._buffer = ""
-            case Update():
-                if request.policy is not None:
-                    self._policy, policy = self._service.choices.named(request.policy)
-                    self._stream.choose(policy)
-                await self._send(Updated(self._policy, request.event_id))
-
-    def _append(self, text: str) -> None:
-        self._buffer += text
-        if len(self._buffer) > self._quotas.message_bytes:
-            raise ProtocolFault("too_much", f"{len(self._buffer)} characters are not committed: commit or clear", 1009)
-
-    def _push(self, text: str) -> None:
-        units = self._stream.push(text)
-        if not self._words.take(units):
-            raise self._too_fast(f"{self._quotas.words_per_second:g} source units a second")
-        if self._stream.unread > self._quotas.unread:
-            raise self._too_fast(f"{self._quotas.unread} units that wait to be read")
-
-    def _too_fast(self, what: str) -> ProtocolFault:
-        return ProtocolFault("too_fast", f"accepted are {what}: send as a person speaks", 4429)
-
-    # To the client
-
-    async def _tell(self) -> None:
-        while told := await self.mailbox.some():
-            for each in told:
-                self._told = each
-                for answer in answers(each):
-                    await self._send(answer)
-        if self.mailbox.overflows:
-            raise self._too_slow()
-        if (last := self._told) is not None and last.event.kind != "stop":
-            read, written = last.state.read, last.state.written
-            await self._send(End(last.sentence, "shutdown", read, written, round(last.event.seconds, 6)))
-        raise ProtocolFault("shutdown", "the service ends: connect again later", 1001)
-
-    async def _send(self, answer: Answer) -> None:
-        try:
-            async with asyncio.timeout(self._quotas.send), self._sends:
-                await self._socket.send_text(text_of(answer))
-        except TimeoutError:
-            raise self._too_slow() from None
-
-    def _too_slow(self) -> ProtocolFault:
-        return ProtocolFault("too_slow", "what was sent is not taken: read answers as they come", 4408)
 
 
 class Application:
@@ -212,13 +47,14 @@ class Application:
 
     def __init__(self, service: Service, access: Access, info: str = ""):
         self.service, self.access = service, access
-        self.connections: set[Connection] = set()
+        self.connections: set[Line] = set()
         self.stopping = False
         self._agent: Agent | None = None
         self._agent_turn = asyncio.Lock()
         self._info = info
         routes: list[BaseRoute] = [
             WebSocketRoute(STREAM, self._stream),
+            WebSocketRoute(UTTERANCES, self._utterances),
             Route("/health", self._health),
             Route("/metrics", self._metrics),
             *(Route(path, self._simuleval, methods=["GET", "POST", "PUT", "DELETE", "PATCH"]) for path in ROUTES),
@@ -246,21 +82,27 @@ class Application:
                     await asyncio.sleep(0.02)
 
     async def _stream(self, socket: WebSocket) -> None:
+        await self._speak(socket, Connection)
+
+    async def _utterances(self, socket: WebSocket) -> None:
+        await self._speak(socket, Translator)
+
+    async def _speak(self, socket: WebSocket, kind: type[Line]) -> None:
         await socket.accept()
-        connection = Connection(socket, self.service, self.access)
+        line = kind(socket, self.service, self.access)
         if not self.stopping:
-            self.connections.add(connection)
+            self.connections.add(line)
         try:
             if self.stopping:
                 raise ProtocolFault("shutdown", "the service ends: connect again later", 1001)
-            await connection.run()
+            await line.run()
         except ProtocolFault as fault:
             log.info("%s: %s", fault.code, fault)
-            await _refuse(socket, fault)
+            await line.refuse(fault)
         except (WebSocketDisconnect, RuntimeError) as error:  # the client has left, also while something was sent
             log.debug("left: %s", error)
         finally:
-            self.connections.discard(connection)
+            self.connections.discard(line)
 
     async def _health(self, request: Request) -> Response:
         failed = self.service.failed
@@ -293,16 +135,6 @@ class Application:
         if self._agent is None:
             self._agent = Agent(lambda: PooledSentence(self.service), self._info)
         return self._agent.reply(method, path, body)
-
-
-async def _refuse(socket: WebSocket, fault: ProtocolFault) -> None:
-    """Say why, and close; not for longer than a second, for who does not listen does not take leave either."""
-    with contextlib.suppress(TimeoutError, WebSocketDisconnect, RuntimeError):
-        async with asyncio.timeout(1.0):
-            if fault.code != "shutdown":
-                await socket.send_text(text_of(Error(fault.code, str(fault), None, fault.event_id)))
-            reason = str(fault).encode()[:REASON].decode(errors="ignore")
-            await socket.close(fault.close or 1000, reason)
 
 
 class Server(uvicorn.Server):  # type: ignore[misc]

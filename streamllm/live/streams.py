@@ -11,26 +11,31 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from queue import Empty, SimpleQueue
 
 from streamllm.batching.coroutines import Clock, Running, Task, Together, wait_for_input
 from streamllm.batching.row import Row
 from streamllm.batching.trial import Batching, batching
+from streamllm.engine.drafts_ahead import DraftsAhead
 from streamllm.engine.finite import SentenceError
 from streamllm.engine.limits import Limits
 from streamllm.engine.loop import counted, stream_document
 from streamllm.engine.loop import stream as one_sentence
-from streamllm.engine.session import Session
+from streamllm.engine.stream import SessionLike
 from streamllm.live.told import Told
-from streamllm.models.lengths import fitting_units
+from streamllm.models.lengths import fitting_units, unit_fault
 from streamllm.models.model import StreamingModel
-from streamllm.records import Event, Example, Policy, State
-from streamllm.units import pieces
+from streamllm.records import Emission, Event, Example, Policy, State
+from streamllm.units import ends_sentence, pieces
 
 log = logging.getLogger(__name__)
 
 Tell = Callable[[Told], None]
 """Takes what has happened in a stream; called in the thread of `LiveStreams.advance`, it has to be quick."""
+
+MOST_EXPECTED = 32
+"""Units that are worked on ahead."""
 
 SAMPLES = 4096
 """Times from a word to its translation that are held, the last ones."""
@@ -54,15 +59,27 @@ class LiveStream:
         self._streams, self.name, self.policy, self.tell = streams, name, policy, tell
         self._before = ""  # the last of the source so far
         self.arrived: deque[tuple[Entry, float]] = deque()  # and not read yet, with the times
+        self.expected: list[str] = []  # units that may come next
         self.sentences = 0  # that have begun
         self.skips = False  # what is left of a source whose translation has ended before it
         self.closed = False
         self.running: Running[None] | None = None
         self.since = 0.0  # when that came which was read last
         self.done = -math.inf  # when the unit before was done
-        # Called in the thread of `LiveStreams.advance`: before it waits for source that has not come, and once closed.
+        # Called in the thread of `LiveStreams.advance`: before it waits for source that has not come; the same once all
+        # that is expected is worked on, with what is written ahead; and once closed.
         self.on_wait: Callable[[], None] = _nothing
+        self.on_rest: Callable[[list[Emission]], None] = _nothing_of
         self.on_close: Callable[[], None] = _nothing
+
+    def expect(self, text: str) -> None:
+        """What may come next, in the place of what was expected before. It is read and translated ahead while no stream
+        has anything else to do; nothing of that is told before it is pushed, and then it needs no model where it is
+        as expected."""
+        units = pieces(text, self._streams.model.prompt.source_unit, self._before)[:MOST_EXPECTED] if text else []
+        if units != self.expected and not self.closed and self._streams.drafts:
+            self.expected = units
+            self._streams.notice(self)
 
     def push(self, text: str) -> int:
         """More source, whole units; returns how many these are."""
@@ -95,6 +112,10 @@ class LiveStream:
             now = self._streams.clock()
             self.arrived.extend((entry, now) for entry in entries)
             self._streams.notice(self)
+
+
+def _nothing_of(drafted: list[Emission]) -> None:
+    pass
 
 
 def _nothing() -> None:
@@ -150,7 +171,14 @@ class LiveStreams:
         self._noticed: SimpleQueue[LiveStream | None] = SimpleQueue()
         self._in_line: deque[LiveStream] = deque()  # for a row
         self._rows = rows
+        self._idle: dict[LiveStream, None] = {}  # those that have something to do ahead, once nobody has anything else
+        self._open_streams: set[LiveStream] = set()
         self.counts = Counts()
+
+    @property
+    def drafts(self) -> bool:
+        """Whether what is expected is worked on ahead: not where outputs are revised anyway."""
+        return self.model.living_on is None or self.model.living_on.revision is None
 
     @property
     def nbytes(self) -> int:
@@ -164,20 +192,28 @@ class LiveStreams:
 
     def open(self, name: str, policy: Policy, tell: Tell) -> LiveStream:
         """A new stream; it costs nothing until something is pushed. Names differ. May be called in any thread."""
-        return LiveStream(self, name, policy, tell)
+        stream = LiveStream(self, name, policy, tell)
+        self._open_streams.add(stream)
+        return stream
 
     def notice(self, stream: LiveStream | None = None) -> None:
-        """Something has come for a stream; without one, `advance` returns soon. May be called in any thread."""
+        """Something has come, or is expected, for a stream; without one, `advance` returns soon. May be called in any
+        thread."""
         self._noticed.put(stream)
 
     def advance(self, seconds: float | None = 0.0) -> None:
         """Let streams go on: those whose input has come, and those that the last forward has answered; then make the
-        next forward. Where nobody has anything to do, wait for input, so many seconds or (None) for ever."""
-        self._take_noticed(0 if self._together.waiting or self._together.ready else seconds)
+        next forward. Where nobody has anything to do, work on what is expected, or else wait for input, so many seconds
+        or (None) for ever."""
+        self._take_noticed(0 if self._together.waiting or self._together.ready or self._idle else seconds)
         self._admit()
-        for ended in self._together.ended():
-            self._sentence_over(ended)
-            self._admit()
+        self._let_go_on()
+        if self._idle and not self._together.waiting:
+            for stream in self._idle:
+                if stream.running is not None:
+                    self._together.wake(stream.running)
+            self._idle.clear()
+            self._let_go_on()
         if waiting := len(self._together.waiting):
             started = time.perf_counter()
             try:
@@ -188,10 +224,16 @@ class LiveStreams:
             self.counts.rows += min(waiting, self._most)
             self.counts.seconds += time.perf_counter() - started
 
+    def _let_go_on(self) -> None:
+        for ended in self._together.ended():
+            self._sentence_over(ended)
+            self._admit()
+
     def close(self) -> None:
         """Give up all streams."""
         self._together.close()
         self._of.clear()
+        self._idle.clear()
         self._in_line.clear()
 
     # What has come
@@ -218,6 +260,8 @@ class LiveStreams:
     def _go_on(self, stream: LiveStream, first: bool = False) -> None:
         """Let a stream take what has come for it, as soon as it can; ``first`` in line for a row, or behind all."""
         if stream.closed:
+            self._open_streams.discard(stream)
+            self._idle.pop(stream, None)
             if stream.running is not None:
                 self._together.remove(stream.running)
                 del self._of[stream.running]
@@ -227,6 +271,8 @@ class LiveStreams:
         elif stream.running is not None:
             if stream.arrived:
                 self._together.wake(stream.running)
+            elif stream.running.awaits_input:
+                self._idle[stream] = None
             return
         while stream.arrived and not stream.closed:
             entry, _ = stream.arrived[0]
@@ -245,17 +291,20 @@ class LiveStreams:
                 stream.skips = False
             elif not isinstance(entry, str):
                 stream.policy = entry
+        # A sentence that is only expected takes a row where there is one for every stream.
+        if stream.expected and not stream.closed and not stream.skips and len(self._open_streams) <= self._rows:
+            self._begin(stream)
 
     # Sentences
 
     def _begin(self, stream: LiveStream) -> None:
         stream.running = self._together.begin(self._task(stream, stream.sentences))
         stream.sentences += 1
-        stream.skips = True  # until the end of its source has been read
         self._of[stream.running] = stream
 
     def _sentence_over(self, ended: Running[None]) -> None:
         stream = self._of.pop(ended)
+        self._idle.pop(stream, None)
         stream.running, stream.done = None, self.clock()
         self.counts.sentences += 1
         self._go_on(stream)
@@ -265,8 +314,17 @@ class LiveStreams:
             name, state = f"{stream.name}-{number}", State(0, 0, False)
             try:
                 memory = () if self._pool is None else (row,)
-                session = self.model.session(self._seed, name, *memory)
-                for event, state in self._events(stream, session, name):
+                alone = self.model.session(self._seed, name, *memory)
+                ahead = DraftsAhead(alone, self.limits) if self.drafts else None
+                session: SessionLike = alone if ahead is None else ahead
+                if ahead is not None:
+                    ahead.begin(stream.policy, Example(name, "", ""))
+                source = self._source(stream, ahead)
+                if (first := next(source, None)) is None:
+                    self._tell(stream, Told(number, name, Event("stop", "empty"), State(0, 0, True)))
+                    return
+                stream.skips = True  # until the end of its source has been read
+                for event, state in self._events(stream, session, chain([first], source), name):
                     stats = counted(session) if event.kind == "stop" else {}
                     self._tell(stream, Told(number, name, event, state, self.clock() - stream.since, stats))
             except Exception as error:  # whatever a model or a policy raises: it costs this sentence
@@ -277,20 +335,24 @@ class LiveStreams:
 
         return task
 
-    def _events(self, stream: LiveStream, session: Session, name: str) -> Iterator[tuple[Event, State]]:
+    def _events(
+        self, stream: LiveStream, session: SessionLike, source: Iterator[str], name: str
+    ) -> Iterator[tuple[Event, State]]:
         model, limits = self.model, self.limits
-        example, unit = Example(name, "", ""), model.prompt.target_unit
-        source = fitting_units(model.prompt, self._source(stream), limits)
+        example, unit, policy = Example(name, "", ""), model.prompt.target_unit, stream.policy
+        if isinstance(session, DraftsAhead):
+            policy = session.of(policy)
+        source = fitting_units(model.prompt, source, limits)
         if model.living_on is None:
-            return one_sentence(session, source, stream.policy.start(example), limits, unit, self.clock)
-        return stream_document(session, source, stream.policy, example, model.living_on, limits, unit, self.clock)
+            return one_sentence(session, source, policy.start(example), limits, unit, self.clock)
+        return stream_document(session, source, policy, example, model.living_on, limits, unit, self.clock)
 
-    def _source(self, stream: LiveStream) -> Iterator[str]:
+    def _source(self, stream: LiveStream, ahead: DraftsAhead | None) -> Iterator[str]:
         """The units of one sentence, as they come. In a task."""
         while True:
             while not stream.arrived:
                 stream.on_wait()
-                wait_for_input()
+                self._wait(stream, ahead)
             entry, stream.since = stream.arrived.popleft()
             if stream.running is not None:
                 # Of what was sent at once, a unit is due since the one before is done: who sends much is not late.
@@ -303,6 +365,38 @@ class LiveStreams:
                 return
             else:
                 stream.policy = entry
+
+    def _wait(self, stream: LiveStream, ahead: DraftsAhead | None) -> None:
+        """Until something has come, or until a unit that is expected has been worked on. In a task."""
+        if ahead is None:
+            wait_for_input()
+            return
+        units = self._workable(stream.expected)
+        ahead.expect(units)
+        if ahead.next(units) is None:
+            stream.on_rest(ahead.drafted)
+        else:
+            self._idle[stream] = None
+        wait_for_input()
+        if stream.arrived:
+            return
+        units = self._workable(stream.expected)
+        ahead.expect(units)
+        if (unit := ahead.next(units)) is not None:
+            assert stream.running is not None
+            stream.running.due = math.inf  # behind all that have come
+            ahead.work(unit)
+
+    def _workable(self, expected: list[str]) -> list[str]:
+        """Up to a unit that is too long, and to the end of a sentence, where other rules begin."""
+        found = []
+        for unit in expected:
+            if unit_fault(self.model.prompt, unit, 1, self.limits.source_tokens_per_unit):
+                break
+            found.append(unit)
+            if self.model.living_on is not None and ends_sentence(unit):
+                break
+        return found
 
     def _tell(self, stream: LiveStream, told: Told) -> None:
         if told.event.kind in ("read", "forced_read"):

@@ -70,7 +70,7 @@ def fitting_units(prompt: PromptTokens, units: Iterable[str], limits: Limits) ->
         TooLong: on the way, before a unit that is too long is handed on.
     """
     for i, unit in enumerate(units):
-        if fault := _unit_fault(prompt, unit, i, limits.source_tokens_per_unit):
+        if fault := unit_fault(prompt, unit, i, limits.source_tokens_per_unit):
             raise TooLong(fault)
         yield unit
 
@@ -80,14 +80,14 @@ def _too_long(model: StreamingModel, example: Example, limits: Limits) -> str | 
     if most is None or _is_short(example.source, most):
         return None
     units = pieces(example.source, model.prompt.source_unit)
-    return next((fault for i, unit in enumerate(units) if (fault := _unit_fault(model.prompt, unit, i, most))), None)
+    return next((fault for i, unit in enumerate(units) if (fault := unit_fault(model.prompt, unit, i, most))), None)
 
 
 def _is_short(text: str, most: int) -> bool:
     return TOKENS_PER_BYTE * (len(text.encode()) + 1) <= most
 
 
-def _unit_fault(prompt: PromptTokens, unit: str, number: int, most: int | None) -> str | None:
+def unit_fault(prompt: PromptTokens, unit: str, number: int, most: int | None) -> str | None:
     """What is wrong with the length of the unit of this number (from 0) in its sentence."""
     if most is None or _is_short(unit, most):
         return None

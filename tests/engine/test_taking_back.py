@@ -1,30 +1,25 @@
-"""A source that is revised: a session that is taken back to a common prefix goes on as one that has read nothing else."""
+"""A source that is revised: a session that is taken back to a common prefix goes on as one that read nothing else."""
 
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sessions import SCRIPTED, fed, scripted, sentence
 from test_reference_session import ALL, WORDS, Case
 
 from streamllm.batching.pool import Pool
-from streamllm.batching.trial import batching
 from streamllm.cache.retention import Retention
-from streamllm.engine.paradigms.windows import memories
 from streamllm.engine.session import Session
-from streamllm.models.loading import ModelConfig
-from streamllm.models.model import StreamingModel
-from streamllm.prompt import PromptTokens
 
 TIE = 2e-3  # differences under which float32 may decide either way
 
 Steps = list[tuple[str, int]]
 steps = st.lists(
-    st.tuples(st.sampled_from(["read", "read", "write", "write", "draft", "prediction", "hidden", "beam", "mark"]), st.integers(0, 5)),
+    st.tuples(
+        st.sampled_from(["read", "read", "write", "write", "draft", "prediction", "hidden", "beam", "mark"]),
+        st.integers(0, 5),
+    ),
     max_size=8,
 )
 
