@@ -77,6 +77,8 @@ MAY_LOAD = {
         "live.streams",
         "live.service",
         "live.agent",
+        "live.connection",
+        "live.mt",
         "live.server",
     },
 }
