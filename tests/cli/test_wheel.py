@@ -67,6 +67,9 @@ def test_the_wheel_carries_the_configurations_and_no_study(wheels: Path) -> None
     assert not [name for name in names if not name.startswith(("streamllm/", "streamllm_mlx-"))]
     assert not [name for name in names if "mismatch" in name]
     assert "streamllm/cli/example/README.md" in names
+    page = {path.relative_to(ROOT).as_posix() for path in (ROOT / "streamllm" / "live" / "page").iterdir()}
+    assert len(page) > 5
+    assert page <= names
 
 
 def test_a_run_and_a_sweep_in_an_empty_folder(environment: Path, empty: Path) -> None:

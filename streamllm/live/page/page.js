@@ -336,6 +336,7 @@ function showState(state) {
   const wait = () => { $("fault-wait").textContent = state.name === "waiting" ? `Next attempt in ${seconds()} s` : ""; };
   wait();
   if (state.name === "waiting") countdown = setInterval(wait, 500);
+  if (state.name === "asleep" && source.pieces.some((piece) => piece.ended)) flush(); // its end is still owed
   changed = true;
   draw();
 }
