@@ -79,6 +79,7 @@ function begin() {
   const piece = source.begin(controls.policy);
   piece.recording = new Recording(session.target_unit);
   newRow(piece, 0);
+  controls.say("");
   return piece;
 }
 
@@ -186,6 +187,7 @@ function created(message) {
   session = message;
   document.body.dataset.documents = String(session.documents);
   source.unit = session.source_unit;
+  controls.documents = session.documents;
   controls.offer(session.policies, session.policy);
   if (session.documents) source.pieces.filter((piece) => piece.cut).forEach(divide);
   source.restart(session.policy);
@@ -405,7 +407,6 @@ function words() {
     ? `A word goes out with the space after it. ${documents ? "Ctrl+Enter ends the document." : "Enter ends the sentence."}`
     : `Each character goes out at once. ${documents ? "Ctrl+Enter ends the document." : "Enter ends the sentence."}`;
   $("legend-draft").hidden = !session.revises;
-  controls.documents = documents;
   showTraces();
 }
 
