@@ -20,6 +20,7 @@ from streamllm.runs.folder import CONFIG, RunFolder
 from streamllm.runs.load import runs_in
 from streamllm.runs.randomisation import NAME, TRIALS
 from streamllm.runs.scores import own_of_runs
+from streamllm.runs.sentence_scores import beside_score
 from streamllm.runs.sums import SEED
 
 
@@ -32,7 +33,8 @@ def comparison(a: Path, b: Path, samples: int = 1000, seed: int = SEED, trials: 
     differences = paired_test(a, b, samples, seed, trials=trials)
     found = RunFolder(a).metrics(), RunFolder(b).metrics()
     rows = []
-    for score in scores(own_of_runs([a, b]), documents=True).values():
+    known = scores(own_of_runs([a, b]), documents=True)
+    for score in [*known.values(), *(beside_score(key) for key in differences if key not in known)]:
         if score.key in differences:
             rows.append(_drawn(score, differences[score.key], found[0].get("sentences")))
         elif REPORT in score.shown:
@@ -91,7 +93,8 @@ def command() -> None:
         description="Finished runs over the same sentences: scores, differences, and how sure these are. Of two runs, "
         "a line for each score; with --latex or --markdown, and of more than two, a table for a paper, in which the "
         "first run is the baseline. Intervals are by paired bootstrap over sentences (over documents where there are 8 "
-        f"or more), p by {NAME}. A score without an interval is no sum over sentences.",
+        f"or more), p by {NAME}. A score without an interval is no sum over sentences; one that is the mean of a file "
+        "beside the runs, such as comet.jsonl, has one.",
         epilog="Whole curves: streamllm compare --curves outputs; streamllm compare --curves --help says more.",
     )
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folders, the baseline first")

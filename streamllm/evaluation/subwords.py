@@ -19,14 +19,15 @@ class InSubwords(InCharacters):
         latency: as for `InCharacters`.
         tokenizer: the ``path`` of a model, whose tokenizer it is; a file of SentencePiece (``.model``), or a
             ``tokenizer.json``.
+        language: as for `InCharacters`.
 
     Raises: ValueError: no such latency, or no tokenizer.
     """
 
     of = "subwords"
 
-    def __init__(self, latency: str = "laal", tokenizer: str | None = None):
-        super().__init__(latency)
+    def __init__(self, latency: str = "laal", tokenizer: str | None = None, language: str | None = None):
+        super().__init__(latency, language)
         if not tokenizer:
             raise ValueError("metric=subwords needs a tokenizer: a model's path, or a file such as spm.model")
         self._tokenizer = tokenizer

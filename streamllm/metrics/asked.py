@@ -173,20 +173,27 @@ class ErrorRate(OfCorpus):
     """Word error rate by jiwer, pooled over the corpus, in percent; or that of characters.
 
     Edits that turn the references into the translations, over the words (or characters) of the references. Case and
-    punctuation count.
+    punctuation count. Of several references, the edits of a sentence are those of the nearest, and its length is their
+    mean, as in TER.
 
     Args:
         of: "words" or "characters".
-        lowercase, language: as for `OfCorpus`.
+        lowercase, language, references: as for `OfCorpus`.
 
     Raises: ValueError: another ``of``, or no language.
     """
 
-    def __init__(self, language: str | None, of: str = "words", lowercase: bool = False):
+    def __init__(
+        self,
+        language: str | None,
+        of: str = "words",
+        lowercase: bool = False,
+        references: Sequence[str] | None = None,
+    ):
         if of not in ("words", "characters"):
             raise ValueError(f"of is {of!r}; accepted are words and characters")
         key, label = ("wer", "WER") if of == "words" else ("cer", "CER")
-        super().__init__(key, label, False, language, None, lowercase)
+        super().__init__(key, label, False, language, references, lowercase)
         self._of = of
 
     def __call__(self, traces: Sequence[Trace]) -> float | None:
@@ -196,15 +203,34 @@ class ErrorRate(OfCorpus):
             raise MetricError(f"metric={self.key} needs jiwer: pip install 'jiwer>=4'") from error
         from importlib.metadata import version
 
-        predictions, (references,) = self.texts(traces)
-        ours, theirs = (self._clean(texts) for texts in (predictions, references))
-        if not any(theirs):
-            return None
-        rate = jiwer.wer(theirs, ours) if self._of == "words" else jiwer.cer(theirs, ours)
-        self.signature = f"of:{self._of}|case:{'lc' if self._lowercase else 'mixed'}|jiwer:{version('jiwer')}"
-        return 100 * float(rate)
+        predictions, streams = self.texts(traces)
+        ours = self._clean(predictions)
+        process = jiwer.process_words if self._of == "words" else jiwer.process_characters
+        found = [_edits(process(self._clean(stream), ours)) for stream in streams]
+        edits = length = 0.0
+        for place, texts in enumerate(zip(*streams, strict=True)):
+            here = [of[place] for of, text in zip(found, texts, strict=True) if text is not None]
+            edits += min(count for count, _ in here)
+            length += sum(words for _, words in here) / len(here)
+        counts = f"|refs:{len(streams)}" if len(streams) > 1 else ""
+        case = "lc" if self._lowercase else "mixed"
+        self.signature = f"of:{self._of}|case:{case}{counts}|jiwer:{version('jiwer')}"
+        return 100 * edits / length if length else None
 
     def _clean(self, texts: Iterable[str | None]) -> list[str]:
         """With single plain spaces: jiwer takes a no-break space for a letter."""
         joined = (" ".join((text or "").split()) for text in texts)
         return [text.lower() if self._lowercase else text for text in joined]
+
+
+def _edits(found: Any) -> list[tuple[int, int]]:
+    """Edits and length of each sentence in what jiwer has aligned."""
+    counted = []
+    for chunks, reference in zip(found.alignments, found.references, strict=True):
+        edits = 0
+        for chunk in chunks:
+            if chunk.type != "equal":
+                spans = chunk.ref_end_idx - chunk.ref_start_idx, chunk.hyp_end_idx - chunk.hyp_start_idx
+                edits += max(spans)
+        counted.append((edits, len(reference)))
+    return counted

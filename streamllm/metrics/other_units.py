@@ -7,10 +7,13 @@ import math
 import re
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 
 from streamllm.metrics.latency import METRICS, Metric
+from streamllm.metrics.longform import LAGGINGS, document, resegment
+from streamllm.metrics.own import MetricError
 from streamllm.records import Trace
-from streamllm.units import join
+from streamllm.units import Unit, join, unit_of
 
 Ends = Callable[[str], Sequence[int]]
 """Where each subword of a text ends, as a number of characters from its beginning, in rising order."""
@@ -28,10 +31,7 @@ def latency_in(ends: Ends, trace: Trace, metric: Metric) -> float:
     Raises: ValueError: the source has not as many units as the trace counts.
     """
     source = _ends_of_units(trace.source, trace.source_units, trace.id)
-    read = _counts(ends(trace.source), source)  # how many are read with each unit
-    total = [0, *read]
-    for place in range(1, len(total)):
-        total[place] += total[place - 1]
+    total = _totals(ends(trace.source), source)
     text, written = _output(trace)
     delays = [
         float(total[delay])
@@ -39,6 +39,36 @@ def latency_in(ends: Ends, trace: Trace, metric: Metric) -> float:
         for _ in range(count)
     ]
     return metric(delays, total[-1], len(ends(trace.reference)))
+
+
+def latencies_of_document(ends: Ends, trace: Trace, language: str, unit: Unit, metric: Metric) -> list[float]:
+    """A latency of each sentence of a document, as `streamllm.metrics.longform` cuts it, with subwords of ``ends`` as
+    its units: LongAL, LongLAAL and so on.
+
+    Args:
+        language, unit: of the target.
+
+    Returns: in such units of the source; nan where a latency is undefined.
+    Raises: ValueError: the source has not as many units as the trace counts.
+    """
+    source = _ends_of_units(trace.source, trace.source_units, trace.id)
+    total = _totals(ends(trace.source), source)
+    found = []
+    for one in resegment([document(trace, unit)], language, unit):
+        start, length = int(one.segment.start), int(one.segment.units)
+        counts = _counts(ends(one.prediction), _ends_of_output(one.units, unit))
+        delays = [
+            float(total[int(delay) + start] - total[start])
+            for delay, count in zip(one.delays, counts, strict=True)
+            for _ in range(count)
+        ]
+        found.append(metric(delays, total[start + length] - total[start], len(ends(one.reference))))
+    return found
+
+
+def _totals(ends: Sequence[int], units: Sequence[int]) -> list[int]:
+    """How many subwords are read with the first 0, 1, 2 … units."""
+    return [0, *accumulate(_counts(ends, units))]
 
 
 def _counts(ends: Sequence[int], units: Sequence[int]) -> list[int]:
@@ -64,12 +94,16 @@ def _ends_of_units(text: str, count: int, name: str) -> list[int]:
 
 def _output(trace: Trace) -> tuple[str, list[int]]:
     """The output, and where each of its units ends there. Without the spaces between them, units are characters."""
-    unit = "word" if trace.prediction == join(trace.units, "word") else "character"
-    between = unit == "word"
+    unit: Unit = "word" if trace.prediction == join(trace.units, "word") else "character"
+    return (" " if unit == "word" else "").join(trace.units), _ends_of_output(trace.units, unit)
+
+
+def _ends_of_output(units: Sequence[str], unit: Unit) -> list[int]:
+    """Where each unit ends in the text of all."""
     ends: list[int] = []
-    for text in trace.units:
-        ends.append((ends[-1] + between if ends else 0) + len(text))
-    return (" " if between else "").join(trace.units), ends
+    for text in units:
+        ends.append((ends[-1] + (unit == "word") if ends else 0) + len(text))
+    return ends
 
 
 class InCharacters:
@@ -77,6 +111,7 @@ class InCharacters:
 
     Args:
         latency: "al", "laal" or another of `streamllm.metrics.latency.METRICS`.
+        language: of the target; documents need it, to be cut at their reference sentences.
 
     Raises: ValueError: no such latency.
     """
@@ -84,9 +119,11 @@ class InCharacters:
     of = "characters"
     digits, higher_is_better = 2, False
 
-    def __init__(self, latency: str = "laal"):
+    def __init__(self, latency: str = "laal", language: str | None = None):
         if latency not in METRICS:
             raise ValueError(f"latency is {latency!r}; accepted are {', '.join(METRICS)}")
+        self._language = language
+        self._latency = latency
         self._metric = METRICS[latency]
         self.key = f"{latency}_{self.of}"
         self.label = f"{latency.upper().replace('_', ' ')} ({self.of})"
@@ -95,12 +132,22 @@ class InCharacters:
         return ends_of_characters(text)
 
     def __call__(self, traces: Sequence[Trace]) -> float | None:
-        """The mean over the sentences that define it; None over documents, whose latencies are those of sentences that
-        are cut out of them."""
-        values = []
+        """The mean over the sentences that define it, of documents over those that are cut out of them."""
+        values: list[float] = []
         for trace in traces:
             if trace.segments:
-                return None
-            if not math.isnan(value := latency_in(self.ends, trace, self._metric)):
-                values.append(value)
-        return math.fsum(values) / len(values) if values else None
+                values += self._of_document(trace)
+            else:
+                values.append(latency_in(self.ends, trace, self._metric))
+        defined = [value for value in values if not math.isnan(value)]
+        return math.fsum(defined) / len(defined) if defined else None
+
+    def _of_document(self, trace: Trace) -> list[float]:
+        if not self._language:
+            raise MetricError(f"{self.key} of documents needs the target language: add dataset.target_language=…")
+        if self._metric not in LAGGINGS.values():
+            accepted = (key.removeprefix("long_") for key in LAGGINGS)
+            raise MetricError(
+                f"latency is {self._latency!r}, which documents have not; accepted are {', '.join(accepted)}"
+            )
+        return latencies_of_document(self.ends, trace, self._language, unit_of(self._language), self._metric)

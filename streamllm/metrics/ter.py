@@ -1,40 +1,36 @@
-"""Translation Edit Rate, as a metric that is asked for: metric=ter. An example of an own metric, too."""
+"""Translation Edit Rate, as a metric that is asked for: metric=ter."""
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
-from streamllm.records import Trace
+from streamllm.metrics.asked import BySacrebleu
 
 
-class TER:
+class TER(BySacrebleu):
     """Translation Edit Rate by sacrebleu (Snover et al. 2006).
 
     Edits (shifts of words included) that turn the translations into the references, over the words of the references,
-    in percent. It is slow for long sentences, so it is not among the scores of every run.
+    in percent. Of several references, the edits are those of the nearest, and the words are their mean. It is slow for
+    long sentences, so it is not among the scores of every run.
 
     Args:
         language: of the target; characters of Chinese and Japanese count as words.
         case_sensitive: whether case counts; it does not in the standard score.
+        references: as for `streamllm.metrics.asked.OfCorpus`.
 
     Raises: ValueError: no language.
     """
 
-    key, label, digits, higher_is_better = "ter", "TER", 2, False
-
-    def __init__(self, language: str | None, case_sensitive: bool = False):
+    def __init__(self, language: str | None, case_sensitive: bool = False, references: Sequence[str] | None = None):
         if not language:
             raise ValueError("metric=ter needs the target language: add dataset.target_language=…")
-        self._case_sensitive = case_sensitive
-        self.signature: str | None = None
-        self._by_character = re.split("[-_]", language.lower())[0] in ("zh", "zho", "cmn", "ja", "jpn")
+        by_character = re.split("[-_]", language.lower())[0] in ("zh", "zho", "cmn", "ja", "jpn")
 
-    def __call__(self, traces: Sequence[Trace]) -> float:
-        from sacrebleu.metrics.ter import TER as Scorer
+        def scorer() -> Any:
+            from sacrebleu.metrics.ter import TER as Scorer
 
-        scorer = Scorer(
-            normalized=self._by_character, asian_support=self._by_character, case_sensitive=self._case_sensitive
-        )
-        references = [trace.reference for trace in traces]
-        score = float(scorer.corpus_score([trace.prediction for trace in traces], [references]).score)
-        self.signature = str(scorer.get_signature())
-        return score
+            return Scorer(normalized=by_character, asian_support=by_character, case_sensitive=case_sensitive)
+
+        of: dict[str, Any] = {"key": "ter", "label": "TER", "language": language, "references": references}
+        super().__init__(scorer, higher_is_better=False, **of)

@@ -7,8 +7,9 @@ test."""
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from streamllm.metrics.scores import Score, scores
@@ -19,6 +20,7 @@ from streamllm.runs.load import clock_of, flat_config, policy_name, read_config
 from streamllm.runs.randomisation import NAME, TRIALS
 from streamllm.runs.scored import KNOWN, ON_A_CLOCK
 from streamllm.runs.scores import own_of_runs
+from streamllm.runs.sentence_scores import beside_score, sentence_scores
 from streamllm.runs.stored import SIGNATURE
 from streamllm.runs.sums import SEED
 
@@ -70,7 +72,7 @@ def table(
     Args:
         runs: their folders, the baseline first.
         metrics: keys of metrics.json; None: BLEU, chrF, LAAL and AL, of documents LongYAAL and LongLAAL. What is no sum
-            over sentences (an own metric, a cost) has neither interval nor mark.
+            over sentences (a cost, an own metric without a KEY.jsonl) has neither interval nor mark.
         names: what the runs are called; None: by policy and settings.
         samples, seed, trials: as for `streamllm.runs.compare.paired_test`.
 
@@ -78,17 +80,23 @@ def table(
     """
     if not runs:
         raise ValueError("0 runs; give two or more run folders, the baseline first")
-    found = [RunFolder(run).metrics() for run in runs]
-    columns = _columns(metrics, found, runs)
+    beside = [sentence_scores(RunFolder(run)) for run in runs]
+    found = [
+        {key: one.mean for key, one in files.items()} | RunFolder(run).metrics()
+        for run, files in zip(runs, beside, strict=True)
+    ]
+    drawable = [{*KNOWN, *files} for files in beside]
+    columns = _columns(metrics, found, beside, runs)
     chosen = _names(runs, names)
     values = [[one.get(score.key) for score in columns] for one in found]
     tests: list[Mapping[str, Difference]] = [{}]
-    for run, metrics_of_run in zip(runs[1:], found[1:], strict=True):
-        both = [key for key in _drawn(columns, found[0]) if metrics_of_run.get(key) is not None]
+    of_first = _drawn(columns, found[0], drawable[0])
+    for run, numbers, keys in zip(runs[1:], found[1:], drawable[1:], strict=True):
+        both = [key for key in _drawn(columns, numbers, keys) if key in of_first]
         tests.append(paired_test(runs[0], run, samples, seed, both, trials) if both else {})
     rows = {}
     for place, (name, run) in enumerate(zip(chosen, runs, strict=True)):
-        drawn = _drawn(columns, found[place])
+        drawn = _drawn(columns, found[place], drawable[place])
         intervals = bootstrap(run, samples, seed, drawn) if drawn else {}
         rows[name] = [
             _cell(score, value, intervals.get(score.key), tests[place].get(score.key), [row[at] for row in values])
@@ -96,12 +104,21 @@ def table(
         ]
     drew = f"bs:{samples}|ar:{trials}|seed:{seed}"
     return Table(
-        columns, rows, _caption(runs, found, chosen[0], tests, samples, trials), _signed(columns, found, runs, drew)
+        columns,
+        rows,
+        _caption(runs, found, chosen[0], tests, samples, trials),
+        _signed(columns, found, runs, drew, set[str]().union(*drawable)),
     )
 
 
-def _columns(metrics: Sequence[str] | None, found: Sequence[Mapping[str, Any]], runs: Sequence[RunPath]) -> list[Score]:
+def _columns(
+    metrics: Sequence[str] | None,
+    found: Sequence[Mapping[str, Any]],
+    beside: Sequence[Mapping[str, Any]],
+    runs: Sequence[RunPath],
+) -> list[Score]:
     known = scores(own_of_runs(runs), documents=True)
+    known |= {key: beside_score(key) for key in dict.fromkeys(chain(*beside)) if key not in known}
     documents = any(one.get("documents") is not None for one in found)
     keys = metrics or (USUAL_OF_DOCUMENTS if documents else USUAL)
     there = [key for key in known if any(_is_number(one.get(key)) for one in found)]
@@ -115,9 +132,9 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _drawn(columns: Sequence[Score], found: Mapping[str, Any]) -> list[str]:
+def _drawn(columns: Sequence[Score], found: Mapping[str, Any], drawable: Collection[str]) -> list[str]:
     """The scores of a run that sentences can be drawn anew for."""
-    return [score.key for score in columns if score.key in KNOWN and found.get(score.key) is not None]
+    return [score.key for score in columns if score.key in drawable and found.get(score.key) is not None]
 
 
 def _names(runs: Sequence[RunPath], names: Sequence[str] | None) -> list[str]:
@@ -179,14 +196,18 @@ def _caption(
 
 
 def _signed(
-    columns: Sequence[Score], found: Sequence[Mapping[str, Any]], runs: Sequence[RunPath], drew: str
+    columns: Sequence[Score],
+    found: Sequence[Mapping[str, Any]],
+    runs: Sequence[RunPath],
+    drew: str,
+    drawable: Collection[str],
 ) -> list[tuple[str, str]]:
     """A signature for each column; columns with one signature share a line, and one that runs differ in has several."""
     lines: dict[str, list[str]] = {}
     for score in columns:
         for one, run in zip(found, runs, strict=True):
             signature = _signature(score, one, run)
-            if score.key in KNOWN:
+            if score.key in drawable:
                 signature = f"{signature}|{drew}"
             if score.name not in lines.setdefault(signature, []):
                 lines[signature].append(score.name)

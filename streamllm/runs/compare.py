@@ -21,7 +21,8 @@ from streamllm.check import whole_number
 from streamllm.files import RunError
 from streamllm.metrics.scores import Score, scores
 from streamllm.runs.randomisation import NAME, TIE, TRIALS, randomisation_p
-from streamllm.runs.scored import BLEU_NAME, KNOWN, ON_A_CLOCK, RunPath, Scored, named
+from streamllm.runs.scored import BLEU_NAME, KNOWN, ON_A_CLOCK, RunPath, Scored
+from streamllm.runs.sentence_scores import beside_score
 from streamllm.runs.sums import SEED, Array, percentiles
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ class Difference:
 
 
 def _score(metric: str) -> Score:
-    return scores(documents=True)[metric]
+    return scores(documents=True).get(metric) or beside_score(metric)
 
 
 def _between(low: float, high: float, form: str) -> str:
@@ -111,7 +112,8 @@ def bootstrap(
         seed: of the drawing.
         metrics: "bleu", "chrf" and names of `streamllm.metrics.latency.METRICS`, of documents those of
             `streamllm.metrics.longform.LATENCIES`; of a run with a clock (``arrival.words_per_second``) also
-            `streamllm.metrics.arrival.KEYS`, of documents "ca_long_laal" and so on. None: all of them.
+            `streamllm.metrics.arrival.KEYS`, of documents "ca_long_laal" and so on; and KEY where the run's folder has
+            scores of its sentences in KEY.jsonl, as of COMET. None: all of them.
 
     Returns: an interval for each metric. ``value`` is what ``metrics.json`` holds; a metric that no sentence
         defines is nan. Below `ENOUGH` sentences a warning is logged: intervals are too narrow there.
@@ -304,8 +306,8 @@ def _p_of_bootstrap(drawn: Array, difference: float, tie: float) -> float:
 
 
 def _check_arguments(samples: int, metrics: Sequence[str] | None) -> list[str] | None:
-    if metrics is not None:
-        named(metrics, KNOWN, "")
+    if isinstance(metrics, str) or (metrics is not None and not metrics):
+        raise ValueError(f"metrics: {metrics!r}; give a list of some of {', '.join(KNOWN)}, or of KEY for a KEY.jsonl")
     if samples < 1:
         raise ValueError(f"samples is {samples}; at least 1 is needed, and 1000 is usual")
     return None if metrics is None else list(metrics)
@@ -324,8 +326,7 @@ def pair(a: Scored, b: Scored) -> tuple[Scored, Scored]:
             f"{a.folder} and {b.folder} have different clocks (arrival.words_per_second and the costs), so seconds of "
             "one are not those of the other: run one of them again with that of the other"
         )
-    lags = [name for name in names if name in a.latencies]
-    undefined = {name: np.isnan(a.latencies[name]) | np.isnan(b.latencies[name]) for name in lags}
+    undefined = {name: np.isnan(a.means[name]) | np.isnan(b.means[name]) for name in names if name in a.means}
     a, b = (replace(one, names=names).without(undefined) for one in (a, b))
     return a, b
 

@@ -246,7 +246,7 @@ def _scored(runs: Sequence[str], metrics: Sequence[str], known: Mapping[str, Sco
         if first is None:
             first = scored
         found[run] = matched(first, scored)[1].by_id()
-        for name in (name for name in metrics if name in scored.latencies):
+        for name in (name for name in metrics if name in scored.means):
             if missing := len(scored.texts) - scored.sentences_with(name):
                 log.warning("%s: %s is a mean without the %d sentences that do not define it", run, name, missing)
     return found

@@ -19,6 +19,7 @@ from streamllm.metrics.longform import LATENCIES, sentence_latency
 from streamllm.records import Trace
 from streamllm.runs.documents import FEW, cut, summed
 from streamllm.runs.load import clock_of, stored_run, target_of
+from streamllm.runs.sentence_scores import SentenceScores, sentence_scores
 from streamllm.runs.stored import StoredRun
 from streamllm.runs.sums import (
     Array,
@@ -66,7 +67,7 @@ class Scored:
     texts: list[Text]
     of_document: Any  # (sentences,): the number of the document of each; None for a run over sentences
     bleu: Any  # (sentences, 2 + 2 * 4): lengths, matching n-grams, n-grams; empty if not asked for
-    latencies: dict[str, Array]  # each (sentences,), nan where undefined
+    means: dict[str, Array]  # latencies, and scores of files beside the run; each (sentences,), nan where undefined
     chrf: Any = field(
         default_factory=lambda: np.zeros((0, 0))
     )  # (sentences, 3 * 6): n-grams of characters; empty if not asked for
@@ -76,6 +77,7 @@ class Scored:
     def of(cls, run: RunPath, asked: Sequence[str] | None) -> "Scored":
         stored = stored_run(run)
         stored.metrics()  # raises for a run that has not finished
+        beside = sentence_scores(stored) if asked is None or not {*asked} <= {*KNOWN} else {}
         language, unit, chosen_tokenizer = target_of(stored.path)
         clock = clock_of(stored.path)
         texts: list[Text] = []
@@ -87,12 +89,12 @@ class Scored:
         # One at a time: of a long run, whole traces are gigabytes.
         for line in stored.stored_traces() if in_time else stored.lines():
             if line.segments:
-                return cls._of_documents(stored, asked, language, unit, chosen_tokenizer, clock)
+                return cls._of_documents(stored, asked, beside, language, unit, chosen_tokenizer, clock)
             if not names:
-                names = named(asked, [*METRICS, *(KEYS if clock else ())], str(stored.path))
+                names = named(asked, [*METRICS, *(KEYS if clock else ()), *beside], str(stored.path))
                 chosen = {name: METRICS[name] for name in names if name in METRICS}
                 on_clock = [name for name in names if name in KEYS]
-                lags = {name: array("d") for name in names if name not in QUALITY}
+                lags = {name: array("d") for name in names if name not in (*QUALITY, *beside)}
             texts.append(Text(line.id, line.source, line.reference, line.prediction))
             of_line = latency(line.delays, line.source_units, line.reference, unit, chosen)
             if on_clock and clock is not None and isinstance(line, Trace):
@@ -100,19 +102,20 @@ class Scored:
                 of_line |= {name: in_seconds[name] for name in on_clock}
             for name, lag in of_line.items():
                 lags[name].append(lag)
-        return cls._made(stored, names, texts, None, lags, language, chosen_tokenizer, clock)
+        return cls._made(stored, names, texts, None, lags, beside, language, chosen_tokenizer, clock)
 
     @classmethod
     def _of_documents(
         cls,
         stored: StoredRun,
         asked: Sequence[str] | None,
+        beside: Mapping[str, SentenceScores],
         language: str,
         unit: Unit,
         tokenizer: str | None,
         clock: ArrivalClock | None,
     ) -> "Scored":
-        known = [*LATENCIES, *(AWARE if clock else ())]
+        known = [*LATENCIES, *(AWARE if clock else ()), *beside]
         names = named(asked, known, f"{stored.path}, a run over documents,")
         found = cut(stored.traces(), language, unit, clock)
         of_document = np.array([number for number, one in enumerate(found) for _ in one])
@@ -127,8 +130,9 @@ class Scored:
                 plain | {key: aware[name] for key, name in AWARE.items()}
                 for plain, aware in zip(rows, with_compute, strict=True)
             ]
-        lags = {name: array("d", (row[name] for row in rows)) for name in names if name not in QUALITY}
-        return cls._made(stored, names, texts, of_document, lags, language, tokenizer, clock)
+        ours = [name for name in names if name not in (*QUALITY, *beside)]
+        lags = {name: array("d", (row[name] for row in rows)) for name in ours}
+        return cls._made(stored, names, texts, of_document, lags, beside, language, tokenizer, clock)
 
     @classmethod
     def _made(
@@ -138,10 +142,12 @@ class Scored:
         texts: list[Text],
         of_document: Any,
         lags: Mapping[str, "array[float]"],
+        beside: Mapping[str, SentenceScores],
         language: str,
         tokenizer: str | None,
         clock: ArrivalClock | None,
     ) -> "Scored":
+        ids = [text.id for text in texts]
         return cls(
             folder=stored.path,
             language=language,
@@ -152,7 +158,8 @@ class Scored:
             bleu=bleu_statistics(texts, language, tokenizer) if BLEU_NAME in names else np.zeros((0, 0)),
             chrf=chrf_statistics(texts) if "chrf" in names else np.zeros((0, 0)),
             clock=clock,
-            latencies={name: np.array(values) for name, values in lags.items()},
+            means={name: np.array(values) for name, values in lags.items()}
+            | {name: one.array(ids) for name, one in beside.items() if name in names},
         )
 
     def take(self, order: Sequence[int]) -> "Scored":
@@ -162,7 +169,7 @@ class Scored:
             of_document=None if self.of_document is None else self.of_document[list(order)],
             bleu=self.bleu[list(order)] if self.bleu.size else self.bleu,
             chrf=self.chrf[list(order)] if self.chrf.size else self.chrf,
-            latencies={name: values[list(order)] for name, values in self.latencies.items()},
+            means={name: values[list(order)] for name, values in self.means.items()},
         )
 
     def by_id(self) -> "Scored":
@@ -177,9 +184,9 @@ class Scored:
         return replace(found, of_document=np.array([numbers[document] for document in found.of_document.tolist()]))
 
     def without(self, undefined: Mapping[str, Any]) -> "Scored":
-        """With the latencies that ``undefined`` names, undefined where its (sentences,) are true."""
+        """With the scores that ``undefined`` names, undefined where its (sentences,) are true."""
         return replace(
-            self, latencies={name: np.where(where, np.nan, self.latencies[name]) for name, where in undefined.items()}
+            self, means={name: np.where(where, np.nan, self.means[name]) for name, where in undefined.items()}
         )
 
     @property
@@ -203,11 +210,11 @@ class Scored:
             how = self.language, self.tokenizer
             found = self.bleu if BLEU_NAME in self.names else bleu_statistics(self.texts, *how)
             return bleu_of_sums(found.astype(np.float64), bleu_scorer(*how), effective_order=True)
-        return chrf_of_sums(self.chrf) if name in QUALITY else self.latencies[name]
+        return chrf_of_sums(self.chrf) if name in QUALITY else self.means[name]
 
     def sentences_with(self, name: str) -> int:
         """How many sentences define a score."""
-        return len(self.texts) if name in QUALITY else int(np.sum(~np.isnan(self.latencies[name])))
+        return len(self.texts) if name in QUALITY else int(np.sum(~np.isnan(self.means[name])))
 
     def defined(self, name: str) -> int:
         """How many of the things that samples draw define a score."""
@@ -218,7 +225,7 @@ class Scored:
     def statistics(self, name: str) -> Array:
         """What its corpus score is computed from, (drawn, statistics), when it has been summed."""
         counts = {BLEU_NAME: self.bleu, "chrf": self.chrf}
-        found = counts[name].astype(np.float64) if name in counts else mean_statistics(self.latencies[name])
+        found = counts[name].astype(np.float64) if name in counts else mean_statistics(self.means[name])
         return summed(found, self.of_document, self.drawn) if self.by_document else np.asarray(found)
 
     def score(self, name: str, sums: Array) -> Array:
@@ -237,7 +244,7 @@ class Scored:
         """The score of the run itself, to the last digit that of ``metrics.json``."""
         if name in QUALITY:
             return float(self.score(name, self.statistics(name).sum(0, keepdims=True))[0])
-        return corpus_latency({name: value} for value in self.latencies[name].tolist()).means[name]
+        return corpus_latency({name: value} for value in self.means[name].tolist()).means[name]
 
 
 def _natural(id: str) -> tuple[list[Any], str]:
@@ -247,12 +254,10 @@ def _natural(id: str) -> tuple[list[Any], str]:
     return [item for pair in zip_longest(parts[::2], numbers, fillvalue=(0, "")) for item in pair], id
 
 
-def named(metrics: Sequence[str] | None, latencies: Sequence[str], run: str) -> list[str]:
-    """The scores that are asked for; None asks for all. ``run`` says whose ``latencies`` they are."""
-    known = list(dict.fromkeys([*QUALITY, *latencies]))
+def named(metrics: Sequence[str] | None, means: Sequence[str], run: str) -> list[str]:
+    """The scores that are asked for; None asks for all. ``run`` says whose ``means`` they are."""
+    known = list(dict.fromkeys([*QUALITY, *means]))
     names = known if metrics is None else list(metrics)
-    if isinstance(metrics, str) or not names or (unknown := [name for name in names if name not in known]):
-        given = metrics if isinstance(metrics, str) or not names else unknown
-        of = f"; {run} has" if run else " is not accepted; give a list of some of"
-        raise ValueError(f"metrics: {given!r}{of} {', '.join(known)}")
+    if unknown := [name for name in names if name not in known]:
+        raise ValueError(f"metrics: {unknown!r}; {run} has {', '.join(known)}")
     return names

@@ -89,6 +89,35 @@ def test_ter_of_chinese_is_by_character():
     assert alone == 100  # without `normalized` it is a word
 
 
+def test_ter_over_several_references_is_sacrebleu_s(tmp_path: Path):
+    other = ["" if n % 2 else f"{reference} noch" for n, reference in enumerate(REFERENCES)]
+    (tmp_path / "b.de").write_text("\n".join(other) + "\n")
+    metric = TER("de", references=[str(tmp_path / "b.de")])
+    streams = [REFERENCES, [text or None for text in other]]
+    assert metric(TRACES) == SacrebleuTER().corpus_score(PREDICTIONS, streams).score
+    assert "nrefs:var" in (metric.signature or "")
+
+
+def test_error_rates_over_several_references_take_the_nearest_and_the_mean_length(tmp_path: Path):
+    """1 edit of 2 and 3 of 4 words, then 1 of 1 and no other reference: 2 edits of 3 + 1 words."""
+    pytest.importorskip("jiwer")
+    traces = said(("ein Hund", "eine Hund"), ("Katze", "Hund"))
+    (tmp_path / "b.de").write_text("ein Tier das läuft\n\n")
+    metric = ErrorRate("de", references=[str(tmp_path / "b.de")])
+    assert metric(traces) == pytest.approx(100 * 2 / 4)
+    assert "|refs:2|" in (metric.signature or "")
+    of_letters = ErrorRate("de", "characters", references=[str(tmp_path / "b.de")])
+    assert of_letters(traces) == pytest.approx(100 * (1 + 5) / ((9 + 18) / 2 + 4))  # "Katze", "Hund": one is left over
+    (tmp_path / "b.de").write_text("ein Hund\nKatze\n")
+    assert metric(traces) == 0
+
+
+def test_an_error_rate_over_one_reference_is_jiwer_s():
+    jiwer = pytest.importorskip("jiwer")
+    assert ErrorRate("de")(TRACES) == pytest.approx(100 * jiwer.wer(REFERENCES, PREDICTIONS), abs=1e-12)
+    assert ErrorRate("de", "characters")(TRACES) == pytest.approx(100 * jiwer.cer(REFERENCES, PREDICTIONS), abs=1e-12)
+
+
 def test_error_rates_are_pooled_over_the_corpus():
     pytest.importorskip("jiwer")
     traces = said(("ein Hund", "ein Hund"), ("eine Katze", "eine Katze läuft schnell"))

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import math
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from hypothesis import strategies as st
 
 from streamllm.evaluation.subwords import InSubwords
 from streamllm.metrics.latency import METRICS, average_lagging, latency
-from streamllm.metrics.other_units import InCharacters, latency_in
+from streamllm.metrics.longform import LAGGINGS, document, resegment, sentence_latency
+from streamllm.metrics.other_units import InCharacters, latencies_of_document, latency_in
+from streamllm.metrics.own import MetricError
 from streamllm.models.loading import ASSETS
 from streamllm.records import Segment, Trace
 from streamllm.runs.made_from import of_metrics
@@ -59,6 +62,45 @@ def test_words_as_subwords_have_the_latency_of_words(x: int, y: int, data: Any):
     for name, metric in METRICS.items():
         found, usual = latency_in(words, one, metric), latency(delays, x, "d e f", "word")[name]
         assert found == pytest.approx(usual, nan_ok=True)
+
+
+def a_document(source: str, prediction: str, delays: tuple[int, ...], *segments: Segment) -> Trace:
+    return dataclasses.replace(trace(source, prediction, delays), segments=segments)
+
+
+def test_characters_of_a_document_are_counted_by_hand():
+    """ "ab cde" and "fg h" (5 and 3 characters), of which "xy z" and "vw" were written with 2 and 5, and with 3 more.
+
+    LAAL of the first: 2 - 0, 2 - 5/3, 5 - 10/3; of the second: 3 - 0, after which nothing counts."""
+    first, second = Segment(0, 2, "ab cde", "xy z"), Segment(2, 2, "fg h", "vw")
+    one = a_document("ab cde fg h", "xy z vw", (1, 2, 4), first, second)
+    assert InCharacters("laal", "de")([one]) == pytest.approx(((2 + 1 / 3 + 5 / 3) / 3 + 3) / 2)
+
+
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=4), st.data())
+def test_words_as_subwords_have_the_latency_of_the_words_of_documents(lengths: list[int], data: Any):
+    """Also where what belongs to a sentence was written before it began, or long after it."""
+    names = iter("abcdefghijklmnopqrstuvwxyz")
+    segments, starts = [], [0, *accumulate(lengths)]
+    for start, length in zip(starts, lengths, strict=False):
+        text = " ".join(next(names) * 2 for _ in range(length))
+        segments.append(Segment(start, length, text, text))
+    text = " ".join(segment.source for segment in segments)
+    written = [word for word in text.split() if data.draw(st.integers(0, 4))]
+    delays = data.draw(st.lists(st.integers(0, starts[-1]), min_size=len(written), max_size=len(written)))
+    one = a_document(text, " ".join(written), tuple(sorted(delays)), *segments)
+    usual = [sentence_latency(each, "word") for each in resegment([document(one, "word")], "de", "word")]
+    for name, metric in LAGGINGS.items():
+        found = latencies_of_document(words, one, "de", "word", metric)
+        assert found == pytest.approx([each[name] for each in usual], nan_ok=True)
+
+
+def test_documents_need_a_language_and_a_latency_that_they_have():
+    one = a_document("ab cd", "x y", (1, 2), Segment(0, 2, "ab cd", "x y"))
+    with pytest.raises(MetricError, match="laal_characters of documents needs the target language"):
+        InCharacters("laal")([one])
+    with pytest.raises(MetricError, match="latency is 'cw', which documents have not; accepted are al, laal, ap, dal"):
+        InCharacters("cw", "de")([one])
 
 
 def test_characters_of_chinese_are_its_units():
@@ -113,10 +155,9 @@ def test_a_sentencepiece_file_counts_its_pieces(tmp_path: Path):
     assert of_metrics([InSubwords("laal", str(file))], {}) != before
 
 
-def test_a_sentence_without_output_and_documents_have_none():
+def test_a_sentence_without_output_has_none():
     assert InCharacters()([trace("ab", "", ())]) is None
     one = trace("ab cd", "x y", (1, 2))
-    assert InCharacters()([dataclasses.replace(one, segments=(Segment(0, 2, "ab cd", "x y"),))]) is None
     assert not math.isnan(InCharacters()([one, trace("ab", "", ())]) or math.nan)
 
 

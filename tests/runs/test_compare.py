@@ -546,7 +546,7 @@ def test_folder_without_a_run_is_refused(tmp_path: Path):
 
 @pytest.mark.parametrize("metrics", [["bleu", "comet"], "laal", []])
 def test_unknown_metrics_are_refused(better: Path, metrics: Any):
-    with pytest.raises(ValueError, match="give a list of some of bleu, chrf, al, laal"):
+    with pytest.raises(ValueError, match="bleu, chrf, al, laal"):
         bootstrap(better, metrics=metrics)
 
 
