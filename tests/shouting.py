@@ -44,7 +44,7 @@ class Shouting:
 
 class ShoutingModel:
     """A model configuration whose model shouts; says whether it was loaded. With $STOP_AFTER, its process
-    interrupts itself after so many sentences."""
+    interrupts itself after so many sentences, or sends itself $STOP_BY."""
 
     loaded = False
     opened = 0
@@ -58,7 +58,7 @@ class ShoutingModel:
 
     def session(self, seed: int, name: str) -> Shouting:
         if str(self.opened) == os.environ.get("STOP_AFTER"):
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), getattr(signal, os.environ.get("STOP_BY", "SIGINT")))
         self.opened += 1
         return Shouting()
 

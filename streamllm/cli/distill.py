@@ -19,6 +19,7 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from streamllm.cli.conf import CONF
+from streamllm.cli.ending import status
 from streamllm.cli.errors import explained, launch
 from streamllm.cli.keys import RunKeys, checked, made
 from streamllm.cli.main import as_module
@@ -64,7 +65,7 @@ def main(cfg: DictConfig) -> None:
         print(f"{to}: streamllm train experiment=tiny_en_de dataset=table dataset.path={to}")
     except KeyboardInterrupt:
         print(f"interrupted; what is done is in {cfg.to}, and the same command goes on", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(status())
 
 
 def command() -> None:

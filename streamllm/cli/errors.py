@@ -38,6 +38,7 @@ from omegaconf.errors import (
 import streamllm.cli.folder_names  # noqa: F401 - configurations name runs by it
 from streamllm.cli.agent import words_of_agent
 from streamllm.cli.conf import CONF, PACKAGE
+from streamllm.cli.ending import end_by_sigterm, status
 from streamllm.cli.plugins import prepare, searched
 from streamllm.cli.reader import for_whoever_reads
 from streamllm.cli.targets import not_importable, taker_of
@@ -68,7 +69,7 @@ def explained(main: Callable[[DictConfig], Returned]) -> Callable[[DictConfig], 
         try:
             return main(cfg)
         except KeyboardInterrupt:
-            sys.exit(130)
+            sys.exit(status())
         except BrokenPipeError:
             raise
         except Exception as error:
@@ -87,10 +88,12 @@ def explained(main: Callable[[DictConfig], Returned]) -> Callable[[DictConfig], 
 
 
 def launch(main: Callable[[], Any], config: str = "run") -> None:
-    """Run an entry point of the configuration ``conf/<config>.yaml``. What Hydra refuses is one line too, and Ctrl-C
-    ends it without a stack also in a launcher that waits for other processes."""
+    """Run an entry point of the configuration ``conf/<config>.yaml``. What Hydra refuses is one line too, and Ctrl-C and
+    SIGTERM end it without a stack also in a launcher that waits for other processes."""
+    if config != "serve":  # which ends its streams first
+        end_by_sigterm()
     whole = "debug=true" in sys.argv or os.environ.get("HYDRA_FULL_ERROR") == "1"
-    sys.argv[1:] = words_of_agent(sys.argv[1:])
+    sys.argv[1:] = flag_first(words_of_agent(sys.argv[1:]))
     _refuse_storage(sys.argv[1:])
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print in its own words
     try:
@@ -99,7 +102,7 @@ def launch(main: Callable[[], Any], config: str = "run") -> None:
             main()
     except KeyboardInterrupt:
         print("interrupted: the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(status())
     except Explained:  # it has been told
         sys.exit(1)
     except (*USER_ERRORS, CompactHydraException, OmegaConfBaseException) as error:
@@ -111,6 +114,11 @@ def launch(main: Callable[[], Any], config: str = "run") -> None:
         if whole:
             raise
         sys.exit(f"error: {one_line(error)} {DEBUG}")
+
+
+def flag_first(words: Sequence[str]) -> list[str]:
+    """A command line with ``-m`` at its beginning: among overrides, Hydra's parser refuses what comes after it."""
+    return sorted(words, key=lambda word: word not in ("-m", "--multirun"))
 
 
 def _refuse_storage(words: Sequence[str]) -> None:

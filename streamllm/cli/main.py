@@ -6,6 +6,7 @@ import sys
 from importlib import import_module
 
 import streamllm
+from streamllm.cli.ending import status
 from streamllm.cli.namesake import note_the_namesake
 
 COMMANDS = {
@@ -42,7 +43,7 @@ def main() -> None:
             _prepare(word)
             import_module(f"streamllm.cli.{word}").command()
         except KeyboardInterrupt:
-            sys.exit(130)
+            sys.exit(status())
 
 
 def as_module(word: str) -> None:

@@ -49,7 +49,9 @@ class WitnessedModel(ShoutingModel):
         return super().load(*how)
 
 
-def run(folder: Path, *arguments: str, stop_after: int | None = None) -> subprocess.CompletedProcess[str]:
+def run(
+    folder: Path, *arguments: str, stop_after: int | None = None, stop_by: str = "SIGINT"
+) -> subprocess.CompletedProcess[str]:
     """run.py as people call it, in ``folder``, with a model that needs no weights."""
     (folder / "conf" / "model").mkdir(parents=True, exist_ok=True)
     (folder / "conf" / "model" / "witnessed.yaml").write_text("_target_: test_launchers.WitnessedModel\n")
@@ -58,7 +60,7 @@ def run(folder: Path, *arguments: str, stop_after: int | None = None) -> subproc
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, [ROOT, ROOT / "tests", ROOT / "tests" / "cli"]))}
     environment |= {"LOADS": str(folder / "loads"), "RAY_USAGE_STATS_ENABLED": "0"}
     if stop_after is not None:
-        environment["STOP_AFTER"] = str(stop_after)
+        environment |= {"STOP_AFTER": str(stop_after), "STOP_BY": stop_by}
     for name in ("STREAMLLM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "MKL_THREADING_LAYER"):
         environment.pop(name, None)
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
@@ -101,9 +103,11 @@ def test_sweep_skips_what_is_there_and_outlives_a_point_that_fails(tmp_path: Pat
 
 
 @pytest.mark.long
-def test_interrupted_sweep_goes_on_with_the_same_command(tmp_path: Path) -> None:
-    stopped = run(tmp_path, "-m", "k=1,2", stop_after=4)  # three sentences of the first point, one of the second
-    assert stopped.returncode == 130
+@pytest.mark.parametrize(("by", "status"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_interrupted_sweep_goes_on_with_the_same_command(tmp_path: Path, by: str, status: int) -> None:
+    # Three sentences of the first point, one of the second.
+    stopped = run(tmp_path, "-m", "k=1,2", stop_after=4, stop_by=by)
+    assert stopped.returncode == status
     assert "Traceback" not in stopped.stderr
     assert "sweep: 1 point and 1 on the way\n" in stopped.stdout
     assert "(interrupted: 1 sentence stored)" in stopped.stdout

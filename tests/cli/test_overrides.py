@@ -6,13 +6,14 @@ from functools import cache
 from typing import Any
 
 import pytest
+from hydra._internal.utils import get_args_parser
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
 from streamllm.cli import run, train
 from streamllm.cli.arguments import composed
-from streamllm.cli.errors import one_line
+from streamllm.cli.errors import flag_first, one_line
 from streamllm.cli.user_errors import user_error
 
 EVERYTHING: dict[str, Callable[[DictConfig], Any]] = {"run": run.everything, "train": train.everything}
@@ -28,6 +29,16 @@ VALUES = (
 )  # fmt: skip
 OURS = ("TypeError", "AttributeError", "KeyError", "IndexError", "AssertionError", "RecursionError", "Traceback")
 """What an error reads like that is a mistake of ours."""
+
+
+@pytest.mark.parametrize("flag", ["-m", "--multirun"])
+@pytest.mark.parametrize("place", range(3))
+def test_the_flag_of_a_sweep_may_stand_anywhere(flag: str, place: int) -> None:
+    """Hydra's own parser takes it at both ends only."""
+    words = ["k=1,2", "policy=waitk"]
+    words.insert(place, flag)
+    given = get_args_parser().parse_args(flag_first(words))
+    assert given.multirun and given.overrides == ["k=1,2", "policy=waitk"]
 
 
 def said_of(config: str, overrides: list[str]) -> str | None:
