@@ -14,10 +14,11 @@ from streamllm.cli.arguments import Parser, one_line_errors
 from streamllm.cli.main import as_module
 from streamllm.files import write_atomically
 from streamllm.metrics.scores import REPORT, Score, scores
+from streamllm.report.names import differing
 from streamllm.report.paper import latex, markdown, table
 from streamllm.runs.compare import Difference, paired_test
 from streamllm.runs.folder import CONFIG, RunFolder
-from streamllm.runs.load import runs_in
+from streamllm.runs.load import flat_config, read_config, runs_in
 from streamllm.runs.randomisation import NAME, TRIALS
 from streamllm.runs.scores import own_of_runs
 from streamllm.runs.sentence_scores import beside_score
@@ -25,8 +26,8 @@ from streamllm.runs.sums import SEED
 
 
 def comparison(a: Path, b: Path, samples: int = 1000, seed: int = SEED, trials: int = TRIALS) -> str:
-    """A line for each score that both runs have: A, B, B - A and, where sentences can be drawn anew for it, the 95 %
-    interval and the p-value.
+    """What A and B are set to otherwise, and a line for each score that both have: A, B, B - A and, where sentences can
+    be drawn anew for it, the 95 % interval and the p-value.
 
     Raises: as `paired_test`.
     """
@@ -41,8 +42,24 @@ def comparison(a: Path, b: Path, samples: int = 1000, seed: int = SEED, trials: 
             rows.append(_plain(score, found))
     lines = _aligned([row for row in rows if row])
     test = next(iter(differences.values())).test
-    head = [f"A  {a}", f"B  {b}", f"{found[0].get('sentences', '?')} sentences; B - A [95 % interval], p by {test}"]
+    head = [
+        f"A  {a}",
+        f"B  {b}",
+        _apart(a, b),
+        f"{found[0].get('sentences', '?')} sentences; B - A [95 % interval], p by {test}",
+    ]
     return "\n".join([*head, *lines])
+
+
+MOST_KEYS = 8
+"""Settings that differ, which are told."""
+
+
+def _apart(a: Path, b: Path) -> str:
+    found = differing(*(flat_config(read_config(run)) for run in (a, b)))
+    texts = [f"{key} {old} and {new}" for key, (old, new) in found.items()]
+    more = f"; and {len(texts) - MOST_KEYS} more" if texts[MOST_KEYS:] else ""
+    return f"they differ in {'; '.join(texts[:MOST_KEYS])}{more}" if texts else "they are set alike"
 
 
 def _check_is_a_run(path: Path) -> None:

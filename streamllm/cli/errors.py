@@ -1,22 +1,17 @@
 """What all commands share: wrong input ends in one line that says what to do."""
 
 import atexit
-import difflib
 import functools
 import gc
-import itertools
 import os
 import re
 import shlex
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import (
@@ -37,11 +32,12 @@ from omegaconf.errors import (
 
 import streamllm.cli.folder_names  # noqa: F401 - configurations name runs by it
 from streamllm.cli.agent import words_of_agent
-from streamllm.cli.conf import CONF, PACKAGE
+from streamllm.cli.conf import PACKAGE
 from streamllm.cli.ending import end_by_sigterm, status
+from streamllm.cli.missing_keys import choices, close_first, no_such_key, recomposed
 from streamllm.cli.plugins import prepare, searched
 from streamllm.cli.reader import for_whoever_reads
-from streamllm.cli.targets import not_importable, taker_of
+from streamllm.cli.targets import not_importable
 from streamllm.cli.user_errors import USER_ERRORS, printable, user_error
 from streamllm.extras import install
 from streamllm.files import WHAT_TO_DO
@@ -88,7 +84,7 @@ def explained(main: Callable[[DictConfig], Returned]) -> Callable[[DictConfig], 
 
 
 def launch(main: Callable[[], Any], config: str = "run") -> None:
-    """Run an entry point of the configuration ``conf/<config>.yaml``. What Hydra refuses is one line too, and Ctrl-C and
+    """Run an entry point of the configuration ``conf/<config>.yaml``. What Hydra refuses is one line, too; Ctrl-C and
     SIGTERM end it without a stack also in a launcher that waits for other processes."""
     if config != "serve":  # which ends its streams first
         end_by_sigterm()
@@ -338,19 +334,7 @@ def _no_such_choice(path: str, options: Iterable[str]) -> str:
     group, _, name = path.rpartition("/")
     if group in ("hydra/launcher", "hydra/sweeper") and name in EXTRAS:
         return f"{group}={name} is not installed: {install(EXTRAS[name])}"
-    return f"{group}={name} does not exist; accepted are {', '.join(_close_first(name, options or _files(group)))}"
-
-
-def recomposed(config: str, words: list[str]) -> DictConfig:
-    """The configuration with other overrides, inside a Hydra program or outside one, with what Hydra adds."""
-    inside = GlobalHydra.instance().is_initialized()
-    with nullcontext() if inside else initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose(config, words, return_hydra_config=True)
-
-
-def _files(group: str) -> list[str]:
-    """What a group can be chosen from."""
-    return sorted({path.stem for folder in searched() for path in (folder / group).glob("*.yaml")})
+    return f"{group}={name} does not exist; accepted are {', '.join(close_first(name, options or choices(group)))}"
 
 
 def _no_name(words: list[str]) -> str | None:
@@ -359,87 +343,6 @@ def _no_name(words: list[str]) -> str | None:
     for word in words:
         override = parser.parse_override(word)
         group = override.key_or_group
-        if (files := _files(group)) and not isinstance(override.value(), str | list):
+        if (files := choices(group)) and not isinstance(override.value(), str | list):
             return f"{word}: {group} is chosen by the name of a file; accepted are {', '.join(files)}"
     return None
-
-
-def no_such_key(key: str, config: str, words: list[str]) -> str:
-    """What there is instead of a key, for the overrides ``words``."""
-    refused = _refused_point(config, words)
-    others = [word for word in refused if word.lstrip("+~").partition("=")[0] != key]
-    try:
-        cfg = recomposed(config, others)
-    except CompactHydraException:  # something else is wrong as well
-        cfg = recomposed(config, [])
-    usual = recomposed(config, [])
-    choices = cfg.hydra.runtime.choices
-    parent, _, name = key.rpartition(".")
-    node = OmegaConf.select(cfg, parent) if parent else cfg
-    if not parent and isinstance(cfg.get(key), DictConfig):
-        of = f"{key}={choices[key]}" if key in choices else key
-        other = f"; for another class write its lines in conf/{key}/NAME.yaml, and give {key}=NAME"
-        return f"{key}={{…}} gives values to the keys of {of}: {_keys_of(cfg, key)}{other if key in choices else ''}"
-    if not parent and key in usual:  # only policies have keys beside their group
-        own = ", ".join(f"policy.{item}" for item in cfg.policy if not str(item).startswith("_"))
-        instead = f"; it has {own}" if own else f": leave out {key}, or policy={choices.policy}"
-        return f"policy={choices.policy} has no {key}{instead}"
-    if node is None and (near := _near(key, cfg)):
-        return near
-    if not isinstance(node, DictConfig):
-        return f"there is no key {key!r}: {parent} has no keys"
-    names = {str(item) for item in node if not str(item).startswith("_")} - {"hydra"}
-    names |= {group for group in choices if "/" not in group and not parent}
-    group = choices.get(parent)
-    if group and (taker := taker_of(node.get("_target_"), name)):
-        return (
-            f"the YAML of {parent}={group} has no {name!r}, which {taker} takes: add {name} to the YAML, or give "
-            f"+{next((word for word in words if word.startswith(key + '=')), f'{key}=…')}"
-        )
-    first = f"{parent}." if parent else ""
-    close = [f"{first}{item}" for item in difflib.get_close_matches(name, sorted(names))]
-    listed = ", ".join(f"{first}{item}" for item in _close_first(name, names))
-    where = f"{parent}={group} has no key" if group else "there is no key"
-    if close:
-        return f"{where} {key!r}; did you mean {' or '.join(close)}? There are {listed}"
-    return f"{where} {key!r}; " + (f"there are {listed}" if listed else "it has none")
-
-
-def _keys_of(cfg: DictConfig, group: str) -> str:
-    keys = cfg[group] if isinstance(cfg.get(group), DictConfig) else ()
-    return ", ".join(f"{group}.{key}" for key in keys if not str(key).startswith("_")) or "none"
-
-
-def _near(key: str, cfg: DictConfig) -> str | None:
-    """What ``polic.f`` is near to, of which the first word is no key."""
-    first, _, rest = key.partition(".")
-    groups = [str(name) for name, value in cfg.items_ex(resolve=False) if isinstance(value, DictConfig)]
-    close = [] if first in cfg else difflib.get_close_matches(first, set(groups) - {"hydra"})
-    if not close:
-        return None
-    meant = [f"{group}.{rest}" for group in close if rest in cfg[group]]
-    there = "; ".join(f"{group} has {_keys_of(cfg, group)}" for group in close)
-    return f"there is no key {key!r}; did you mean {' or '.join(meant or close)}? {there}"
-
-
-def _refused_point(config: str, words: list[str]) -> list[str]:
-    """The overrides of the first point of a sweep that does not compose; of the first, if all do."""
-    parsed = OverridesParser.create().parse_overrides(words)
-    values = [
-        [f"{item.get_key_element()}={value}" for value in item.sweep_string_iterator()]
-        if item.is_discrete_sweep()
-        else [str(item.input_line)]
-        for item in parsed
-        if item.is_discrete_sweep() or not item.is_sweep_override()
-    ]
-    for point in itertools.product(*values):
-        try:
-            recomposed(config, list(point))
-        except CompactHydraException:
-            return list(point)
-    return [first for first, *_ in values]
-
-
-def _close_first(name: str, names: Iterable[str]) -> list[str]:
-    close = difflib.get_close_matches(name, names := sorted(names))
-    return close + [other for other in names if other not in close]

@@ -22,7 +22,8 @@ from omegaconf import DictConfig, OmegaConf
 from streamllm.check import batch_size, whole_number
 from streamllm.cli.annotations import Part, allows, fits, in_words, names_a_class, shown
 from streamllm.cli.conf import CONF
-from streamllm.cli.errors import REPEATED, check_repeated, no_such_key, plain, recomposed
+from streamllm.cli.errors import REPEATED, check_repeated, plain
+from streamllm.cli.missing_keys import no_such_key, recomposed
 from streamllm.engine.limits import EarlyStop
 from streamllm.runs.naming import check_name
 

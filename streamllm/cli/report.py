@@ -9,7 +9,12 @@ from streamllm.cli.main import as_module
 
 def main(arguments: Sequence[str] | None = None, prog: str = "streamllm report") -> None:
     parser = Parser(prog=prog, description="One self-contained page about finished runs.")
-    parser.add_argument("paths", nargs="+", metavar="FOLDER", help="run folders, or folders that hold runs")
+    parser.add_argument(
+        "paths",
+        nargs="+",
+        metavar="FOLDER",
+        help="run folders, or folders that hold runs; where none lies in a folder itself, those deeper in it",
+    )
     parser.add_argument("-o", "--output", default="report.html", metavar="FILE", help="default: %(default)s")
     parser.add_argument(
         "--samples", type=int, default=1000, metavar="N", help="of the bootstrap; 0 leaves intervals out (%(default)s)"

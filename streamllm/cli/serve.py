@@ -26,9 +26,10 @@ from streamllm.check import whole_number
 from streamllm.cli.annotations import Part
 from streamllm.cli.conf import CONF
 from streamllm.cli.configured import translator
-from streamllm.cli.errors import explained, launch, recomposed
+from streamllm.cli.errors import explained, launch
 from streamllm.cli.keys import RunKeys, checked, made
 from streamllm.cli.main import as_module
+from streamllm.cli.missing_keys import recomposed
 from streamllm.extras import install
 from streamllm.live.access import Access, is_loopback
 from streamllm.live.simuleval import agent_server

@@ -3,7 +3,7 @@
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import accumulate, cycle
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,14 +15,12 @@ from streamllm.metrics.behaviour import lags_of_document, sentence_ends
 from streamllm.metrics.longform import document, resegment
 from streamllm.plots.curves import NARROW, explain, handle, run_titles
 from streamllm.plots.style import (
-    BLUE,
-    COLORS,
     FAINT,
     GREY,
     INK,
     Look,
     finish,
-    looks,
+    looks_in_order,
     make_axes,
     png,
     score_of,
@@ -77,7 +75,7 @@ def document_path(traces: Trace | Mapping[str, Trace], ax: Axes | None = None) -
     room = _shrunk(ax)
     first = next(iter(named.values()))
     width, height = max(1, first.source_units), max(1, *(len(trace.units) for trace in named.values()))
-    colors = dict(zip(named, cycle(COLORS if len(named) > 1 else [BLUE]), strict=False))
+    colors = {name: look.color for name, look in looks_in_order(list(named)).items()}
     finish(ax, "", "target units", grid=None)
     finish(room, "source units read", "lag (source units)", grid="y")
     ax.set(xlim=(0, width), ylim=(height, 0))
@@ -252,7 +250,7 @@ def drift(
     columns = [str(column) for column in table]
     lag = next(name.removesuffix("_low") for name in columns if name.endswith("_low") and name != "bleu_low")
     names = list(dict.fromkeys(table["run"]))
-    look_of = looks(names)
+    look_of = looks_in_order(names)
     for ax, column in zip(axes, ("bleu", lag), strict=True):
         for place, name in enumerate(names):
             rows = table[table["run"] == name]

@@ -1,7 +1,7 @@
 """Figures of traces: the path of a sentence, the lags of runs, and two runs sentence by sentence."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import cycle, product
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +16,6 @@ from streamllm.plots.fonts import word_fonts
 from streamllm.plots.labels import OUTLINE
 from streamllm.plots.style import (
     BLUE,
-    COLORS,
     FAINT,
     GREY,
     INK,
@@ -24,6 +23,7 @@ from streamllm.plots.style import (
     VERMILLION,
     Look,
     finish,
+    looks_in_order,
     make_axes,
     png,
     score_of,
@@ -67,7 +67,7 @@ def read_write_path(traces: Trace | Mapping[str, Trace], ax: Axes | None = None)
     width, height = max(1, len(source)), max(1, *(len(trace.units) for trace in named.values()))
     alone = len(named) == 1
     ax = make_axes(ax, _path_size(width, height, len(named)))
-    colors = dict(zip(named, cycle(COLORS), strict=False))
+    colors = {name: look.color for name, look in looks_in_order(list(named)).items()}
     for place, (name, trace) in enumerate(named.items()):
         if alone:
             ax.plot([0, width], [0, len(trace.units)], color=GREY, linewidth=1, linestyle=(0, (1, 3)), zorder=1)

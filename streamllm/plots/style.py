@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from itertools import cycle
 from typing import TYPE_CHECKING, Any, Literal
 
 import matplotlib.pyplot as plt
@@ -109,6 +110,16 @@ def looks(names: Sequence[str]) -> dict[str, Look]:
     free = [look for look in CYCLE if look not in {FIXED[name] for name in names if name in FIXED}]
     others = sorted(name for name in names if name not in FIXED)
     return {name: FIXED[name] if name in FIXED else free[others.index(name) % len(free)] for name in names}
+
+
+def looks_in_order(names: Sequence[str]) -> dict[str, Look]:
+    """Looks for figures of one sentence, one document or its positions, where colours tell the lines apart: those that
+    policies have everywhere if all names are policies of different colours, else the palette in the order of the
+    names. So the same names in the same order have the same colours in all of these figures."""
+    fixed = [FIXED[name] for name in names if name in FIXED]
+    if len({look.color for look in fixed}) == len(names) > 1:
+        return looks(names)
+    return dict(zip(names, cycle(CYCLE), strict=False))
 
 
 def line_names(runs: "pandas.DataFrame", by: str) -> "pandas.Series[str]":

@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from streamllm.report.gather import Report, Run
+from streamllm.report.names import said
 
 if TYPE_CHECKING:
     import pandas
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 DATA = ("dataset.name", "dataset.split", "dataset.limit", "sentences", "documents")
 """Columns that runs in one figure share: scores over different sentences are no curve."""
 
-LINES = ("model.path", "model.adapter_path", "paradigm._target_")
-"""Columns that make another line of a policy."""
+LINES = ("paradigm._target_", "model.path", "model.adapter_path")
+"""Columns that make another line of a policy, with all others of the paradigm."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ WIDE, NARROW = (8.4, 4.4), (4.5, 4.2)  # inches of the curve; those of scores by
 WIDE_DRIFT, NARROW_DRIFT = (7.6, 5.4), (4.5, 5.4)
 
 
-LONGEST_NAME = 26  # characters
+LONGEST_NAME = 34  # characters
 MOST_LINES = 6
 """So many runs a figure of positions has; of more, some from early to late."""
 
@@ -159,8 +160,8 @@ def drifts(report: Report) -> list[Figure]:
 
 
 def _names(runs: Sequence[Run]) -> list[str]:
-    """Names that are short enough for a figure; the digest tells apart those that would be the same."""
-    names = [f"{run.policy} {run.setting}{'' if run.is_over_documents else ', by sentence'}" for run in runs]
+    """What the page calls them, short enough for a figure: the digest tells apart those that would be the same."""
+    names = [f"{run.title}{'' if run.is_over_documents else ', by sentence'}" for run in runs]
     names = [name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…" for name in names]
     digests = [run.folder.rpartition("-")[2][:6] for run in runs]
     return [f"{n} {d}" if names.count(n) > 1 else n for n, d in zip(names, digests, strict=True)]
@@ -182,6 +183,7 @@ def _draw_drift(table: "pandas.DataFrame", figure: Any) -> Any:
 def _lines(rows: "pandas.DataFrame") -> list[str]:
     """The policy, with what else tells a line from another."""
     from streamllm.plots import policy_name
+    from streamllm.plots.style import short
 
     names = [policy_name(target) for target in rows["policy._target_"]]
     for column in LINES:
@@ -190,7 +192,11 @@ def _lines(rows: "pandas.DataFrame") -> list[str]:
             continue
         last = [policy_name(v) if column.endswith("._target_") else v.rstrip("/").rpartition("/")[2] for v in values]
         chosen = last if len(set(last)) == len(set(values)) else values
-        names = [f"{name} {value}".strip() for name, value in zip(names, chosen, strict=True)]
+        names = [f"{name} · {value}" if value else name for name, value in zip(names, chosen, strict=True)]
+    for column in (column for column in rows if column.startswith("paradigm.") and column not in LINES):
+        texts = [said(column, short(value)) for value in rows[column]]
+        values = {name: {text for other, text in zip(names, texts, strict=True) if other == name} for name in names}
+        names = [f"{n} · {text}" if len(values[n]) > 1 else n for n, text in zip(names, texts, strict=True)]
     return names
 
 

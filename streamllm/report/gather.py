@@ -3,6 +3,7 @@
 Sentences, and documents, are the same when id, source, reference and source units are; runs may cover different
 ones."""
 
+import logging
 import math
 import os
 from collections.abc import Iterable, Sequence
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from streamllm.files import RunError
 from streamllm.metrics.latency import corpus_latency
-from streamllm.metrics.longform import sentence_latency
+from streamllm.metrics.longform import LATENCIES, sentence_latency
 from streamllm.metrics.quality import quality, sentence_bleu
 from streamllm.metrics.scores import SENTENCES, Score, shown_on
 from streamllm.records import Segment, Trace
@@ -39,6 +40,10 @@ if TYPE_CHECKING:
     import pandas
 
 
+OF_DOCUMENTS = [key for key in LATENCIES if key in ("long_yaal", "long_laal")]
+"""Latencies of single documents, which the page shows."""
+
+
 @dataclass(frozen=True)
 class Sentence:
     """A sentence of a data set, or a document, which has ``segments``."""
@@ -48,6 +53,9 @@ class Sentence:
     reference: str
     units: tuple[str, ...]
     segments: tuple[Segment, ...] = ()
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -181,6 +189,15 @@ def gather(paths: Sequence[str | os.PathLike[str]], samples: int = 1000) -> Repo
 # --- finding runs
 
 
+def _deeper(path: Path) -> list[Path]:
+    """The finished runs in folders of ``path`` that are no runs, at any depth; what is hidden is left out."""
+    found: list[Path] = []
+    for folder in sorted(path.iterdir()):
+        if folder.name[0] != "." and folder.is_dir() and not folder.is_symlink() and not (folder / CONFIG).exists():
+            found += [*runs_in(folder)[0], *_deeper(folder)]
+    return found
+
+
 def _find(paths: Sequence[str | os.PathLike[str]]) -> tuple["pandas.DataFrame", list[Path], list[Path]]:
     """The rows of all runs that ``paths`` give, each once, and the folders of runs that have not finished, and of
     trainings."""
@@ -199,6 +216,13 @@ def _find(paths: Sequence[str | os.PathLike[str]]) -> tuple["pandas.DataFrame", 
             wanted[path.resolve()] = None
             continue
         finished, begun = runs_in(path)
+        deeper = _deeper(path)
+        if finished and deeper:
+            log.warning(
+                "%s: %s in folders below it (%s) are not in this report: give those folders, too",
+                *(path, _counted(len(deeper), "run"), ", ".join(sorted({str(run.parent) for run in deeper})[:3])),
+            )
+        finished = finished or deeper
         wanted |= dict.fromkeys(run.resolve() for run in finished)
         unfinished |= dict.fromkeys(begun)
         trainings |= dict.fromkeys(learned := trainings_in(path))
@@ -265,9 +289,8 @@ def _documents(folder: Path, traces: Sequence[Trace], numbers: dict[Sentence, in
         lags = [sentence_latency(one, unit) for one in own]
         means = corpus_latency(lags).means
         texts = [one.prediction for one in own], [one.reference for one in own]
-        scores = dict.fromkeys([score.key for score in shown_on(SENTENCES)])
-        scores |= {key: _defined(means[f"long_{key}"]) for key in ("al", "laal")}
-        scores["bleu"] = float(quality(*texts, language, tokenizer)["bleu"])
+        scores = {"bleu": float(quality(*texts, language, tokenizer)["bleu"])}
+        scores |= {key: _defined(means[key]) for key in OF_DOCUMENTS}
         pieces = tuple(
             Cut(
                 one.prediction,

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from streamllm.runs.load import LAG_BOUNDS
+from streamllm.runs.load import LAG_BOUNDS, policy_name
 from streamllm.runs.naming import NOT_IN_DIGEST
 
 if TYPE_CHECKING:
@@ -37,6 +37,23 @@ def varied(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     return [{key: _cut(_short(key, config.get(key))) for key in sorted(chosen.values())} for config in configs]
 
 
+def differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """What two runs were set to otherwise: by key, the values of both as texts, "null" for none.
+
+    First come the choices (``policy``, not ``policy._target_``), without the keys that only one of two chosen has. A
+    key that only repeats another (``k`` and ``policy.k``) is left out, and so is bookkeeping."""
+    found: dict[tuple[str, str, str], str] = {}
+    for key in sorted({*a, *b}, key=lambda key: (not key.endswith("._target_"), len(key), key)):
+        group, _, last = key.rpartition(".")
+        of_one = a.get(f"{group}._target_") != b.get(f"{group}._target_") and not (key in a and key in b)
+        if of_one or key.partition(".")[0] in NOT_IN_DIGEST or a.get(key) == b.get(key):
+            continue
+        old, new = (_cut(_short(key, of.get(key)) or "null") for of in (a, b))
+        found.setdefault((last, old, new), group if last == "_target_" else key)
+    return {key: (old, new) for (_, old, new), key in found.items()}
+
+
+PARADIGM = "paradigm._target_"
 SAYS_MOST = ("name", "path")
 """Last parts of keys that stand for others of their group."""
 
@@ -64,12 +81,12 @@ def _tells(rows: Sequence[Mapping[str, str]], key: str, other: str) -> bool:
 def titles(
     policies: Sequence[str], of_policy: Sequence[str], others: Sequence[Mapping[str, str]], digests: Sequence[str]
 ) -> list[str]:
-    """Names as short as they can be without two runs having the same; ``of_policy`` is what `settings` gives, and
-    ``others`` what `varied` does."""
+    """Names as short as they can be without two runs having the same: policy and setting, then paradigm, data set,
+    model and what else differs. ``of_policy`` is what `settings` gives, and ``others`` what `varied` does."""
     found = [f"{policy} {setting}".strip() for policy, setting in zip(policies, of_policy, strict=True)]
-    for key in others[0]:
+    for key in sorted(others[0], key=lambda key: (key != PARADIGM, not _says_most(key))):
         longer = [
-            f"{title} · {values[key]}" if values[key] and found.count(title) > 1 else title
+            f"{title} · {said(key, values[key])}" if values[key] and found.count(title) > 1 else title
             for title, values in zip(found, others, strict=True)
         ]
         if len(set(longer)) > len(set(found)):
@@ -79,9 +96,18 @@ def titles(
     ]
 
 
+def said(key: str, text: str) -> str:
+    """A value as it stands in a name: alone where it says what it is of, else with its key."""
+    return text if _says_most(key) else f"{key.rpartition('.')[2]}={text}"
+
+
+def _says_most(key: str) -> bool:
+    return key.rpartition(".")[2] in (*SAYS_MOST, "_target_")
+
+
 def _short(key: str, value: Any) -> str:
-    """As `_text`; of a class, its name alone."""
-    return _text(value).rpartition(".")[2] if key.endswith("_target_") else _text(value)
+    """As `_text`; of a class, what it is called on the command line."""
+    return policy_name(_text(value)) if key.endswith("_target_") else _text(value)
 
 
 def _text(value: Any) -> str:

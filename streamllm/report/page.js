@@ -4,7 +4,8 @@
 
 const DATA = JSON.parse(document.getElementById("data").textContent);
 const { runs, sentences } = DATA;
-const latencies = Object.entries(DATA.latencies); // key and label of those of sentences
+const latencies = Object.entries(DATA.latencies); // key and label of those of sentences and documents
+const latenciesOf = (run) => latencies.filter(([key]) => run[key]); // documents have others
 const count = sentences.id.length;
 const place = new Intl.Collator(undefined, { numeric: true }).compare;
 const LANGUAGE = { source: 0, target: 1 };
@@ -113,6 +114,10 @@ function choose(chosen, a = state.a, b = state.b) {
   }
   $("run-a").value = state.a;
   $("run-b").value = state.b ?? "";
+  const known = latenciesOf(runs[state.a]);
+  if (!known.some(([key]) => key === state.latency)) state.latency = known[0]?.[0] ?? state.latency;
+  $("latency").replaceChildren(...known.map(([key, label]) => html("option", { value: key }, label)));
+  $("latency").value = state.latency;
   drawPoints();
   drawHead();
   list();
@@ -160,7 +165,7 @@ function drawPoints() {
 
 // --- the list of sentences
 
-const score = (run, name, sentence) => (run === null || runs[run].at[sentence] < 0 ? null : runs[run][name][runs[run].at[sentence]]);
+const score = (run, name, sentence) => (run === null || runs[run].at[sentence] < 0 ? null : runs[run][name]?.[runs[run].at[sentence]] ?? null);
 const difference = (name) => (sentence) => {
   const [a, b] = [score(state.a, name, sentence), score(state.b, name, sentence)];
   return a === null || b === null ? null : b - a;
@@ -313,14 +318,12 @@ const shownFor = (sentence) =>
 
 function staircaseFigure(sentence, run) {
   const index = runs[run].at[sentence];
-  const long = runs[run].cut ? "Long" : "";
   const notes = [`BLEU ${number(runs[run].bleu[index], 1)}`,
-    ...latencies.filter(([key]) => !long || runs[run][key][index] !== null)
-      .map(([key, label]) => `${long}${label} ${number(runs[run][key][index], 2)}`),
+    ...latenciesOf(runs[run]).map(([key, label]) => `${label} ${number(runs[run][key][index], 2)}`),
     runs[run].stop[index]].filter(Boolean).join(" · ");
   return html("figure", { style: `--mark: ${colorOf(run)}`, "data-run": run },
     html("figcaption", {}, html("b", {}, `${letterOf(run)} ${runs[run].title}`.trim()), ` ${notes}`),
-    long ? documentPath(sentence, run) : staircase(sentence, run));
+    runs[run].cut ? documentPath(sentence, run) : staircase(sentence, run));
 }
 
 // --- documents

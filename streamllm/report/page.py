@@ -11,10 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
-from streamllm.metrics.scores import REPORT, SENTENCES, Score, notes, shown_on
+from streamllm.metrics.scores import REPORT, SENTENCES, Score, notes, scores, shown_on
 from streamllm.report.curve import Drawing, Figure, drifts, figures
 from streamllm.report.curve_facts import CurveFacts, cells
-from streamllm.report.gather import Report, Result, Run
+from streamllm.report.gather import OF_DOCUMENTS, Report, Result, Run
 from streamllm.report.names import folded
 from streamllm.units import unit_of
 
@@ -35,8 +35,7 @@ def render(report: Report) -> str:
         "curve-facts": "".join(_curve_facts(facts, len(report.curves) > 1) for facts in report.curves),
         "drift": _drift(report),
         "sentences-heading": _heading(report),
-        "latencies": "".join(f'<option value="{_escaped(s.key)}">{_escaped(s.label)}</option>' for s in _latencies()),
-        "latency-codes": ", ".join(f"<code>{_escaped(score.key)}</code>" for score in _latencies()),
+        "latency-codes": ", ".join(f"<code>{_escaped(score.key)}</code>" for score in _latencies(report.runs)),
         "runs": _run_table(report),
         "notes": _notes(report),
         "provenance": _provenance(report),
@@ -51,8 +50,11 @@ def _escaped(text: object) -> str:
     return html.escape(str(text))
 
 
-def _latencies() -> list[Score]:
-    return [score for score in shown_on(SENTENCES) if score.group == "latency"]
+def _latencies(runs: Iterable[Run]) -> list[Score]:
+    """Those of single sentences and of single documents, as far as there are runs over them; the first is shown."""
+    known, kinds = scores(documents=True), {run.is_over_documents for run in runs}
+    of_sentences = [score for score in shown_on(SENTENCES) if score.group == "latency"]
+    return of_sentences * (False in kinds) + [known[key] for key in OF_DOCUMENTS] * (True in kinds)
 
 
 def _embedded_json(values: Any) -> str:
@@ -142,8 +144,8 @@ def _run_table(report: Report) -> str:
     folds = folded([run.varied for run in report.runs])
     keys = list(folds)
     own = {score.key: score for run in reversed(report.runs) for score in run.own}  # as the first run calls it
-    scores = shown_on(REPORT, own.values(), documents=True)
-    columns = [score for score in scores if any(run.metrics.get(score.key) is not None for run in report.runs)]
+    shown = shown_on(REPORT, own.values(), documents=True)
+    columns = [score for score in shown if any(run.metrics.get(score.key) is not None for run in report.runs)]
     heads = [
         _head("run", "Policy", "the read/write policy; choose runs to compare with the boxes"),
         _head("setting", "Setting", "what the policy was set to"),
@@ -265,7 +267,7 @@ def _data(report: Report, drawn: Iterable[Figure]) -> dict[str, Any]:
     return {
         "shown": _shown_at_first(report.runs),
         "units": _units_of(report.runs),
-        "latencies": {score.key: score.label for score in _latencies()},
+        "latencies": {score.key: score.label for score in _latencies(report.runs)},
         "curves": [
             [[number, round(x, 1), round(y, 1)] for number, (x, y) in drawing.points.items()]
             for figure in drawn
@@ -307,9 +309,9 @@ def _shown_at_first(runs: Sequence[Run]) -> list[int]:
 
 def _run_data(run: Run) -> dict[str, Any]:
     results = list(run.results.values())
-    scores = {
+    found = {
         name: [None if (value := result.scores[name]) is None else round(value, 3) for result in results]
-        for name in [score.key for score in shown_on(SENTENCES)]
+        for name in (results[0].scores if results else ())
     }
     documents: dict[str, list[Any]] = {}
     if run.is_over_documents:
@@ -328,7 +330,7 @@ def _run_data(run: Run) -> dict[str, Any]:
         "forced": [[list(place) for place in result.forced] for result in results],
         "read": [result.read for result in results],
         "stop": [_why(result) for result in results],
-        **scores,
+        **found,
         **documents,
     }
 

@@ -251,6 +251,7 @@ def latex(found: Table) -> str:
         r"\begin{table}",
         r"\centering",
         r"\small",
+        r"\setlength{\tabcolsep}{4.5pt}",
         rf"\begin{{tabular}}{{@{{}}l{'r' * count}@{{}}}}",
         r"\hline",
         rf"{head} \\",
@@ -268,7 +269,7 @@ def latex(found: Table) -> str:
         lines.append(rf"{' & '.join([_escaped(first), *values])} \\")
         if any(intervals):
             below = rf"{{\scriptsize {_escaped(rest)}}}" if rest else ""
-            lines.append(rf"{' & '.join([below, *intervals])} \\")
+            lines.append(rf"{' & '.join([below, *intervals])} \\[2pt]")
     signed = [rf"{_escaped(what)}: \texttt{{{_breakable(text)}}}" for what, text in found.signatures]
     lines += [
         r"\hline",

@@ -15,6 +15,7 @@ def write_report(
     """Write the page about all runs that ``paths`` give: run folders, folders of runs, or both.
 
     Args:
+        paths: where no finished run lies in a folder itself, those deeper in it are taken.
         samples: of the bootstrap for the intervals of BLEU; 0 leaves them out.
 
     Returns: what the page shows, and what it leaves out: runs that have not finished, and trainings.

@@ -122,10 +122,23 @@ def test_compare_shows_both_values_the_difference_and_how_sure_it_is(
     shown = (
         rf"A +{a['bleu']:.2f}  B +{b['bleu']:.2f} +\{b['bleu'] - a['bleu']:+.2f} +\[{number}, {number}\]  p < 0\.001"
     )
-    assert lines[2].endswith("p by approximate randomisation")
+    assert lines[3].endswith("p by approximate randomisation")
     assert re.search(shown, found["BLEU"])
     assert re.search(rf"A +{a['chrf']:.2f}  B +{b['chrf']:.2f} +{number} +\[{number}, {number}\]  p < ", found["chrF"])
     assert {"AL", "LAAL", "AP", "DAL"} <= found.keys()
+
+
+def test_compare_says_what_both_are_set_to_otherwise(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+):
+    policy = {"_target_": "streamllm.policies.waitk.WaitK"}
+    settings = {**CONFIG, "tracker": {"mode": "offline"}, "model": {"path": "a"}, "k": 1, "policy": {**policy, "k": 1}}
+    others = {**settings, "tracker": None, "model": {"path": "b", "dtype": "x"}, "k": 3, "policy": {**policy, "k": 3}}
+    old, new = (make_run(tmp_path / f"r-{n}", sentences(5, 0.3, 2), c) for n, c in enumerate((settings, others)))
+    said = call(monkeypatch, capsys, "compare", old, new, "--samples", 5, "--trials", 5)
+    assert said.splitlines()[2] == "they differ in k 1 and 3; model.path a and b; model.dtype null and x"
+    same = make_run(tmp_path / "r-2", sentences(5, 0.3, 2), settings)
+    assert "they are set alike" in call(monkeypatch, capsys, "compare", old, same, "--samples", 5, "--trials", 5)
 
 
 def test_compare_shows_a_latency_that_is_new(

@@ -29,7 +29,7 @@ from streamllm.metrics.quality import sentence_bleu
 from streamllm.metrics.scores import own_score
 from streamllm.records import Event, Trace
 from streamllm.report import render, write_report
-from streamllm.report.curve import drifts
+from streamllm.report.curve import _lines, _names, drifts
 from streamllm.report.gather import gather
 from streamllm.runs.folder import METRICS, RunFolder
 from streamllm.runs.scores import rewrite
@@ -184,7 +184,7 @@ def test_titles_tell_runs_apart_by_the_least_that_does(tmp_path: Path):
     for seed in (0, 1):
         run(tmp_path, sentences(5, 0.3, 2), config(seed=seed, z_longer=f"{seed}!"))
     run(tmp_path, sentences(5, 0.3, 2), config("full", None, seed=0))
-    assert [one.title for one in gather([tmp_path], 0).runs] == ["full", "waitk k=3 · 0", "waitk k=3 · 1"]
+    assert [one.title for one in gather([tmp_path], 0).runs] == ["full", "waitk k=3 · seed=0", "waitk k=3 · seed=1"]
 
 
 def test_runs_that_only_their_folder_tells_apart_are_named_by_digest(tmp_path: Path):
@@ -399,6 +399,19 @@ def test_runs_are_named_by_folder_or_by_the_folder_that_holds_them_in_any_mix(ou
     assert len(gather([alone, outputs, one], 0).runs) == 4
 
 
+def test_runs_that_lie_deeper_are_found_where_none_lies_in_the_folder_itself(
+    outputs: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    run(tmp_path / "all" / "b" / "c", sentences(5, 0.3, 2), config(k=7))
+    outputs.rename(tmp_path / "all" / "a")
+    run(tmp_path / "all" / ".hidden", sentences(5, 0.3, 2), config(k=8))
+    assert len(gather([tmp_path / "all"], 0).runs) == 4
+    assert "deeper" not in caplog.text and "below" not in caplog.text
+    run(tmp_path / "all", sentences(5, 0.3, 2), config(k=9))
+    assert len(gather([tmp_path / "all"], 0).runs) == 1
+    assert f"4 runs in folders below it ({tmp_path / 'all' / 'a'}, {tmp_path / 'all' / 'b' / 'c'})" in caplog.text
+
+
 def test_current_folder_can_be_a_run(outputs: Path, monkeypatch: pytest.MonkeyPatch):
     one, *_ = sorted(outputs.iterdir())
     monkeypatch.chdir(one)
@@ -572,7 +585,8 @@ def test_document_carries_its_sentences_with_what_was_written_for_each(talks: Pa
     assert one["told"] == [True, True]
     texts = " ".join(written for written, _, _ in one["cut"][0])
     assert texts == one["prediction"][0]
-    assert one["laal"][0] == pytest.approx(sum(lag for _, _, lag in one["cut"][0]) / 4, abs=0.01)
+    assert list(data["latencies"]) == ["long_yaal", "long_laal"] and "laal" not in one
+    assert one["long_laal"][0] == pytest.approx(sum(lag for _, _, lag in one["cut"][0]) / 4, abs=0.01)
 
 
 def test_runs_over_documents_have_their_latencies_a_curve_and_a_figure_of_positions(talks: Path):
@@ -590,6 +604,8 @@ def test_documents_and_sentences_stand_in_one_report(talks: Path, outputs: Path)
     data = Reader(render(report)).data
     assert [bool(segments) for segments in data["sentences"]["segments"]] == [False] * 30 + [True] * 2
     assert len(data["curves"]) == 4
+    assert list(data["latencies"]) == ["al", "laal", "long_yaal", "long_laal"]
+    assert {("laal" in one, "long_yaal" in one) for one in data["runs"]} == {(True, False), (False, True)}
 
 
 def test_sentences_alone_are_drawn_by_position_where_they_are_those_of_the_documents(talks: Path):
@@ -607,7 +623,25 @@ def test_of_many_runs_some_are_drawn_from_early_to_late(tmp_path: Path):
     assert figure.title == "1 document of 2 sentences, 6 of 8 runs"
 
 
-def test_class_is_called_by_its_name_alone(tmp_path: Path):
+def test_runs_over_documents_are_called_alike_in_table_list_curve_and_figure_of_positions(tmp_path: Path):
+    of = "streamllm.engine.paradigms"
+    kinds = [{"_target_": f"{of}.sentences.Sentences", "context": n} for n in (0, 1)]
+    kinds.append({"_target_": f"{of}.continuous.Continuous"})
+    for kind in kinds:
+        run(tmp_path, documents(2, noise=0.3), config(paradigm=kind))
+    report = gather([tmp_path], 0)
+    titles = sorted(one.title for one in report.runs)
+    assert titles == [
+        "waitk k=3 · continuous",
+        "waitk k=3 · sentences · context=0",
+        "waitk k=3 · sentences · context=1",
+    ]
+    assert sorted(set(_lines(report.table))) == [title.replace(" k=3", "") for title in titles]
+    assert sorted(_names(report.runs)) == titles
+    assert {row["paradigm"] for row in rows(render(report))} == {"continuous", "sentences"}
+
+
+def test_class_is_called_as_on_the_command_line(tmp_path: Path):
     for kind in ("a.very.long.path.to.the.module.of.Sentences", "another.module.Group"):
         run(tmp_path, sentences(5, 0.3, 2), config(paradigm={"_target_": kind}))
-    assert sorted(one.title for one in gather([tmp_path], 0).runs) == ["waitk k=3 · Group", "waitk k=3 · Sentences"]
+    assert sorted(one.title for one in gather([tmp_path], 0).runs) == ["waitk k=3 · group", "waitk k=3 · sentences"]
