@@ -260,8 +260,8 @@ def test_interrupted_command_goes_on_and_ends_with_the_same_bytes(desk: Path):
         (["policy.dept=1"], "error: policy=waitk has no key 'policy.dept'; there are policy.catchup, policy.k"),
         (
             ["paradigm.context=1"],
-            "error: paradigm=group has no key 'paradigm.context', but paradigm=revised, paradigm=sentences have one; it "
-            "has none",
+            "error: paradigm=group has no key 'paradigm.context', but paradigm=revised, paradigm=sentences have one; "
+            "it has none",
         ),
         (["k.a=1"], "error: there is no key 'k.a': k has no keys"),
         (["k=[1"], "error: cannot read k=[1 (no viable alternative at input '[1')"),
