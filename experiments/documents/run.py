@@ -14,6 +14,7 @@ import pandas
 from experiments.study import launch_all, markdown, write_between
 from streamllm.plots import drift, read_write_path
 from streamllm.runs import bootstrap, load_runs, load_traces, paired_test
+from streamllm.runs.compare import Difference
 
 HERE = Path(__file__).parent
 ROOT = "outputs/documents"
@@ -83,16 +84,17 @@ def tests(runs: pandas.DataFrame) -> str:
                     point,
                     f"sentences → {way}",
                     f"{bleu.difference:+.2f} [{bleu.low:+.2f}, {bleu.high:+.2f}]",
-                    p(bleu.p_value),
+                    p(bleu),
                     f"{lag.difference:+.2f} [{lag.low:+.2f}, {lag.high:+.2f}]",
-                    p(lag.p_value),
+                    p(lag),
                 ]
             )
     return markdown(["policy", "from → to", "BLEU", "p", "LongYAAL", "p"], rows)
 
 
-def p(value: float) -> str:
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+def p(found: Difference) -> str:
+    """As the difference itself says it, below a head that says "p"."""
+    return found.p_text.removeprefix("p ").removeprefix("= ")
 
 
 def figures(runs: pandas.DataFrame) -> None:

@@ -2,7 +2,8 @@
 
 Invariant: no sentence of a document is without source or reference."""
 
-from collections.abc import Iterable, Iterator
+import logging
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,11 @@ from streamllm.data.lines import FilePath, existing_file, listed, stem
 from streamllm.data.text import language_of
 from streamllm.records import Example
 from streamllm.units import join_texts
+
+log = logging.getLogger(__name__)
+
+NEAR = 3
+"""Lines between two that may be one boundary, shifted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +124,9 @@ class DocumentDataset(Dataset):
         empty = [(sentence, side) for sentence in sentences for side in (0, 1) if not sentence.pair[side]]
         if not empty:
             return pairs
+        boundary = self._shifted(sentences)
+        if boundary and (self.skip_empty or self.merge_empty):
+            log.warning("document %r: %s, and is lost: two documents may be one here", name, boundary)
         if self.skip_empty:
             return [pair for pair in pairs if all(pair)]
         if self.merge_empty:
@@ -125,10 +134,23 @@ class DocumentDataset(Dataset):
         sides = {0: "source", 1: "reference"}
         found = [f"an empty {sides[side]} in {sentence.places[side]}" for sentence, side in empty]
         blank = "" if self.path or self.documents or self.segments else " (lines blank in both files end a document)"
+        blank += f"; {boundary}: then move it in one of the files" * bool(boundary)
         raise ValueError(
             f"document {name!r} has {listed(found)}{blank}: correct the data, or give dataset.merge_empty=true to join "
             "such a sentence with its neighbour, or dataset.skip_empty=true to leave it out"
         )
+
+    def _shifted(self, sentences: Sequence[Sentence]) -> str:
+        """What to say of a line that is blank in the one file and has a near one that is blank in the other: it may
+        have ended a document, before the files were shifted against each other. Nothing where blank lines end none."""
+        if self.path or self.documents or self.segments:
+            return ""
+        blank = [[n for n, one in enumerate(sentences) if not one.pair[side]] for side in (0, 1)]
+        near = [(a, b) for a in blank[0] for b in blank[1] if abs(a - b) <= NEAR]
+        if not near:
+            return ""
+        places = " and ".join(sentences[n].places[side] for side, n in enumerate(near[0]))
+        return f"{places} may be one boundary between documents that is shifted"
 
     def _merged(self, name: str, pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
         whole: list[tuple[str, str]] = []

@@ -12,7 +12,7 @@ from pathlib import Path
 from streamllm.files import open_to_write
 from streamllm.metrics.behaviour import CutShort
 from streamllm.metrics.scores import scores
-from streamllm.metrics.summary import Summary
+from streamllm.metrics.summary import RUNNING_BLEU, Summary
 from streamllm.metrics.tokenised import Tokenised
 from streamllm.records import Trace
 from streamllm.runs.folder import RunFolder
@@ -76,7 +76,7 @@ def store_all(
     """Store each trace as it comes, ``done`` being there already, with a progress bar of running scores."""
     from tqdm import tqdm
 
-    labels = {key: score.label for key, score in scores(documents=True).items()}
+    labels = {key: score.label for key, score in scores().items()} | {RUNNING_BLEU: "BLEU of whole documents"}
     patience = 0.1 if sys.stderr.isatty() else 30.0  # seconds between two pictures of the bar; few lines in a log file
     with tqdm(total=total, initial=done, unit="sentence", mininterval=patience, dynamic_ncols=True) as bar:
         for number, trace in enumerate(traces, start=done + 1):

@@ -71,6 +71,10 @@ def summarise(
     return summary.metrics()
 
 
+RUNNING_BLEU = "document_bleu"
+"""What the BLEU of whole documents is called, which is known while a run goes on."""
+
+
 class Summary:
     """The metrics of a run, from its traces as they come.
 
@@ -145,10 +149,10 @@ class Summary:
 
     @property
     def running(self) -> dict[str, float]:
-        """BLEU and AL of the sentences so far; of documents BLEU alone, as they are: an AL of hundreds of words says
-        nothing."""
+        """BLEU and AL of the sentences so far. Of documents, `RUNNING_BLEU` of whole ones alone: it is not the BLEU of
+        their sentences, and an AL of hundreds of words says nothing."""
         if self._bleu is not None:
-            return {"bleu": self._bleu.score}
+            return {RUNNING_BLEU: self._bleu.score}
         assert self._quality is not None
         figures = {"bleu": self._quality.bleu}
         count = self._sentences_with_lagging

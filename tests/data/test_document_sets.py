@@ -205,6 +205,32 @@ def test_a_blank_line_in_one_file_alone_is_refused(tmp_path: Path) -> None:
     assert "dataset.merge_empty=true" in said
 
 
+@pytest.mark.parametrize("key", [{}, {"merge_empty": True}, {"skip_empty": True}])
+def test_a_boundary_that_is_shifted_between_the_files_is_told(
+    tmp_path: Path, key: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """With a key, the two documents become one; else it is an error, which says what to do."""
+    pairs = [("a", "A"), ("", "B"), ("b", ""), ("c", "C")]
+    said = f"line 2 of {tmp_path}/talk.en and line 3 of {tmp_path}/talk.de may be one boundary between documents"
+    dataset = plain(tmp_path, pairs, **key)
+    if key:
+        assert len(dataset.load()) == 1
+        assert f"document 'talk_1': {said} that is shifted, and is lost: two documents may be one here" in caplog.text
+    else:
+        assert f"; {said} that is shifted: then move it in one of the files: correct the data" in refusal(dataset)
+
+
+def test_blank_lines_that_are_far_apart_or_end_no_document_are_no_shifted_boundary(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    far = [("a", "A"), ("", "B"), ("b", "B"), ("c", "C"), ("d", "D"), ("e", "")]
+    assert "boundary" not in refusal(plain(tmp_path, far))
+    write(tmp_path, talk_ids="x\n" * 4)
+    near = [("a", "A"), ("", "B"), ("b", ""), ("c", "C")]
+    plain(tmp_path, near, documents=tmp_path / "talk.ids", merge_empty=True).load()
+    assert "boundary" not in caplog.text
+
+
 @pytest.mark.parametrize("longer", ["talk.en", "talk.de"])
 def test_unequal_numbers_of_lines_are_refused(tmp_path: Path, longer: str) -> None:
     dataset = parallel(tmp_path, ["a"] * (1 + (longer == "talk.en")), ["A"] * (1 + (longer == "talk.de")))

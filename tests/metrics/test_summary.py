@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from conftest import ROOT
+from document_traces import documents
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -272,6 +273,14 @@ def test_traces_taken_in_as_they_come_give_the_summary_of_all_in_their_order(tra
     parts = [source_after_last_write(one) for one in traces]
     assert found["source_after_last_write"] == sum(parts) / len(parts)
     assert json.loads(json.dumps(found)) == found
+
+
+def test_the_running_score_of_whole_documents_does_not_go_by_the_name_of_their_sentences() -> None:
+    summary = Summary("de", "word", documents=True)
+    for one in documents(2, noise=0.3):
+        summary.add(one)
+    assert list(summary.running) == ["document_bleu"]
+    assert summary.running["document_bleu"] != summary.metrics()["bleu"]
 
 
 def texts(one: Trace) -> tuple[str, str]:
