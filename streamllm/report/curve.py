@@ -193,10 +193,10 @@ def _lines(rows: "pandas.DataFrame") -> list[str]:
         last = [policy_name(v) if column.endswith("._target_") else v.rstrip("/").rpartition("/")[2] for v in values]
         chosen = last if len(set(last)) == len(set(values)) else values
         names = [f"{name} · {value}" if value else name for name, value in zip(names, chosen, strict=True)]
-    for column in (column for column in rows if column.startswith("paradigm.") and column not in LINES):
+    for column in [str(column) for column in rows if str(column).startswith("paradigm.") and column not in LINES]:
         texts = [said(column, short(value)) for value in rows[column]]
-        values = {name: {text for other, text in zip(names, texts, strict=True) if other == name} for name in names}
-        names = [f"{n} · {text}" if len(values[n]) > 1 else n for n, text in zip(names, texts, strict=True)]
+        found = {name: {text for other, text in zip(names, texts, strict=True) if other == name} for name in names}
+        names = [f"{n} · {text}" if len(found[n]) > 1 else n for n, text in zip(names, texts, strict=True)]
     return names
 
 

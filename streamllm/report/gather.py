@@ -289,7 +289,7 @@ def _documents(folder: Path, traces: Sequence[Trace], numbers: dict[Sentence, in
         lags = [sentence_latency(one, unit) for one in own]
         means = corpus_latency(lags).means
         texts = [one.prediction for one in own], [one.reference for one in own]
-        scores = {"bleu": float(quality(*texts, language, tokenizer)["bleu"])}
+        scores: dict[str, float | None] = {"bleu": float(quality(*texts, language, tokenizer)["bleu"])}
         scores |= {key: _defined(means[key]) for key in OF_DOCUMENTS}
         pieces = tuple(
             Cut(
