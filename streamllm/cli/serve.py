@@ -12,6 +12,7 @@ import gc
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
@@ -53,6 +54,8 @@ class ServeKeys(RunKeys):
         origins: pages that may connect besides our own, such as https://talks.example.
         choices: policies that clients may choose besides the one given, each with the ranges of its numbers.
         streams_per_forward: how many go through one forward at most, those whose input came first; null takes all.
+        log: a file that gets a JSON line for each thing that happens: a stream opens, a sentence ends, a client is
+            refused; - is standard error; null writes none.
         traces: a folder for what streams are told, in a run folder for each; null keeps nothing.
         quotas: how much clients may ask.
     """
@@ -63,6 +66,7 @@ class ServeKeys(RunKeys):
     origins: Sequence[str]
     choices: Mapping[str, Any]
     streams_per_forward: int | None
+    log: str | None
     traces: str | None
     quotas: Part
 
@@ -115,28 +119,28 @@ def serve_simuleval(cfg: DictConfig, keys: ServeKeys) -> None:
 
 def serve(cfg: DictConfig, values: Mapping[str, Any], keys: ServeKeys) -> None:
     """The service."""
+    from streamllm.live.journal import Journal
     from streamllm.live.server import Application, listening, server_of
     from streamllm.live.service import Choices, Service
 
     access = Access(keys.host, keys.token, tuple(keys.origins))
-    listener = listening(keys.host, keys.port)
     try:
-        model, policy, limits = translator(cfg)
-        choices = Choices(_choices(cfg, keys))
-        keep = None if keys.traces is None else _keeping(Path(keys.traces), values, model)
-        quotas, most = made(cfg.quotas, "quotas"), keys.streams_per_forward
-        service = Service(model, choices, limits, quotas, keys.seed, keep, most)
-        server = server_of(Application(service, access, f"{policy} [text -> text]"))
-        host, port = listener.getsockname()[:2]
-        at = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        print(f"serving {policy} at http://{at}; Ctrl-C ends it", flush=True)
-        gc.collect()
-        gc.freeze()  # else Python's search for cycles goes through all that is loaded, while streams wait
-        server.run(sockets=[listener])
+        with closing(listening(keys.host, keys.port)) as listener, Journal(keys.log) as journal:
+            model, policy, limits = translator(cfg)
+            choices = Choices(_choices(cfg, keys))
+            keep = None if keys.traces is None else _keeping(Path(keys.traces), values, model)
+            quotas, most = made(cfg.quotas, "quotas"), keys.streams_per_forward
+            service = Service(model, choices, limits, quotas, keys.seed, keep, most, journal)
+            server = server_of(Application(service, access, f"{policy} [text -> text]"))
+            host, port = listener.getsockname()[:2]
+            at = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+            print(f"serving {policy} at http://{at}; Ctrl-C ends it", flush=True)
+            journal.write("started", address=at, policy=str(policy), model=str(cfg.model.path))
+            gc.collect()
+            gc.freeze()  # else Python's search for cycles goes through all that is loaded, while streams wait
+            server.run(sockets=[listener])
     except KeyboardInterrupt:
         sys.exit(130)
-    finally:
-        listener.close()
     if server.ended_by == signal.SIGINT:
         sys.exit(130)
 
@@ -174,7 +178,7 @@ def _keeping(root: Path, values: Mapping[str, Any], model: StreamingModel) -> An
     from streamllm.live.traces import keeping
     from streamllm.runs.environment import environment
 
-    config = {key: value for key, value in values.items() if key != "token"}
+    config = {key: value for key, value in values.items() if key not in ("token", "log")}
     return keeping(root, config, environment(), model.prompt.source_unit, model.prompt.target_unit)
 
 

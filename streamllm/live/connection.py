@@ -56,6 +56,12 @@ class Line:
         """
         raise NotImplementedError
 
+    @property
+    def about(self) -> dict[str, str]:
+        """Whom it leads to, for the journal: without the query, which may hold a token."""
+        client = self._socket.client
+        return {"client": "" if client is None else f"{client.host}:{client.port}", "path": self._socket.url.path}
+
     async def refuse(self, fault: ProtocolFault) -> None:
         """Say why, and close; not for longer than a second, for who does not listen does not take leave either."""
         with contextlib.suppress(TimeoutError, WebSocketDisconnect, RuntimeError):
@@ -157,7 +163,7 @@ class Connection(Line):
     async def run(self) -> None:
         await self._check_access()
         self._policy, policy = self._service.choices.named({})
-        self._stream = self._service.open(policy, self.mailbox)
+        self._stream = self._service.open(policy, self.mailbox, about=self.about)
         try:
             await self._send(self._created())
             await self._both(self._listen(), self._tell())

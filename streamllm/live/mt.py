@@ -7,6 +7,7 @@ come as ``buffer_text``. A newer update replaces an older one that was not begun
 
 import asyncio
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import permutations
 
@@ -105,7 +106,7 @@ class _Heard:
 class _Utterance:
     """One utterance, on a stream of its own."""
 
-    def __init__(self, service: Service, number: int):
+    def __init__(self, service: Service, number: int, about: Mapping[str, str]):
         self.number, self._service = number, service
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
@@ -113,7 +114,7 @@ class _Utterance:
         self._units = 0
         self.heard = _Heard()
         self._here = _Heard()  # the same in the service's thread
-        self.stream: LiveStream = service.open(service.choices.named({})[1], tell=self._told)
+        self.stream: LiveStream = service.open(service.choices.named({})[1], tell=self._told, about=about)
         self.stream.on_wait = lambda: self._tell(draft=None)
         self.stream.on_rest = self._rests
 
@@ -200,7 +201,7 @@ class Translator(Line):
         self._there = asyncio.Event()
         await self._check_access()
         try:
-            self._utterance = _Utterance(self._service, -1)  # room is taken before anything is read
+            self._utterance = _Utterance(self._service, -1, self.about)  # room is taken before anything is read
             await self._begin()
             await self._both(self._listen(), self._work(), self._take_leave())
         finally:
@@ -287,7 +288,7 @@ class Translator(Line):
             if here is not None:
                 here.close()
             self._utterance = here = None
-            here = self._utterance = _Utterance(self._service, update.utterance_id)
+            here = self._utterance = _Utterance(self._service, update.utterance_id, self.about)
         here.number = update.utterance_id
         tail = [] if update.tail is None or update.is_final else [text for text, _, _ in update.tail.words]
         self._check_words(here.stream, here.push(words[len(here.words) :], tail))

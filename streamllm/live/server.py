@@ -70,10 +70,12 @@ class Application:
             yield
         finally:
             await run_in_threadpool(self.service.stop)
+            self.service.journal.write("stopped", sentences=self.service.streams.counts.sentences)
 
     async def goodbye(self) -> None:
         """Let each stream take leave: no new ones, an ``end`` for the sentences under way, then the closes."""
         self.stopping = True
+        self.service.journal.write("stopping", streams=len(self.service.open_streams))
         for connection in list(self.connections):
             connection.mailbox.close()
         with contextlib.suppress(TimeoutError):
@@ -97,7 +99,9 @@ class Application:
                 raise ProtocolFault("shutdown", "the service ends: connect again later", 1001)
             await line.run()
         except ProtocolFault as fault:
-            log.info("%s: %s", fault.code, fault)
+            if fault.code != "shutdown":
+                # Without its message, which may hold what the client said.
+                self.service.journal.write("refused", code=fault.code, close=fault.close, **line.about)
             await line.refuse(fault)
         except (WebSocketDisconnect, RuntimeError) as error:  # the client has left, also while something was sent
             log.debug("left: %s", error)

@@ -8,6 +8,7 @@ import asyncio
 import itertools
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ import mlx.core as mx
 import numpy as np
 
 from streamllm.engine.limits import Limits
+from streamllm.live.journal import Journal
 from streamllm.live.protocol import ProtocolFault
 from streamllm.live.quotas import Quotas
 from streamllm.live.streams import LiveStream, LiveStreams
@@ -137,6 +139,7 @@ class Service:
     Args:
         keep: opens what keeps a stream's traces, by the stream's name; None keeps none.
         most: streams in a forward, as for `LiveStreams`.
+        journal: that is told what happens.
     """
 
     def __init__(
@@ -148,12 +151,14 @@ class Service:
         seed: int = 0,
         keep: Callable[[str], Keeper] | None = None,
         most: int | None = None,
+        journal: Journal = Journal(),
     ):
-        self.model, self.choices, self.quotas = model, choices, quotas
+        self.model, self.choices, self.quotas, self.journal = model, choices, quotas, journal
         self._keep = keep
         self.streams = LiveStreams(model, limits, rows=quotas.streams, most=most, seed=seed)
         self.open_streams: dict[str, LiveStream] = {}
         self._mailboxes: dict[str, Mailbox] = {}
+        self._since: dict[str, float] = {}
         self.refused = 0
         self.opened = itertools.count(1)
         self._outbox: list[tuple[Mailbox, Told]] = []
@@ -204,9 +209,14 @@ class Service:
     # Streams
 
     def open(
-        self, policy: Policy, mailbox: Mailbox | None = None, tell: Callable[[Told], None] | None = None
+        self,
+        policy: Policy,
+        mailbox: Mailbox | None = None,
+        tell: Callable[[Told], None] | None = None,
+        about: Mapping[str, Any] | None = None,
     ) -> LiveStream:
-        """A new stream, whose mailbox is told, or ``tell`` in the service's thread.
+        """A new stream, whose mailbox is told, or ``tell`` in the service's thread. ``about``: its client, for the
+        journal.
 
         Raises: ProtocolFault: there are too many already, or they hold too much.
         """
@@ -222,6 +232,10 @@ class Service:
         keeper = None if self._keep is None else self._keep(name)
 
         def told(what: Told) -> None:
+            if what.event.kind == "stop":
+                read, written, seconds = what.state.read, what.state.written, round(what.event.seconds, 3)
+                ended = {"sentence": what.sentence, "reason": what.event.text, "read": read, "written": written}
+                self.journal.write("sentence", stream=name, **ended, seconds=seconds)
             if keeper is not None:
                 keeper.tell(what)
             if mailbox is not None:
@@ -233,13 +247,17 @@ class Service:
         if keeper is not None:
             stream.on_close = keeper.close
         self.open_streams[name] = stream
+        self._since[name] = time.monotonic()
+        self.journal.write("opened", stream=name, **(about or {}))
         if mailbox is not None:
             self._mailboxes[name] = mailbox
         return stream
 
     def close(self, stream: LiveStream) -> None:
         """Give a stream up. Idempotent."""
-        self.open_streams.pop(stream.name, None)
+        if self.open_streams.pop(stream.name, None) is not None:
+            seconds = round(time.monotonic() - self._since.pop(stream.name), 3)
+            self.journal.write("closed", stream=stream.name, seconds=seconds, sentences=stream.sentences)
         self._mailboxes.pop(stream.name, None)
         stream.close()
 

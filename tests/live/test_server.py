@@ -99,37 +99,6 @@ def test_a_choice_that_is_not_listed_is_refused_and_the_stream_goes_on(serve: Se
 # --- faults
 
 
-@pytest.mark.parametrize(
-    ("message", "code", "close"),
-    [
-        ("no JSON", "bad_message", 4400),
-        ("[]", "bad_message", 4400),
-        ("null", "bad_message", 4400),
-        ('{"type": "input_audio_buffer.append"}', "bad_message", 4400),
-        ('{"type": "input_text_buffer.append"}', "bad_message", 4400),
-        ('{"type": "input_text_buffer.append", "text": null}', "bad_message", 4400),
-        ('{"type": "input_text_buffer.append", "text": "\\ud800"}', "bad_message", 4400),
-        ("[" * 5000, "bad_message", 4400),
-        ('{"type": "session.update", "policy": {"k": [1]}}', "bad_message", 4400),
-        (b"\x00\x01", "binary", 1003),
-        ('{"type": "input_text_buffer.commit", "text": "' + "a " * 900 + '"}', "too_fast", 4429),
-        ('{"type": "input_text_buffer.append", "text": "' + "a" * 9000 + '"}', "", 1009),
-    ],
-)
-def test_a_bad_message_is_told_closed_and_undisturbs_others(
-    serve: Serve, model: StreamingModel, message: str | bytes, code: str, close: int
-) -> None:
-    running = serve(Quotas(message_bytes=8000, words_per_second=10, burst=10))
-    with running.connect() as good, running.connect() as bad:
-        hear(good)
-        hear(bad)
-        say(good, "input_text_buffer.commit", text="A man is riding")
-        bad.send(message)
-        assert faults(bad) == (code, close)
-        say(good, "input_text_buffer.commit", text="a bicycle.", final=True)
-        assert words(until_end(good)) == alone(model, "A man is riding a bicycle.")
-
-
 def test_one_stream_too_many_is_told_to_try_again_later(serve: Serve) -> None:
     running = serve(Quotas(streams=1))
     with running.connect() as first, running.connect() as second:
