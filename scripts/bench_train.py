@@ -47,7 +47,8 @@ from streamllm.models.settings import SETTINGS
 from streamllm.prompt import Prompt
 from streamllm.training import loss
 from streamllm.training.adapters import AdapterConfig
-from streamllm.training.data import Batch, DataConfig, TrainingData, pad
+from streamllm.training.batch import Batch, pad
+from streamllm.training.data import DataConfig, TrainingData
 from streamllm.training.distributed import Barrier
 from streamllm.training.documents import Documents
 from streamllm.training.loop import Trainer, TrainingConfig

@@ -139,6 +139,33 @@ def divergence(logits: np.ndarray, labels: np.ndarray) -> tuple[float, np.ndarra
     return total, grad
 
 
+def relative_entropy(teacher: np.ndarray, logits: np.ndarray, labels: np.ndarray) -> tuple[float, np.ndarray]:
+    """Sum over rows with a label of KL(teacher ‖ student) of the distributions of ``teacher`` and ``logits`` (N, V),
+    and its gradient for the latter; labels (N,), -1 for none."""
+    grad = np.zeros_like(logits)
+    total = 0.0
+    for rows in _labelled(labels):
+        (p, logp), (q, logq) = (_softmax(x[rows]) for x in (teacher, logits))
+        with np.errstate(invalid="ignore"):
+            logp -= logq
+        if not np.isfinite(logp).all():
+            logp[p == 0] = 0  # ruled out by the teacher
+        total += float(np.einsum("nv,nv->", p, logp))
+        grad[rows] = np.subtract(q, p, out=q)
+    return total, grad
+
+
+def _softmax(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities and their logarithms, the latter in the place of ``x``."""
+    with np.errstate(invalid="ignore"):
+        x -= x.max(axis=-1, keepdims=True)
+    p: np.ndarray = np.exp(x)
+    sums = p.sum(axis=-1, keepdims=True)
+    p /= sums
+    x -= np.log(sums)
+    return p, x
+
+
 @contextmanager
 def numpy_exponentials(model: nn.Module, least: int = 0) -> Iterator[None]:
     """Within, MLX's attention takes its softmax from here and the model's family its ``swiglu``, on a CPU, where they

@@ -75,9 +75,9 @@ class Streams:
     drawn: Sequence[tuple[tuple[int, int], Numbers, Numbers]]
 
 
-def logits_of(model: Any, streams: Callable[[], Streams]) -> mx.array | None:
-    """Logits (labels, V) of the tokens that have a label, differentiable with respect to the parameters of ``model``;
-    None where this model, or this machine, wants MLX to compute."""
+def logits_of(model: Any, streams: Callable[[], Streams], gradient: bool = True) -> mx.array | None:
+    """Logits (labels, V) of the tokens that have a label, differentiable with respect to the parameters of ``model``,
+    unless ``gradient`` is False; None where this model, or this machine, wants MLX to compute."""
     if not applies(model):
         return None
     learner = Learner(model)
@@ -85,6 +85,10 @@ def logits_of(model: Any, streams: Callable[[], Streams]) -> mx.array | None:
     dropout = drawn(model, laid_out)
     named: Any = tree_flatten(model.parameters())
     names = [name for name, _ in named]
+    if not gradient:  # at once, so that the next forward has the same memory
+        weights = [mx.stop_gradient(array) for _, array in named]
+        mx.eval(weights)
+        return learner.forward(_Tape(dict(zip(names, map(np.asarray, weights), strict=True)), laid_out, dropout))
     tapes: list[_Tape] = []
 
     @mx.custom_function

@@ -8,72 +8,22 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import NamedTuple, TypeVar, overload
 
-import numpy as np
-
 from streamllm.check import number, probability, whole_number
 from streamllm.data.joined import sentence_pairs
 from streamllm.prompt import PromptTokens
 from streamllm.records import Example
+from streamllm.training.batch import Batch, Encoded, pad
 from streamllm.training.bpe import BPEDropout
 from streamllm.training.documents import Documents, seen
+from streamllm.training.paths import RANDOM, RandomPath
 from streamllm.training.sources import Source, Tokenized, Whole, begins_document
 from streamllm.units import Unit, pieces
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+K = int | str | RandomPath
 FULL = "full"
-PADDING = 2**30  # unit index of padding: beyond every k, so never visible
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """One sentence pair in tokens, and the unit that each token belongs to.
-
-    ``source_units``: -1 for the header, then 0, 1, …, |x| - 1, and |x| for the footer.
-    ``target_units[j]`` is the target unit of the token that target token j predicts; 0 in the header.
-    ``arrival_units[j]`` is the one by which target token j arrives where streams are interleaved: the same, but that
-    for half of the units their last token comes with its own unit. There it is fed first, to see where the unit ends,
-    and a model that has always found source between two units would never end one.
-
-    Of a stream of several sentences, ``k`` is 0 and both are what `documents.seen` gives.
-    """
-
-    source: list[int]
-    source_units: list[int]
-    target: list[int]
-    target_units: list[int]
-    arrival_units: list[int]
-    labels: list[int]  # -1 where nothing is learned (the header)
-    k: int
-    sentences: int = 1
-
-    def __len__(self) -> int:
-        return len(self.source) + len(self.target)
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Right-padded arrays: source (B, S), the others (B, T), k (B,)."""
-
-    source: np.ndarray
-    source_units: np.ndarray
-    target: np.ndarray
-    target_units: np.ndarray
-    arrival_units: np.ndarray
-    labels: np.ndarray
-    k: np.ndarray
-
-    @property
-    def tokens(self) -> int:
-        """Of both streams, padding included."""
-        return self.source.size + self.target.size
-
-    @property
-    def padding(self) -> int:
-        """How many of them are padding."""
-        after_the_last_label = (self.labels[:, ::-1] >= 0).argmax(axis=1)
-        return int((self.source_units == PADDING).sum() + after_the_last_label.sum())
 
 
 class Planned(NamedTuple):
@@ -121,15 +71,16 @@ class Batches(Sequence[tuple[Batch, int]]):
         return pad(rows), sum(planned.target + 1 - self._header for planned in group)
 
 
-def values_of_k(given: int | str | Sequence[int | str], name: str) -> list[int | str]:
-    """One value of k or several, as a list.
+def values_of_k(given: int | str | Sequence[int | str], name: str, words: Sequence[str] = (FULL,)) -> list[int | str]:
+    """One value of k or several, as a list; ``words``: which are accepted besides numbers.
 
     Raises:
         ValueError: something in it is no k.
     """
     values = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
-    if not values or any(k != FULL and not (isinstance(k, int) and k >= 1) for k in values):
-        raise ValueError(f"{name} is {given!r}; each is a whole number of at least 1, or {FULL!r}")
+    if not values or any(k not in words and not (isinstance(k, int) and k >= 1) for k in values):
+        accepted = " or ".join(map(repr, words))
+        raise ValueError(f"{name} is {given!r}; each is a whole number of at least 1, or {accepted}")
     return values
 
 
@@ -138,7 +89,8 @@ class DataConfig:
     """How sentence pairs become batches.
 
     Args:
-        k: values of k that are drawn from, one for each example; "full" is the whole source with its footer.
+        k: values of k that are drawn from, one for each example; "full" is the whole source with its footer, "random"
+            a path of its own for each sentence (`paths.RandomPath`).
         batch_tokens: of a batch in one process: its pairs times the tokens of the longest of them, source and target.
             Padded, it has more where the longest source and the longest target are not of one pair.
         max_tokens: pairs with a longer stream, headers included, are left out, of the validation data too. The log says
@@ -167,11 +119,11 @@ class DataConfig:
         whole_number("data.buffer", self.buffer, of="pairs", null="for the whole corpus")
         number("data.bpe_dropout", self.bpe_dropout, least=0, below=1)
         probability("data.source_mask", self.source_mask)
-        values_of_k(self.k, "data.k")
+        self.ks  # noqa: B018
 
     @property
     def ks(self) -> list[int | str]:
-        return values_of_k(self.k, "data.k")
+        return values_of_k(self.k, "data.k", words=(FULL, RANDOM))
 
 
 class TrainingData:
@@ -216,15 +168,20 @@ class TrainingData:
             begins_document(example),
         )
 
-    def encode(self, pair: Example | Tokenized, k: int | str, rng: random.Random | None = None) -> Encoded:
+    def encode(self, pair: Example | Tokenized, k: K, rng: random.Random | None = None) -> Encoded:
         """One pair in tokens; with ``rng``, regularised."""
         if isinstance(pair, Example):
             pair = self.tokenize(pair, rng)
-        lag = len(pair.source) + 1 if k == FULL else int(k)
-        return self._encoded([pair], [list(range(len(pair.target) + 1))], lag, None if rng is None else f"{k}")
+        source, target = len(pair.source), len(pair.target)
+        early = None if rng is None else f"{k}"
+        if isinstance(k, RandomPath):
+            units, lag = [min(count, source + 1) for count in k.counts(source, target)], 0
+        else:
+            units, lag = list(range(target + 1)), source + 1 if k == FULL else int(k)
+        return self._encoded([pair], [units], [[source + 1] * (target + 1)], lag, early)
 
     def encode_stream(
-        self, pairs: Sequence[Example | Tokenized], k: int | str, held: bool, rng: random.Random | None = None
+        self, pairs: Sequence[Example | Tokenized], k: K, held: bool, rng: random.Random | None = None
     ) -> Encoded:
         """Several pairs as one stream (`documents.seen`); with ``rng``, regularised.
 
@@ -234,21 +191,27 @@ class TrainingData:
             self.tokenize(pair, rng, begins=number == 0) if isinstance(pair, Example) else pair
             for number, pair in enumerate(pairs)
         ]
-        units = seen(
-            [len(pair.source) for pair in tokenized],
-            [len(pair.target) for pair in tokenized],
-            None if k == FULL else int(k),
-            held,
-        )
-        return self._encoded(tokenized, units, 0, None if rng is None else f"{k}/{held}", held)
+        lengths = [len(pair.source) for pair in tokenized], [len(pair.target) for pair in tokenized]
+        lag = k if isinstance(k, RandomPath) else None if k == FULL else int(k)
+        units, whole = seen(*lengths, lag, held), seen(*lengths, None, held)
+        # Where reading goes on, some is seen of the sentences that follow.
+        whole = [[*map(max, *both)] for both in zip(units, whole, strict=True)]
+        return self._encoded(tokenized, units, whole, 0, None if rng is None else f"{k}/{held}", held)
 
     def _encoded(
-        self, pairs: list[Tokenized], units_of: list[list[int]], k: int, early: str | None, held: bool = False
+        self,
+        pairs: list[Tokenized],
+        units_of: list[list[int]],
+        whole_of: list[list[int]],
+        k: int,
+        early: str | None,
+        held: bool = False,
     ) -> Encoded:
         """Some pairs in one stream.
 
         Args:
             units_of: of each pair, the unit of each target unit and of the end tokens after it.
+            whole_of: the same where each is predicted from its whole source sentence.
             early: what decides which tokens arrive with their own unit; None is none.
             held: whether each source has a footer, a unit of its own; else the last one has.
         """
@@ -264,21 +227,21 @@ class TrainingData:
             units += [i] * len(piece)
 
         header = len(prompt.target_header)
-        output, output_units = list(prompt.target_header), [units_of[0][0]] * header
-        for pair, own in zip(pairs, units_of, strict=True):
-            for piece, unit in zip(pair.target, own, strict=False):
+        output = list(prompt.target_header)
+        output_units, whole_units = [units_of[0][0]] * header, [whole_of[0][0]] * header
+        for pair, units_of_pair, whole_of_pair in zip(pairs, units_of, whole_of, strict=True):
+            ends = [[prompt.end_token]] * (len(units_of_pair) - len(pair.target))
+            for piece, unit, whole in zip([*pair.target, *ends], units_of_pair, whole_of_pair, strict=True):
                 output += piece
                 output_units += [unit] * len(piece)
-            ends = own[len(pair.target) :]
-            output += [prompt.end_token] * len(ends)
-            output_units += ends
+                whole_units += [whole] * len(piece)
         labels = [-1] * (header - 1) + output[header:]
         own, predicted = output_units[:-1], output_units[1:]
         arrival = predicted
         if early is not None:  # a generator of its own: the order of the data must not depend on this
             drawn = random.Random(f"{early}/{output}")
             arrival = [o if drawn.random() < 0.5 else p for o, p in zip(own, predicted, strict=True)]
-        return Encoded(tokens, units, output[:-1], predicted, arrival, labels, k, len(pairs))
+        return Encoded(tokens, units, output[:-1], predicted, arrival, whole_units[1:], labels, k, len(pairs))
 
     def _tokens(self, text: str, rng: random.Random | None) -> list[int]:
         if self.dropout is None or rng is None:
@@ -315,16 +278,19 @@ class TrainingData:
     def plan(self, pairs: Sequence[Example | Tokenized], rng: random.Random) -> list[Planned]:
         """Pairs, or streams of them, each with a k of its own, without those that are too long."""
         ks = self.config.ks
+
+        def drawn() -> K:
+            k = rng.choice(ks)
+            return RandomPath(rng.getrandbits(32)) if k == RANDOM else k
+
         if (joined := self.config.documents) is None:
-            found = [self._planned([pair], rng.choice(ks), None, rng) for pair in pairs]
+            found = [self._planned([pair], drawn(), None, rng) for pair in pairs]
         else:
             streams = list(joined.join(pairs, rng, begins_document))
-            found = [self._planned(one, rng.choice(ks), rng.random() < joined.held, rng) for one in streams]
+            found = [self._planned(one, drawn(), rng.random() < joined.held, rng) for one in streams]
         return [one for one in found if max(one.source, one.target) <= self.config.max_tokens]
 
-    def _planned(
-        self, pairs: Sequence[Example | Tokenized], k: int | str, held: bool | None, rng: random.Random
-    ) -> Planned:
+    def _planned(self, pairs: Sequence[Example | Tokenized], k: K, held: bool | None, rng: random.Random) -> Planned:
         """One pair (``held`` is None), or a stream of several. Where ``rng`` draws tokens they are laid out now, since
         the next stream draws after them."""
         if held is None:
@@ -406,23 +372,3 @@ class TrainingData:
             longest = longest_now
         if group:
             yield group
-
-
-def pad(group: Sequence[Encoded]) -> Batch:
-    """Right-pad some pairs to arrays."""
-
-    def stack(rows: list[list[int]], fill: int) -> np.ndarray:
-        out = np.full((len(rows), max(map(len, rows))), fill, dtype=np.int32)
-        for i, row in enumerate(rows):
-            out[i, : len(row)] = row
-        return out
-
-    return Batch(
-        source=stack([e.source for e in group], 0),
-        source_units=stack([e.source_units for e in group], PADDING),
-        target=stack([e.target for e in group], 0),
-        target_units=stack([e.target_units for e in group], 0),
-        arrival_units=stack([e.arrival_units for e in group], 0),
-        labels=stack([e.labels for e in group], -1),
-        k=np.array([e.k for e in group], dtype=np.int32),
-    )

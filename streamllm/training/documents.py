@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 from streamllm.check import is_whole, probability
+from streamllm.training.paths import RandomPath
 
 T = TypeVar("T")
 Order = Literal["shuffled", "kept"]
@@ -72,7 +73,7 @@ def document_runs(begins: Sequence[bool]) -> list[list[int]]:
     return runs
 
 
-def seen(sources: Sequence[int], targets: Sequence[int], k: int | None, held: bool) -> list[list[int]]:
+def seen(sources: Sequence[int], targets: Sequence[int], k: int | RandomPath | None, held: bool) -> list[list[int]]:
     """How many source units each target unit of a stream is predicted from, the end token of each sentence included,
     and at last the end token that follows the last one: nothing is left to be written.
 
@@ -82,7 +83,7 @@ def seen(sources: Sequence[int], targets: Sequence[int], k: int | None, held: bo
 
     Args:
         sources, targets: units of each sentence.
-        k: None is the whole source sentence.
+        k: None is the whole source sentence; a path is drawn for each sentence, and begins with it as wait-k does.
         held: each source sentence has a footer, which counts as a unit, and nothing behind it is seen. Else the last
             one alone has a footer.
     """
@@ -94,7 +95,8 @@ def seen(sources: Sequence[int], targets: Sequence[int], k: int | None, held: bo
         end = start + source + (held or last)
         most = end if held or k is None else total + 1
         count = target + 1 + last
-        sees = [end] * count if k is None else [max(before, min(start + k + i, most)) for i in range(count)]
+        own = k.counts(source, target, number) if isinstance(k, RandomPath) else [(k or 0) + i for i in range(count)]
+        sees = [end] * count if k is None else [max(before, min(start + n, most)) for n in (own + own[-1:])[:count]]
         if last:
             sees[-1] = most
         found.append(sees)

@@ -26,8 +26,9 @@ from streamllm.cpu.adam import step_by_numpy
 from streamllm.engine.finite import NotFinite
 from streamllm.files import open_to_write, read_bytes, write_atomically
 from streamllm.training import checkpoint
+from streamllm.training.batch import Batch
 from streamllm.training.checkpoint import Checkpoint
-from streamllm.training.data import Batch, TrainingData
+from streamllm.training.data import TrainingData
 from streamllm.training.distributed import Barrier
 from streamllm.training.dropout import add_dropout
 from streamllm.training.masters import Masters, wide

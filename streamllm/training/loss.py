@@ -2,6 +2,7 @@
 would have seen when streamed with wait-k; cross-entropy on the target, and how far two forwards are apart."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import mlx.core as mx
@@ -13,7 +14,7 @@ from streamllm.engine.positions import check_end, table
 from streamllm.engine.quantised_products import in_float32
 from streamllm.models.families import groups_queries
 from streamllm.training import unpadded
-from streamllm.training.data import Batch
+from streamllm.training.batch import Batch
 from streamllm.training.masks import arrival_order, visible
 
 
@@ -54,14 +55,34 @@ def loss(model: Any, batch: Batch, label_smoothing: float, target_start: int = 0
     return cross_entropy(logits, labels, label_smoothing, lazy=is_lazy(model))
 
 
-def of_labels(model: Any, batch: Batch, target_start: int, paradigm: str) -> tuple[mx.array, mx.array]:
+def of_labels(
+    model: Any, batch: Batch, target_start: int, paradigm: str, gradient: bool = True
+) -> tuple[mx.array, mx.array]:
     """Logits (N, V) and labels (N,) of the target positions in the order of rows, -1 for no label. As `forward`, but
-    a model of Llama's shape is computed by numpy on a CPU (`streamllm.cpu.learner`), where a label has a row alone."""
-    found = learner.logits_of(model, lambda: unpadded.streams(batch, target_start, paradigm))
+    a model of Llama's shape is computed by numpy on a CPU (`streamllm.cpu.learner`), where a label has a row alone.
+
+    Args:
+        gradient: False where nothing is to be learned from these logits.
+    """
+    found = learner.logits_of(model, lambda: unpadded.streams(batch, target_start, paradigm), gradient)
     if found is not None:
         return found, mx.array(batch.labels[batch.labels >= 0])
     logits = forward(model, batch, target_start, paradigm)
+    if not gradient:
+        logits = mx.stop_gradient(logits)
     return logits.reshape(-1, logits.shape[-1]), mx.array(batch.labels.reshape(-1))
+
+
+def taught(model: Any, batch: Batch, target_start: int, paradigm: str) -> mx.array:
+    """Logits of the same rows as those of `of_labels`, as the model would teach them: from the whole source sentence
+    of each target unit, without dropout and without gradient."""
+    whole = replace(batch, k=np.zeros_like(batch.k), target_units=batch.whole_units, arrival_units=batch.whole_units)
+    was_training = model.training
+    model.eval()
+    try:
+        return of_labels(model, whole, target_start, paradigm, gradient=False)[0]
+    finally:
+        model.train(was_training)
 
 
 def is_lazy(model: Any) -> bool:
@@ -159,3 +180,40 @@ def _divergence(logits: mx.array, labels: mx.array) -> mx.array:
     apart = mx.where(possible, logp[0], 0) - mx.where(possible, logp[1], 0)
     each = ((mx.exp(logp[0]) - mx.exp(logp[1])) * apart).sum(axis=-1)
     return mx.where(labels >= 0, each, 0).sum()
+
+
+def relative_entropy(teacher: mx.array, logits: mx.array, labels: mx.array, lazy: bool = False) -> mx.array:
+    """Sum over rows with a label of KL(teacher ‖ student) in nats, for the distributions of ``teacher`` and ``logits``
+    (N, V) each; the teacher gets no gradient. What its logits rule out with -inf costs nothing, whatever the student's.
+
+    By numpy on a CPU, as `cross_entropy`, unless nothing may be evaluated yet (``lazy``).
+    """
+    if not exponentials.on_cpu(logits) or lazy:
+        return _relative_entropy(mx.stop_gradient(teacher), logits, labels)
+    ours: Any = _relative_entropy_by_numpy
+    total: mx.array = ours(teacher, logits, labels)[0]
+    return total
+
+
+@mx.custom_function
+def _relative_entropy_by_numpy(teacher: mx.array, logits: mx.array, labels: mx.array) -> Any:
+    total, grad = exponentials.relative_entropy(np.asarray(teacher), np.asarray(logits), np.asarray(labels))
+    return mx.array(total, mx.float32), mx.array(grad)
+
+
+@_relative_entropy_by_numpy.vjp
+def _relative_entropy_by_numpy_vjp(primals: Any, cotangents: Any, outputs: Any) -> Any:
+    teacher, _, labels = primals
+    return mx.zeros_like(teacher), outputs[1] * cotangents[0], mx.zeros_like(labels)
+
+
+def _relative_entropy(teacher: mx.array, logits: mx.array, labels: mx.array) -> mx.array:
+    logp, logq = (x - mx.logsumexp(x, axis=-1, keepdims=True) for x in map(_wide, (teacher, logits)))
+    possible = logp > -math.inf
+    apart = mx.where(possible, logp, 0) - mx.where(possible, logq, 0)
+    each = (mx.exp(logp) * apart).sum(axis=-1)
+    return mx.where(labels >= 0, each, 0).sum()
+
+
+def _wide(logits: mx.array) -> mx.array:
+    return logits.astype(mx.float32)

@@ -3,7 +3,7 @@
 import mlx.core as mx
 import numpy as np
 
-from streamllm.training.data import PADDING, Batch
+from streamllm.training.batch import PADDING, Batch
 
 
 def visible(source_units: mx.array, target_units: mx.array, k: mx.array) -> mx.array:
@@ -14,7 +14,7 @@ def visible(source_units: mx.array, target_units: mx.array, k: mx.array) -> mx.a
     2019 (arXiv 1810.08398) says of words, for all tokens.
 
     Args:
-        source_units: (B, S), target_units: (B, T), as in `data.Encoded`; k: (B,).
+        source_units: (B, S), target_units: (B, T), as in `batch.Encoded`; k: (B,).
     """
     sees: mx.array = source_units[:, None, :] < (k[:, None] + target_units)[:, :, None]
     return sees

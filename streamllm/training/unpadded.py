@@ -3,7 +3,7 @@
 import numpy as np
 
 from streamllm.cpu.learner import Spans, Streams
-from streamllm.training.data import PADDING, Batch
+from streamllm.training.batch import PADDING, Batch
 from streamllm.training.masks import arrival_order
 
 

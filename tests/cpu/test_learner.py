@@ -14,12 +14,14 @@ from streamllm.models.loading import ModelConfig
 from streamllm.models.model import StreamingModel
 from streamllm.records import Example
 from streamllm.training.adapters import AdapterConfig
-from streamllm.training.data import Batch, DataConfig, TrainingData
+from streamllm.training.batch import Batch
+from streamllm.training.data import DataConfig, TrainingData
 from streamllm.training.documents import Documents
 from streamllm.training.dropout import add_dropout
 from streamllm.training.fresh import FreshModel
 from streamllm.training.objectives.cross_entropy import CrossEntropy
 from streamllm.training.objectives.r_drop import RDrop
+from streamllm.training.objectives.self_distillation import SelfDistillation
 
 PAIRS = [
     Example("1", "a small dog runs over the green grass", "ein kleiner Hund rennt über die grüne Wiese"),
@@ -54,7 +56,7 @@ def model_of(family: str, folder: Path, dropout: float) -> StreamingModel:
 
 
 def batch_of(model: StreamingModel) -> Batch:
-    config = DataConfig(k=[1, 3, "full"], documents=Documents(sentences=[1, 2]))
+    config = DataConfig(k=[1, 3, "random", "full"], documents=Documents(sentences=[1, 2]))
     (batch, _), *_ = TrainingData(PAIRS, model.prompt, config, seed=1).epoch(0)
     assert batch.padding
     return batch
@@ -66,7 +68,7 @@ def loss_and_gradients(model: StreamingModel, batch: Batch, objective: Any, *res
     return loss.item(), {name: np.array(grad) for name, grad in tree_flatten(grads)}
 
 
-@pytest.mark.parametrize("objective", [CrossEntropy(), RDrop()])
+@pytest.mark.parametrize("objective", [CrossEntropy(), RDrop(), SelfDistillation()])
 @pytest.mark.parametrize(("target_start", "paradigm"), [(5, "group"), (0, "interleaved")])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_loss_and_gradients_are_those_of_mlx(

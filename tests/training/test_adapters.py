@@ -23,7 +23,8 @@ from streamllm.models.settings import SETTINGS
 from streamllm.records import Example
 from streamllm.tracking.tracker import NullTracker
 from streamllm.training.adapters import AdapterConfig
-from streamllm.training.data import DataConfig, Encoded, TrainingData, pad
+from streamllm.training.batch import Encoded, pad
+from streamllm.training.data import DataConfig, TrainingData
 from streamllm.training.loop import Trainer, TrainingConfig
 from streamllm.training.train import ValidationConfig, train
 from streamllm.units import Unit
@@ -53,6 +54,7 @@ def lesson(seed: int, source: int, target: int, k: int) -> Encoded:
         tokens[source : source + target],
         units,
         units,
+        [source] * target,
         tokens[source + target :],
         k,
     )

@@ -11,8 +11,9 @@ from test_training import PAIRS, fresh
 
 from streamllm.models.model import StreamingModel
 from streamllm.records import Example
+from streamllm.training.batch import Batch, Encoded, pad
 from streamllm.training.bpe import BPEDropout
-from streamllm.training.data import FULL, Batch, DataConfig, Encoded, TrainingData, pad
+from streamllm.training.data import FULL, DataConfig, TrainingData
 from streamllm.training.documents import Documents
 from streamllm.training.sources import Tokenized
 
@@ -48,7 +49,7 @@ def test_the_lengths_of_a_stream_are_known_before_it_is_laid_out(
         with monkeypatch.context() as patched:
             patched.setattr(prompt, "target_unit", unit)
             patched.setattr(prompt, "text", replace(prompt.text, leading_space=spaced))
-            data = TrainingData(PAIRS, prompt, DataConfig(k=(2, FULL), documents=joined), seed=1)
+            data = TrainingData(PAIRS, prompt, DataConfig(k=(2, FULL, "random"), documents=joined), seed=1)
             pairs = [data.tokenize(pair) for pair in PAIRS] if tokens else PAIRS
             for planned in data.plan(pairs, random.Random(0)):
                 made = planned.encoded()
@@ -74,7 +75,7 @@ def test_a_process_lays_out_its_own_rows_only(model: StreamingModel) -> None:
 
 
 def test_a_batch_that_is_asked_for_twice_is_the_same(model: StreamingModel) -> None:
-    (batches,) = TrainingData(PAIRS, model.prompt, DataConfig(k=(1, 5, FULL)), seed=1).blocks(0)
+    (batches,) = TrainingData(PAIRS, model.prompt, DataConfig(k=(1, 5, FULL, "random")), seed=1).blocks(0)
     for once, again in zip(rows(batches[0][0]), rows(batches[0][0]), strict=True):
         np.testing.assert_array_equal(once, again)
 

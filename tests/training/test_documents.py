@@ -23,7 +23,8 @@ from streamllm.records import Example, Segment
 from streamllm.runs.naming import digest
 from streamllm.tracking.tracker import NullTracker
 from streamllm.training.adapters import AdapterConfig
-from streamllm.training.data import FULL, DataConfig, TrainingData, pad
+from streamllm.training.batch import pad
+from streamllm.training.data import FULL, DataConfig, TrainingData
 from streamllm.training.documents import Documents, seen
 from streamllm.training.loop import TrainingConfig
 from streamllm.training.loss import forward

@@ -25,7 +25,8 @@ from streamllm.cpu import learner
 from streamllm.models.loading import ModelConfig
 from streamllm.models.model import StreamingModel
 from streamllm.training.adapters import AdapterConfig
-from streamllm.training.data import FULL, DataConfig, TrainingData, pad
+from streamllm.training.batch import pad
+from streamllm.training.data import FULL, DataConfig, TrainingData
 from streamllm.training.dropout import add_dropout
 from streamllm.training.loop import Trainer, TrainingConfig
 from streamllm.training.loss import loss

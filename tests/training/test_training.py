@@ -24,9 +24,10 @@ from streamllm.models.loading import ModelConfig
 from streamllm.models.model import StreamingModel
 from streamllm.records import Example
 from streamllm.training import checkpoint
+from streamllm.training.batch import pad
 from streamllm.training.bpe import BPEDropout
 from streamllm.training.checkpoint import write
-from streamllm.training.data import FULL, DataConfig, TrainingData, pad
+from streamllm.training.data import FULL, DataConfig, TrainingData
 from streamllm.training.dropout import add_dropout
 from streamllm.training.fresh import FreshModel
 from streamllm.training.loop import Trainer, TrainingConfig
@@ -66,26 +67,28 @@ def model(tmp_path: Path) -> StreamingModel:
 
 
 def streamed_logits(
-    model: StreamingModel, example: Example, k: int | str, paradigm: Paradigm = Group()
+    model: StreamingModel, example: Example, k: int | str | list[int], paradigm: Paradigm = Group()
 ) -> tuple[list[mx.array], list[int]]:
-    """Logits that predict each learned token, by streaming wait-k with the reference forced as output: reads
-    one word at a time, re-feeds the last token after a read; and the labels."""
+    """Logits that predict each learned token, by streaming wait-k (or along a path: how many source units each unit
+    and the end are predicted from, the footer being one) with the reference forced as output: reads one word at a
+    time, re-feeds the last token after a read; and the labels."""
     prompt, units = model.prompt, pieces(example.source, model.prompt.source_unit)
     words = pieces(example.reference, prompt.target_unit)
     target = [prompt.encode(prompt.spaced(word, i == 0, prompt.target_unit)) for i, word in enumerate(words)]
     memory = paradigm.open(model.model, model.target_start)
-    lag = len(units) + 1 if k == FULL else int(k)
+    lag = len(units) + 1 if k == FULL else k
     read, done, logits, labels = 0, False, [], []
     fed = list(prompt.target_header)
     for i, word in enumerate([*target, [prompt.end_token]]):
         if i > 0:  # the last token of a word is fed once for its look-ahead and again after the reads
             memory.write(fed)
             memory.trim(1)
-        while read < min(lag + i, len(units)):
+        path = lag[i] if isinstance(lag, list) else int(lag) + i
+        while read < min(path, len(units)):
             header = [] if read else prompt.source_header
             memory.read(header + prompt.source_tokens(units[read], read == 0))
             read += 1
-        if lag + i > len(units) and not done:
+        if path > len(units) and not done:
             memory.read(prompt.source_footer)
             done = True
         for token in word:

@@ -18,7 +18,8 @@ from streamllm.models.loading import ModelConfig
 from streamllm.models.model import StreamingModel
 from streamllm.prompt import Prompt
 from streamllm.records import Example
-from streamllm.training.data import DataConfig, Encoded, TrainingData, pad
+from streamllm.training.batch import Encoded, pad
+from streamllm.training.data import DataConfig, TrainingData
 from streamllm.training.loss import forward, loss
 from streamllm.training.masks import visible
 

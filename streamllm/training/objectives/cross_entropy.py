@@ -5,7 +5,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from streamllm.training.data import Batch
+from streamllm.training.batch import Batch
 from streamllm.training.loss import loss
 
 

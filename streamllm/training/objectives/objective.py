@@ -4,7 +4,7 @@ from typing import Any, Protocol
 
 import mlx.core as mx
 
-from streamllm.training.data import Batch
+from streamllm.training.batch import Batch
 
 
 class Objective(Protocol):

@@ -7,7 +7,7 @@ import mlx.core as mx
 import numpy as np
 
 from streamllm.check import number
-from streamllm.training.data import Batch
+from streamllm.training.batch import Batch
 from streamllm.training.loss import cross_entropy, divergence, is_lazy, loss, of_labels
 
 
