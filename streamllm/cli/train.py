@@ -2,7 +2,7 @@
 adapter=lora (docs/training.md; all keys: streamllm train --cfg job). The same command with --export epoch-004 writes
 the model of that checkpoint.
 
-Several processes on one machine, or more: mlx.launch -n 2 python train.py experiment=tiny_en_de
+Two processes on one machine: streamllm train --processes 2 experiment=tiny_en_de
 """
 
 import sys
@@ -19,6 +19,7 @@ from streamllm.cli.conf import CONF
 from streamllm.cli.errors import explained, launch
 from streamllm.cli.keys import CommandKeys, checked, made
 from streamllm.cli.main import as_module
+from streamllm.cli.ring import together_if_asked
 from streamllm.data.held_out import HeldOut
 from streamllm.training.train import train
 
@@ -107,6 +108,7 @@ _EXPORT: list[str] = []
 
 
 def command() -> None:
+    together_if_asked("train")
     words = sys.argv[1:]
     for place, word in enumerate(words):
         flag, equals, name = word.partition("=")

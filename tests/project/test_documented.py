@@ -28,7 +28,7 @@ NOT_HERE = {
     "data of the hub": r"dataset=(hub|wmt|iwslt2017)|(tiny_en_de|=mismatch|multi30k)(?!.*data_dir)",
     "the rest of a command, or what another has left": r"…|outputs/RUN|\$\(|^cp |^printf",
     "a training of hours": r"train experiment=(tiny_en_de|mismatch)|experiments\.\w+\.run",
-    "two processes": r"mlx\.launch",
+    "two processes": r"--processes|mlx\.launch",
     "the extras of docs/sweeps.md": r"hydra/(launcher|sweeper)=|tune_threshold|^ray ",
     "SimulEval: pytest -m simuleval": r"simuleval|omnisteval",
     "an account of W&B": r"wandb (sync|sweep|agent|login)|tracker\.mode=online",
