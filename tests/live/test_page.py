@@ -197,6 +197,50 @@ def test_words_go_out_as_they_are_typed_and_enter_ends_the_sentence(
     assert targets(page) == [translation(model, "A man is riding a bicycle")]
 
 
+def test_what_is_not_whole_yet_may_be_translated_ahead(serve: Serve, open_page: Open, model: StreamingModel) -> None:
+    page = open_page(serve().port)
+    frames: list[tuple[str, str]] = []
+
+    def sent(payload: str) -> None:
+        message = json.loads(payload)
+        frames.append((message["type"].rpartition(".")[2], message.get("text", "")))
+
+    page.on("websocket", lambda opened: opened.on("framesent", sent))
+    page.reload()
+    page.wait_for_selector("#state[data-state=open]")
+
+    def halt(typed: str, what: tuple[str, str]) -> None:
+        type_in(page, typed)
+        while what not in frames:
+            page.wait_for_timeout(20)
+
+    halt("A man is rid", ("append", " rid"))
+    halt("ing", ("append", "ing"))
+    halt(" a bi", ("commit", ""))  # the rest of what was appended
+    halt("", ("append", " bi"))
+    page.keyboard.press("Backspace")
+    page.keyboard.press("Backspace")
+    type_in(page, "bicycle.")
+    page.keyboard.press("Enter")
+    until_ended(page, 1)
+    assert (sources(page), targets(page)) == ([MAN], [translation(model, MAN)])
+    assert frames.count(("update", "")) == 1
+    buffer = ""
+    for kind, text in frames:
+        buffer = {"append": buffer + text, "clear": ""}.get(kind, buffer)
+        if kind == "commit":
+            assert f"{buffer}{text}".startswith(" ")
+            buffer = ""
+    page.locator("#box").fill("A")
+    halt(" ", ("commit", " A"))
+    type_in(page, "xy")
+    halt("", ("append", " xy"))
+    page.locator("#box").fill("")
+    page.click("#end")
+    until_ended(page, 2)
+    assert sources(page)[1] == "A"
+
+
 def test_what_is_pasted_goes_out_and_full_stops_end_its_sentences(
     serve: Serve, open_page: Open, model: StreamingModel
 ) -> None:

@@ -16,13 +16,15 @@ export class Controls {
     $("numbers").addEventListener("change", () => {
       const inputs = [...$("numbers").querySelectorAll("input")];
       if (!inputs.every((input) => input.reportValidity())) return;
-      wanted({ name: $("policy-name").value, ...Object.fromEntries(inputs.map((input) => [input.name, input.valueAsNumber])) });
+      const numbers = Object.fromEntries(inputs.map((input) => [input.name, input.valueAsNumber]));
+      wanted({ name: $("policy-name").value, ...numbers });
     });
   }
 
   /** What the service offers, and what it begins with. What was chosen before stays, if it still may be. */
   offer(policies, first) {
     this.policies = policies;
+    $("numbers").replaceChildren();
     $("policy-name").replaceChildren(...Object.keys(policies).map((name) => new Option(name)));
     const before = this.policy;
     this.choose(first);
@@ -35,20 +37,11 @@ export class Controls {
     this.policy = policy;
     $("policy-name").value = policy.name;
     const { name, ...numbers } = policy;
-    const kept = new Map([...$("numbers").querySelectorAll("input")].map((input) => [`${input.dataset.of} ${input.name}`, input]));
-    const fields = Object.entries(this.policies[name] ?? {}).map(([key, [least, most]]) => {
-      const input = kept.get(`${name} ${key}`) ?? Object.assign(document.createElement("input"), { type: "number", name: key, required: true });
-      const whole = Number.isInteger(least) && Number.isInteger(most) && most - least > 1;
-      Object.assign(input, { min: least, max: most, step: whole ? 1 : "any" });
-      input.dataset.of = name;
-      input.value = numbers[key];
-      const label = document.createElement("label");
-      const range = document.createElement("small");
-      range.textContent = `${least} to ${most}`;
-      label.append(key, input, range);
-      return kept.has(`${name} ${key}`) ? input.parentElement : label;
-    });
-    if (fields.some((field) => !field.isConnected) || $("numbers").children.length !== fields.length) $("numbers").replaceChildren(...fields);
+    const offered = Object.entries(this.policies[name] ?? {});
+    const [now, wanted] = [[...$("numbers").querySelectorAll("input")], offered.map(([key]) => `${name} ${key}`)];
+    if (now.map((input) => input.dataset.number).join() !== wanted.join()) // else the one with the focus stays
+      $("numbers").replaceChildren(...offered.map(([key, range]) => field(name, key, range)));
+    for (const input of $("numbers").querySelectorAll("input")) input.value = numbers[input.name];
     this.say(changed ? `${labelOf(policy)} from the next ${this.documents ? "document" : "sentence"} on` : "");
   }
 
@@ -60,4 +53,17 @@ export class Controls {
   say(text) {
     $("policy-hint").textContent = text || `of the next ${this.documents ? "document" : "sentence"}`;
   }
+}
+
+/** The input of a number: its name, and its range beside it. */
+function field(policy, key, [least, most]) {
+  const whole = Number.isInteger(least) && Number.isInteger(most) && most - least > 1;
+  const input = document.createElement("input");
+  Object.assign(input, { type: "number", name: key, required: true, min: least, max: most, step: whole ? 1 : "any" });
+  input.dataset.number = `${policy} ${key}`;
+  const range = document.createElement("small");
+  range.textContent = `${least} to ${most}`;
+  const label = document.createElement("label");
+  label.append(key, input, range);
+  return label;
 }

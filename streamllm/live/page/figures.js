@@ -53,7 +53,8 @@ export class Figures {
     const written = row ? row.words.length + row.draft.length : 0;
     $("read").textContent = String(read);
     $("written").textContent = String(written);
-    const words = row ? row.words.map(({ text, delay, lag }) => ({ text: text.trim(), delay: delay - row.start, lag })) : [];
+    const words = (row?.words ?? []).map(({ text, delay, lag }) =>
+      ({ text: text.trim(), delay: delay - row.start, lag }));
     const open = row ? row.piece.recording.delaysByNow().slice(row.firstWord + row.words.length) : [];
     const draft = row ? row.draft.map((text, t) => ({ text, delay: open[t] - row.start })) : [];
     const source = row ? row.piece.units.slice(row.start, row.start + read) : [];

@@ -1,25 +1,26 @@
 // The page: what is typed goes to the service, and what the service tells is shown.
 
+import { Banner, token } from "./banner.js";
 import { Connection } from "./connection.js";
 import { Controls, labelOf } from "./controls.js";
-import { FAULTS, PASSING } from "./faults.js";
+import { PASSING } from "./faults.js";
 import { Figures } from "./figures.js";
 import { Player } from "./player.js";
 import { Recording } from "./recording.js";
 import { Source } from "./source.js";
+import { Traces } from "./traces.js";
 import { Row } from "./transcript.js";
 import { endsSentence, join, whole } from "./units.js";
 
 const ROWS = 300; // sentences that stay on the page
+const HALT = 150; // milliseconds without a key
 const $ = (id) => document.getElementById(id);
 
 let session = null; // the last session.created
 let row = null; // the last one
 let changed = false; // something is to be drawn
-let nextSend = null;
-let flushing = null; // the timer of it
-let numbered = 0; // sentences or documents that have a trace
-const traces = []; // [line of predictions.jsonl, line of timings.jsonl]
+let flushing = null; // the timer of what cannot go out yet
+let typing = null; // that of what is not whole yet
 const source = new Source();
 const figures = new Figures();
 const controls = new Controls((policy) => {
@@ -29,12 +30,14 @@ const controls = new Controls((policy) => {
 });
 const connection = new Connection(
   new URL("../v1/stream", location.href.replace(/^http/, "ws")).href.replace(/[?#].*/, ""),
-  () => sessionStorage.getItem("token") ?? "", heard, showState);
+  token, heard, showState);
+const banner = new Banner(() => connection.open());
+const traces = new Traces(clear);
 const player = new Player({ say: feed, end: endPiece, separate: () => session.documents });
 
 // --- what is typed
 
-/** Takes text that ends with a whole unit. A line's end ends the sentence, and so does a full stop where that is wanted. */
+/** Takes text that ends with a whole unit. A line's end ends the sentence, and a full stop where that is wanted. */
 function feed(text) {
   if (session.documents) {
     add(text);
@@ -53,8 +56,9 @@ function feed(text) {
 
 function sentences(line) {
   if (!$("stops").checked) return [{ text: line, ends: false }];
-  const parts = session.source_unit === "word" ? line.split(/(?<=\s)(?=\S)/u) : line.split(/(?<=[。！？｡][」』”’）]?)(?![」』”’）])/u);
-  const ends = (part) => (session.source_unit === "word" ? endsSentence(part) : /[。！？｡][」』”’）]?$/u.test(part));
+  const words = session.source_unit === "word";
+  const parts = line.split(words ? /(?<=\s)(?=\S)/u : /(?<=[。！？｡][」』”’）]?)(?![」』”’）])/u);
+  const ends = (part) => (words ? endsSentence(part) : /[。！？｡][」』”’）]?$/u.test(part));
   const found = [{ text: "", ends: false }];
   for (const part of parts) {
     const last = found[found.length - 1];
@@ -96,8 +100,8 @@ function flush() {
     if (connection.state.name === "asleep" && source.pieces.length) connection.open();
     return;
   }
-  nextSend = source.send((message) => connection.say(message), performance.now());
-  if (nextSend < Infinity) flushing = setTimeout(flush, Math.max(10, nextSend - performance.now()));
+  const next = source.send((message) => connection.say(message), performance.now());
+  if (next < Infinity) flushing = setTimeout(flush, Math.max(10, next - performance.now()));
 }
 
 /** What is whole in the box goes out; the rest stays. */
@@ -112,7 +116,19 @@ function takeTyped(all = false) {
   feed(all ? `${done} ` : done);
 }
 
-$("box").addEventListener("input", (event) => event.isComposing || takeTyped());
+/** The service may translate ahead what is not whole yet, once typing halts. */
+function expect() {
+  const rest = $("box").value;
+  if (!connection.isOpen || !session.drafts || session.source_unit !== "word") return;
+  source.expect(rest.trim() ? ` ${rest}` : "", (message) => connection.say(message));
+}
+
+$("box").addEventListener("input", (event) => {
+  if (event.isComposing) return;
+  takeTyped();
+  clearTimeout(typing);
+  typing = setTimeout(expect, HALT);
+});
 $("box").addEventListener("compositionend", () => takeTyped());
 $("box").addEventListener("keydown", (event) => {
   if (event.key !== "Enter" || event.isComposing || session === null) return;
@@ -244,9 +260,7 @@ function finish(here, end) {
 
 function keep(piece, recording) {
   if (!recording.read) return;
-  numbered += 1;
-  const read = piece.units.slice(0, recording.read);
-  traces.push(recording.lines(`live-${numbered}`, join(read, session.source_unit)));
+  traces.add(recording, join(piece.units.slice(0, recording.read), session.source_unit));
 }
 
 function failed({ code, message }) {
@@ -265,7 +279,8 @@ const rows = [];
 function newRow(piece, start) {
   const label = labelOf(piece.policy);
   const before = rows[rows.length - 1];
-  row = new Row(piece, start, before?.label === label ? "" : label, { source: session.source_unit, target: session.target_unit });
+  const units = { source: session.source_unit, target: session.target_unit };
+  row = new Row(piece, start, before?.label === label ? "" : label, units);
   Object.assign(row, { label, forced: [], firstWord: piece.recording.delays.length });
   piece.row = row;
   rows.push(row);
@@ -291,7 +306,7 @@ function draw() {
         each.whole = each.end !== null && each.stable.next === Infinity;
       }
       if (row) figures.show(shownRow());
-      showTraces();
+      traces.show(session?.documents ? "document" : "sentence");
     }
     changed = false;
     showCalm();
@@ -299,8 +314,21 @@ function draw() {
   });
 }
 
-/** The row that figures tell of: the one that is being translated. */
-const shownRow = () => rows.find((one) => one.end === null && one.piece.read > one.start) ?? [...rows].reverse().find((one) => one.end !== null) ?? row;
+/** The row that figures tell of: the one that is being translated, or the last that was. */
+function shownRow() {
+  const underWay = rows.find((one) => one.end === null && one.piece.read > one.start);
+  return underWay ?? [...rows].reverse().find((one) => one.end !== null) ?? row;
+}
+
+/** Rows that are over go. */
+function clear() {
+  for (const done of rows.filter((one) => one.end !== null)) done.element.remove();
+  rows.splice(0, rows.length, ...rows.filter((one) => one.end === null));
+  row = rows[rows.length - 1] ?? null;
+  figures.clear();
+  changed = true;
+  draw();
+}
 
 /** The reading mode, and again when more of it is due. */
 function showCalm() {
@@ -312,88 +340,13 @@ function showCalm() {
 
 // --- the state of the connection
 
-let countdown = null;
-
 function showState(state) {
-  clearInterval(countdown);
-  const texts = { connecting: "Connecting …", open: `Connected: ${state.stream}`, waiting: "Not connected", asleep: "Asleep",
-    stopped: "Not connected" };
-  $("state").dataset.state = state.name;
-  $("state-text").textContent = texts[state.name];
-  const { fault } = state;
-  if (fault?.code === "too_fast" && state.name !== "connecting") source.slowDown();
-  const told = fault ? FAULTS[fault.code] ?? { title: `Closed: ${fault.code}`, todo: "" } : null;
-  const wrong = fault?.code === "token" && state.name === "stopped" && sessionStorage.getItem("token");
-  if (wrong) sessionStorage.removeItem("token");
-  $("fault").hidden = !told;
-  if (told) {
-    setText("fault-title", wrong ? "This is not the service's token" : told.title);
-    setText("fault-todo", told.todo);
-    setText("fault-message", fault.message && fault.code !== "token" ? `(${fault.message})` : "");
-  }
-  $("again").hidden = !(state.name === "waiting" || (state.name === "stopped" && fault?.code !== "token"));
-  $("token-form").hidden = !(fault?.code === "token" && state.name === "stopped");
-  if (!$("token-form").hidden) $("token").focus();
-  const seconds = () => Math.max(1, Math.ceil((state.at - Date.now()) / 1000));
-  const wait = () => { $("fault-wait").textContent = state.name === "waiting" ? `Next attempt in ${seconds()} s` : ""; };
-  wait();
-  if (state.name === "waiting") countdown = setInterval(wait, 500);
-  if (state.name === "asleep" && source.pieces.some((piece) => piece.ended)) flush(); // its end is still owed
+  banner.show(state);
+  if (state.fault?.code === "too_fast" && state.name === "waiting") source.slowDown();
+  if (state.name === "asleep" && source.pieces.some((piece) => piece.ended)) flush(); // an end is still owed
   changed = true;
   draw();
 }
-
-/** Only what has changed is read out. */
-function setText(id, text) {
-  if ($(id).textContent !== text) $(id).textContent = text;
-}
-
-$("again").addEventListener("click", () => connection.open());
-$("token-form").addEventListener("submit", (event) => {
-  event.preventDefault();
-  sessionStorage.setItem("token", $("token").value);
-  $("token").value = "";
-  connection.open();
-  $("box").focus();
-});
-
-// --- traces
-
-const linesOf = (which) => traces.map((lines) => `${JSON.stringify(lines[which])}\n`).join("");
-
-function showTraces() {
-  for (const id of ["download", "times", "copy"]) $(id).disabled = !traces.length;
-  const things = session?.documents ? "document" : "sentence";
-  setText("traced", traces.length ? `${traces.length} ${things}${traces.length > 1 ? "s" : ""}` : `once a ${things} has ended`);
-}
-
-function save(which, name) {
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(new Blob([linesOf(which)], { type: "application/x-ndjson" }));
-  link.download = name;
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 10000);
-}
-
-$("download").addEventListener("click", () => save(0, "predictions.jsonl"));
-$("times").addEventListener("click", () => save(1, "timings.jsonl"));
-$("copy").addEventListener("click", async () => {
-  try {
-    await navigator.clipboard.writeText(linesOf(0));
-    setText("traced", "copied");
-  } catch { // a page without TLS, or a browser that asks first
-    setText("traced", "the browser does not let this page copy: download it");
-  }
-});
-$("clear").addEventListener("click", () => {
-  traces.length = 0;
-  for (const done of rows.filter((one) => one.end !== null)) done.element.remove();
-  rows.splice(0, rows.length, ...rows.filter((one) => one.end === null));
-  row = rows[rows.length - 1] ?? null;
-  figures.clear();
-  changed = true;
-  draw();
-});
 
 // --- what is chosen on this page alone
 
@@ -402,12 +355,12 @@ function words() {
   const documents = session.documents;
   $("end").textContent = documents ? "End document" : "End sentence";
   $("stops-label").hidden = documents;
-  for (const place of document.querySelectorAll("[data-units]")) place.textContent = `${session[place.dataset.units]}s`;
-  $("box-hint").textContent = session.source_unit === "word"
-    ? `A word goes out with the space after it. ${documents ? "Ctrl+Enter ends the document." : "Enter ends the sentence."}`
-    : `Each character goes out at once. ${documents ? "Ctrl+Enter ends the document." : "Enter ends the sentence."}`;
+  for (const place of document.querySelectorAll("[data-units]"))
+    place.textContent = `${session[place.dataset.units]}s`;
+  const words = session.source_unit === "word";
+  const when = words ? "A word goes out with the space after it." : "Each character goes out at once.";
+  $("box-hint").textContent = `${when} ${documents ? "Ctrl+Enter ends the document." : "Enter ends the sentence."}`;
   $("legend-draft").hidden = !session.revises;
-  showTraces();
 }
 
 for (const input of document.querySelectorAll("input[name=view]"))
@@ -430,6 +383,6 @@ $("theme").addEventListener("change", () => {
 
 $("play").addEventListener("click", () => session && player.toggle());
 figures.show(null);
-showTraces();
+traces.show("sentence");
 connection.open();
 $("box").focus();

@@ -84,7 +84,8 @@ export class Recording {
     const seconds = this.messages.map(({ time }) => time);
     return [{
       id, source, reference: "", prediction: join(this.written, this.targetUnit), delays: this.delays,
-      elapsed: this.elapsed.map(() => 0), units: this.units, source_units: this.read, events: this.messages.map(eventOf), stats: {},
+      elapsed: this.elapsed.map(() => 0), units: this.units, source_units: this.read,
+      events: this.messages.map(eventOf), stats: {},
     }, { id, elapsed: this.elapsed, events: seconds, stats: { seconds: seconds[seconds.length - 1] ?? 0 } }];
   }
 }

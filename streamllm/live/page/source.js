@@ -36,6 +36,7 @@ export class Source {
     this.pieces = []; // not over, in their order
     this.told = []; // those of this connection, by the service's number of the sentence
     this.policy = null; // that the service has, as JSON; null where that is not known
+    this.expected = ""; // what it has of text that may still change
     this.pace = 40; // units a second, on average
     this.burst = 200; // units that may go out at once
     [this.credit, this.creditAt] = [this.burst, 0];
@@ -65,6 +66,7 @@ export class Source {
   /** The connection is a new one. */
   restart(policy) {
     this.told = [];
+    this.expected = "";
     this.policy = JSON.stringify(policy);
     for (const piece of this.pieces) piece.restart();
   }
@@ -103,19 +105,38 @@ export class Source {
         const units = piece.units.slice(piece.sent, piece.sent + many);
         const last = piece.ended && piece.sent + many === piece.units.length;
         const text = this.unit === "word" ? ` ${units.join(" ")}` : units.join("");
-        say({ type: "input_text_buffer.commit", text, final: last });
+        this.commit(text, last, say);
         for (let i = 0; i < many; i += 1) piece.sentAt.push(now);
         if (last) piece.endSentAt = now;
         this.credit -= many;
         ahead += many;
       }
       if (piece.ended && piece.endSentAt === null) {
-        say({ type: "input_text_buffer.commit", final: true });
+        this.commit("", true, say);
         piece.endSentAt = now;
       }
       if (!piece.ended) break;
     }
     return Infinity;
+  }
+
+  /** Text that may still change, which the service may translate ahead: all there is of it by now. */
+  expect(text, say) {
+    if (this.pieces.some((piece) => piece.sent < piece.units.length)) return; // what comes before it waits, too
+    if (!text.startsWith(this.expected)) this.forget(say);
+    if (text !== this.expected) say({ type: "input_text_buffer.append", text: text.slice(this.expected.length) });
+    this.expected = text;
+  }
+
+  forget(say) {
+    say({ type: "input_text_buffer.clear" });
+    this.expected = "";
+  }
+
+  commit(text, final, say) {
+    if (!text.startsWith(this.expected)) this.forget(say);
+    say({ type: "input_text_buffer.commit", text: text.slice(this.expected.length), final });
+    this.expected = "";
   }
 
   announce(piece, say) {

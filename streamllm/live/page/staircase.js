@@ -49,7 +49,8 @@ export function drawStaircase(svg, { source, waits, words, draft, forced }) {
     ...draft.map(({ delay }, t) => square(delay, words.length + t, { class: "cell draft" })),
     element("path", { class: "path", d: path }),
     ...forced.map((unit) => {
-      const [at, level] = [left + (unit - 0.5) * cell, top + words.filter(({ delay }) => delay < unit).length * cell];
+      const at = left + (unit - 0.5) * cell;
+      const level = top + words.filter(({ delay }) => delay < unit).length * cell;
       return element("path", { class: "forced", d: `M${at - 4},${level - 5}l8,5l-8,5z` });
     }),
     element("circle", { class: "here", cx: x(read), cy: y(written), r: 4 }),
@@ -61,8 +62,10 @@ function axes(source, words, draft, x, y, cell) {
     const [left, top] = [Number(x(i + 0.5)) + 3, Number(y(0)) - 7];
     return element("text", { x: left, y: top, transform: `rotate(-52 ${left} ${top})` }, shortened(word));
   });
-  const beside = [...words.map(({ text }) => [text, ""]), ...draft.map(({ text }) => [text, "draft"])].map(
-    ([word, kind], t) => element("text", {
-      x: Number(x(0)) - 7, y: (Number(y(t + 0.5)) + 4).toFixed(1), "text-anchor": "end", class: kind }, shortened(word)));
+  const all = [...words.map(({ text }) => [text, ""]), ...draft.map(({ text }) => [text, "draft"])];
+  const beside = all.map(([word, kind], t) => {
+    const place = { x: Number(x(0)) - 7, y: (Number(y(t + 0.5)) + 4).toFixed(1), "text-anchor": "end" };
+    return element("text", { ...place, class: kind }, shortened(word));
+  });
   return [element("g", { class: cell < 14 ? "small" : "" }, ...above, ...beside)];
 }

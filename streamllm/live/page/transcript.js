@@ -2,7 +2,7 @@
 
 import { shade } from "./lagging.js";
 import { Stable } from "./stable.js";
-import { split } from "./units.js";
+import { join, split } from "./units.js";
 
 const READING = 1000; // milliseconds that text has stood in the reading mode
 
@@ -24,7 +24,8 @@ export class Row {
     this.source = html("p", { class: "source", dir: "auto" });
     this.now = html("span", { class: "now" });
     this.calm = html("span", { class: "calm" });
-    this.element = html("li", {}, this.note, this.source, html("p", { class: "target", dir: "auto" }, this.now, this.calm));
+    const target = html("p", { class: "target", dir: "auto" }, this.now, this.calm);
+    this.element = html("li", {}, this.note, this.source, target);
     this.restart();
   }
 
@@ -66,7 +67,7 @@ export class Row {
   }
 
   get text() {
-    return this.words.map(({ text }) => text).join(this.units.target === "word" ? " " : "");
+    return join(this.words.map(({ text }) => text), this.units.target);
   }
 
   draw() {
@@ -77,7 +78,7 @@ export class Row {
       this.append(this.now, text, { class: "word", "data-shade": shade(lag), title: said });
     }
     this.drawn = this.words.length;
-    if (this.draft.length) this.append(this.now, this.draft.join(this.units.target === "word" ? " " : ""), { class: "draft" });
+    if (this.draft.length) this.append(this.now, join(this.draft, this.units.target), { class: "draft" });
     this.drawCalm();
   }
 
