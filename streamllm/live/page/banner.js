@@ -34,7 +34,7 @@ export class Banner {
     const told = fault && (FAULTS[fault.code] ?? { title: `The stream was closed: ${fault.code}`, todo: "" });
     $("fault").hidden = !told;
     if (told) {
-      say("fault-title", wrong ? "This is not the service's token" : told.title);
+      say("fault-title", `${wrong ? "This is not the service's token" : told.title}.`);
       say("fault-todo", told.todo);
       say("fault-message", fault.message && fault.code !== "token" ? `(${fault.message})` : "");
     }

@@ -24,6 +24,7 @@ export class Controls {
   /** What the service offers, and what it begins with. What was chosen before stays, if it still may be. */
   offer(policies, first) {
     this.policies = policies;
+    $("policies").hidden = false;
     $("numbers").replaceChildren();
     $("policy-name").replaceChildren(...Object.keys(policies).map((name) => new Option(name)));
     const before = this.policy;

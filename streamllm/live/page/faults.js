@@ -5,7 +5,7 @@
  * `least`: milliseconds until then, at the least.
  */
 export const FAULTS = {
-  token: { title: "The service wants a token", todo: "Ask whoever runs it, and type it below.", again: false },
+  token: { title: "The service wants a token", todo: "Ask whoever runs it, and type it here.", again: false },
   origin: { title: "This page may not connect",
     todo: "Whoever runs the service has to name its address in origins: streamllm serve origins=[…].", again: false },
   full: { title: "All places are taken", todo: "Your text waits here until one is free.", again: true, least: 5000 },
