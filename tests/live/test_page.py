@@ -199,45 +199,44 @@ def test_words_go_out_as_they_are_typed_and_enter_ends_the_sentence(
 
 def test_what_is_not_whole_yet_may_be_translated_ahead(serve: Serve, open_page: Open, model: StreamingModel) -> None:
     page = open_page(serve().port)
-    frames: list[tuple[str, str]] = []
-
-    def sent(payload: str) -> None:
-        message = json.loads(payload)
-        frames.append((message["type"].rpartition(".")[2], message.get("text", "")))
-
-    page.on("websocket", lambda opened: opened.on("framesent", sent))
+    frames: list[dict[str, str]] = []
+    page.on("websocket", lambda opened: opened.on("framesent", lambda payload: frames.append(json.loads(payload))))
     page.reload()
     page.wait_for_selector("#state[data-state=open]")
 
-    def halt(typed: str, what: tuple[str, str]) -> None:
-        type_in(page, typed)
-        while what not in frames:
+    def service_has() -> tuple[str, str]:
+        """What is final, and what may still change."""
+        final = open = ""
+        for frame in frames:
+            kind, text = frame["type"].rpartition(".")[2], frame.get("text", "")
+            final += open + text if kind == "commit" else ""
+            open = open + text if kind == "append" else open if kind == "update" else ""
+        return final, open
+
+    def halt(final: str, open: str) -> None:
+        deadline = time.monotonic() + PATIENCE / 1000
+        while service_has() != (final, open):
+            assert time.monotonic() < deadline, service_has()
             page.wait_for_timeout(20)
 
-    halt("A man is rid", ("append", " rid"))
-    halt("ing", ("append", "ing"))
-    halt(" a bi", ("commit", ""))  # the rest of what was appended
-    halt("", ("append", " bi"))
-    page.keyboard.press("Backspace")
-    page.keyboard.press("Backspace")
+    type_in(page, "A man is rid")
+    halt(" A man is", " rid")
+    type_in(page, "ing")
+    halt(" A man is", " riding")
+    type_in(page, " a bi")
+    halt(" A man is riding a", " bi")
+    page.locator("#box").fill("")
+    halt(" A man is riding a", "")
     type_in(page, "bicycle.")
     page.keyboard.press("Enter")
     until_ended(page, 1)
     assert (sources(page), targets(page)) == ([MAN], [translation(model, MAN)])
-    assert frames.count(("update", "")) == 1
-    buffer = ""
-    for kind, text in frames:
-        buffer = {"append": buffer + text, "clear": ""}.get(kind, buffer)
-        if kind == "commit":
-            assert f"{buffer}{text}".startswith(" ")
-            buffer = ""
-    page.locator("#box").fill("A")
-    halt(" ", ("commit", " A"))
-    type_in(page, "xy")
-    halt("", ("append", " xy"))
+    type_in(page, "A xy")
+    halt(f" {MAN} A", " xy")
     page.locator("#box").fill("")
-    page.click("#end")
+    page.click("#end")  # before that is told
     until_ended(page, 2)
+    assert service_has() == (f" {MAN} A", "")
     assert sources(page)[1] == "A"
 
 
