@@ -206,16 +206,16 @@ def test_what_is_not_whole_yet_may_be_translated_ahead(serve: Serve, open_page: 
 
     def service_has() -> tuple[str, str]:
         """What is final, and what may still change."""
-        final = open = ""
+        final = pending = ""
         for frame in frames:
             kind, text = frame["type"].rpartition(".")[2], frame.get("text", "")
-            final += open + text if kind == "commit" else ""
-            open = open + text if kind == "append" else open if kind == "update" else ""
-        return final, open
+            final += pending + text if kind == "commit" else ""
+            pending = pending + text if kind == "append" else pending if kind == "update" else ""
+        return final, pending
 
-    def halt(final: str, open: str) -> None:
+    def halt(final: str, pending: str) -> None:
         deadline = time.monotonic() + PATIENCE / 1000
-        while service_has() != (final, open):
+        while service_has() != (final, pending):
             assert time.monotonic() < deadline, service_has()
             page.wait_for_timeout(20)
 
