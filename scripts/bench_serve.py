@@ -1,17 +1,23 @@
 """How long live streams wait for their translations while others are under way, and how many a machine carries.
 
-    python scripts/bench_serve.py [--streams 64,256] [--seconds 60] [--words-per-second 3] [--alone] [KEY=VALUE ...]
+    python scripts/bench_serve.py [--streams 64:60,256:300] [--alone 64:30] [--most 250] [KEY=VALUE ...]
 
 KEY=VALUE are keys of `streamllm serve` (policy=waitk k=3, unless told otherwise). For each number of streams a service
 is started on a free port of this machine, and this process sends it sentences of the sample corpus, word by word at an
-even pace, from as many sockets, for so many seconds; then it lets the sentences under way end, and stops. It opens no
-more than 1024 sockets, runs for no longer than 15 minutes a row, and talks to this machine alone.
+even pace (--words-per-second, 3), from as many sockets, for the seconds behind the colon; then it lets the sentences
+under way end, and stops. It opens no more than 1024 sockets, runs for no longer than 15 minutes a row, and talks to this
+machine alone. Where a stream has not ended a minute later, the lag is infinite.
 
 *lag* is from the word that a target unit waited for (with wait-k the (t + k - 1)-th for unit t, or the end of the
 source) to its arrival here, in milliseconds. *in source* are those units that wait for no end; *tail* are the others,
 of which each waits for the one before it. *width* is how many streams went through a forward together, on average.
-Processor time is per second, of the service and of this process, which share the cores. *different* counts sentences
-that are not those of `streamllm run` at batch size 1. ``--alone`` adds a row in which each forward takes one stream.
+Processor time is per second, of the service and of this process, which share the cores, and of the service per word.
+*memory* is the service's: once all streams are open, after each minute, and at the end, in MB. *different* counts
+sentences that are not those of `streamllm run` at batch size 1.
+
+``--alone`` adds rows in which each forward takes one stream. ``--most 250`` looks for the largest number of streams, in
+steps of 32, whose p95 is at most so many milliseconds, by runs of 30 seconds between the largest row that keeps it and
+the smallest that does not.
 """
 
 import argparse
@@ -23,15 +29,17 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from benchmark import markdown, save
 
 ROOT = Path(__file__).parent.parent
-MOST_STREAMS, LONGEST = 1024, 900.0
+MOST_STREAMS, LONGEST, SHORT = 1024, 900.0, 30.0
 COLUMNS = {
     "streams": ("streams", ""),
     "way": ("way", ""),
@@ -47,8 +55,8 @@ COLUMNS = {
     "width": ("width", ".1f"),
     "service_cpu": ("CPU of the service", ".2f"),
     "load_cpu": ("of the load", ".2f"),
-    "rss_mb": ("MB", ".0f"),
-    "rss_growth_mb": ("MB more than at a third", ".0f"),
+    "cpu_ms_a_word": ("ms a word", ".2f"),
+    "memory_mb": ("memory", ""),
     "different": ("different", ""),
 }
 
@@ -61,10 +69,13 @@ class Heard:
     tail: list[float] = field(default_factory=list)
     late: list[float] = field(default_factory=list)
     words: int = 0
+    lost: bool = False
     sentences: list[tuple[str, str]] = field(default_factory=list)
 
 
-async def stream(address: str, number: int, sources: list[str], k: int | None, args: argparse.Namespace) -> Heard:
+async def stream(
+    address: str, number: int, sources: list[str], k: int | None, seconds: float, args: argparse.Namespace
+) -> Heard:
     """Speak sentences, one word each so many seconds, and listen."""
     from websockets.asyncio.client import connect
 
@@ -78,7 +89,7 @@ async def stream(address: str, number: int, sources: list[str], k: int | None, a
     async def listen(socket: Any) -> None:
         written: dict[int, list[str]] = {}
         async for text in socket:
-            now, message = time.perf_counter(), json.loads(text)
+            now, message = time.perf_counter(), msgspec.json.decode(text)
             match message["type"]:
                 case "write":
                     sentence, unit = message["sentence"], message["written"]
@@ -106,7 +117,7 @@ async def stream(address: str, number: int, sources: list[str], k: int | None, a
         rng = np.random.default_rng(number)
         begin = time.perf_counter() + 2 + float(rng.uniform(0, gap))
         due, sentence = begin, 0
-        while due < begin + args.seconds:
+        while due < begin + seconds:
             texts[sentence] = sources[(number * 37 + sentence) % len(sources)]
             sent[sentence] = []
             words = texts[sentence].split()
@@ -123,13 +134,18 @@ async def stream(address: str, number: int, sources: list[str], k: int | None, a
                 heard.words += 1
                 due += gap
             last, sentence = sentence, sentence + 1
-        await asyncio.wait_for(over.wait(), 60)
+        try:
+            await asyncio.wait_for(over.wait(), 60)
+        except TimeoutError:
+            heard.lost = True
         listening.cancel()
     return heard
 
 
-async def load(address: str, streams: int, sources: list[str], k: int | None, args: argparse.Namespace) -> list[Heard]:
-    one_by_one = (stream(address, number, sources, k, args) for number in range(streams))
+async def load(
+    address: str, streams: int, sources: list[str], k: int | None, seconds: float, args: argparse.Namespace
+) -> list[Heard]:
+    one_by_one = (stream(address, number, sources, k, seconds, args) for number in range(streams))
     async with asyncio.timeout(LONGEST):
         return await asyncio.gather(*one_by_one)
 
@@ -151,7 +167,9 @@ def metric(port: int, name: str) -> float:
     return float(found[1]) if found else float("nan")
 
 
-def measure(streams: int, way: str, sources: list[str], args: argparse.Namespace) -> tuple[dict[str, Any], list[Heard]]:
+def measure(
+    streams: int, seconds: float, way: str, sources: list[str], args: argparse.Namespace
+) -> tuple[dict[str, Any], list[Heard]]:
     """One row: a service, and its load."""
     keys = ["policy=waitk", "k=3", *args.keys, "port=0", "host=127.0.0.1", f"quotas.streams={streams}"]
     keys += ["streams_per_forward=1"] if way == "alone" else []
@@ -169,15 +187,17 @@ def measure(streams: int, way: str, sources: list[str], args: argparse.Namespace
 
             async def watched() -> list[Heard]:
                 async def watch() -> None:
+                    await asyncio.sleep(4)  # all streams are open, and the first words have come
                     while True:
                         memory.append(rss(service.pid))
-                        await asyncio.sleep(1)
+                        await asyncio.sleep(60)
 
                 watching = asyncio.create_task(watch())
                 try:
-                    return await load(f"ws://127.0.0.1:{port}/v1/stream", streams, sources, k, args)
+                    return await load(f"ws://127.0.0.1:{port}/v1/stream", streams, sources, k, seconds, args)
                 finally:
                     watching.cancel()
+                    memory.append(rss(service.pid))
 
             before, own, began = cpu(service.pid), time.process_time(), time.perf_counter()
             heard = asyncio.run(watched())
@@ -189,12 +209,14 @@ def measure(streams: int, way: str, sources: list[str], args: argparse.Namespace
             service.wait(30)
     in_source, tail = (np.concatenate([getattr(each, name) for each in heard]) for name in ("in_source", "tail"))
     every = np.concatenate([in_source, tail]) * 1e3
+    if any(each.lost for each in heard):
+        every[:] = np.inf
     p50, p95, p99 = np.quantile(every, [0.5, 0.95, 0.99])
     return {
         "streams": streams,
         "way": way,
         "sentences": sum(len(each.sentences) for each in heard),
-        "words_per_s": sum(each.words for each in heard) / args.seconds,
+        "words_per_s": sum(each.words for each in heard) / seconds,
         "p50": p50,
         "p95": p95,
         "p99": p99,
@@ -205,8 +227,8 @@ def measure(streams: int, way: str, sources: list[str], args: argparse.Namespace
         "width": width,
         "service_cpu": service_cpu,
         "load_cpu": load_cpu,
-        "rss_mb": max(memory),
-        "rss_growth_mb": memory[-1] - memory[len(memory) // 3],
+        "cpu_ms_a_word": service_cpu * took / sum(each.words for each in heard) * 1e3,
+        "memory_mb": ", ".join(f"{each:.0f}" for each in memory),
     }, heard
 
 
@@ -222,34 +244,65 @@ def expected(sources: list[str]) -> dict[str, str]:
     return {trace.source: " ".join(trace.units) for trace in translate_many(model, examples, WaitK(3), batch_size=1)}
 
 
+def rows_of(text: str) -> list[tuple[int, float]]:
+    """``64:60,256`` as numbers of streams and seconds."""
+    found = []
+    for each in text.split(","):
+        streams, _, seconds = each.partition(":")
+        found.append((int(streams), float(seconds or 60)))
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--streams", default="64,256", help="numbers of streams, one row each")
-    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--streams", type=rows_of, default="64,256", help="numbers of streams, and seconds: 64:60,256")
+    parser.add_argument("--alone", type=rows_of, default=[], help="rows in which each forward takes one stream")
+    parser.add_argument(
+        "--most", type=float, help="look for the largest number of streams that keeps a p95 of these ms"
+    )
     parser.add_argument("--words-per-second", type=float, default=3.0)
-    parser.add_argument("--alone", action="store_true", help="a row in which each forward takes one stream, too")
     parser.add_argument("--json", type=Path, help="write the rows here, too")
     parser.add_argument("keys", nargs="*", metavar="KEY=VALUE")
     args = parser.parse_args()
-    numbers = [int(each) for each in args.streams.split(",")]
-    if not all(0 < each <= MOST_STREAMS for each in numbers) or not 0 < args.seconds <= LONGEST - 90:
+    asked = [*args.streams, *args.alone]
+    if not all(0 < streams <= MOST_STREAMS and 0 < seconds <= LONGEST - 90 for streams, seconds in asked):
         parser.error(f"accepted are 1 to {MOST_STREAMS} streams, and up to {LONGEST - 90:g} seconds")
     from streamllm.data.sample import Sample
 
     sources = [example.source for example in Sample().load()]
     rows: list[dict[str, Any]] = []
-    reference: dict[str, str] = {}
-    for streams in numbers:
-        for way in ("together", "alone") if args.alone else ("together",):
-            row, heard = measure(streams, way, sources, args)
-            print(markdown([row], COLUMNS), flush=True)
-            if not args.keys:
-                new = {text for each in heard for text, _ in each.sentences} - set(reference)
-                reference |= expected(sorted(new))
-                row["different"] = sum(reference[text] != ours for each in heard for text, ours in each.sentences)
-            rows.append(row)
+    heard_of: list[list[Heard]] = []
+
+    def row(streams: int, seconds: float, way: str) -> float:
+        found, heard = measure(streams, seconds, way, sources, args)
+        rows.append(found)
+        heard_of.append(heard)
+        print(f"{streams} streams, {way}: p95 {found['p95']:.0f} ms", file=sys.stderr, flush=True)
+        return float(found["p95"])
+
+    for streams, seconds in args.alone:
+        row(streams, seconds, "alone")
+    lags = {streams: row(streams, seconds, "together") for streams, seconds in args.streams}
+    if args.most is not None:
+        print(f"the largest number that keeps {args.most:g} ms: {largest(lags, args.most, row)}", file=sys.stderr)
+    if not args.keys:
+        reference = expected(sorted({text for heard in heard_of for each in heard for text, _ in each.sentences}))
+        for found, heard in zip(rows, heard_of, strict=True):
+            found["different"] = sum(reference[text] != ours for each in heard for text, ours in each.sentences)
     print(markdown(rows, COLUMNS))
     save(args.json, vars(args) | {"json": str(args.json)}, rows=rows)
+
+
+def largest(lags: dict[int, float], most: float, row: Callable[[int, float, str], float]) -> int:
+    """Streams, in steps of 32; 0 if none keeps ``most`` milliseconds."""
+    kept = max((streams for streams, lag in lags.items() if lag <= most), default=0)
+    failed = min((streams for streams, lag in lags.items() if lag > most and streams > kept), default=None)
+    while failed is None and kept < MOST_STREAMS:
+        streams = min(MOST_STREAMS, max(64, kept * 5 // 4 // 32 * 32))
+        kept, failed = (streams, None) if row(streams, SHORT, "together") <= most else (kept, streams)
+    while failed is not None and (streams := (kept + failed) // 64 * 32) > kept:
+        kept, failed = (streams, failed) if row(streams, SHORT, "together") <= most else (kept, streams)
+    return kept
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import time
 from collections.abc import Coroutine
 from typing import Any
 
+from starlette.types import Receive, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from streamllm.live.access import Access
@@ -35,17 +36,26 @@ REASON = 123  # bytes that a close may say
 
 
 class Line:
-    """A WebSocket that was accepted, whatever is spoken on it.
+    """A WebSocket that was accepted, whatever is spoken on it. Made in the event loop.
+
+    Messages go past Starlette, and one `check` of all lines now and then stands for a time-out of each message: with
+    hundreds of streams, these took more time than all else on the sockets.
+
+    Args:
+        receive, send: of the socket's ASGI scope.
 
     Attributes:
         mailbox: what the client is told; closed, the client takes leave.
     """
 
-    def __init__(self, socket: WebSocket, service: Service, access: Access):
-        self._socket, self._service, self._access = socket, service, access
+    def __init__(self, socket: WebSocket, receive: Receive, send: Send, service: Service, access: Access):
+        self._socket, self._next_event, self._say = socket, receive, send
+        self._service, self._access = service, access
         self._quotas: Quotas = service.quotas
         self.mailbox = Mailbox(self._quotas.unsent)
-        self._sends = asyncio.Lock()
+        self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()  # is to have a fault, if any
+        self._heard = time.monotonic()
+        self._sending: float | None = None  # since when
         self._bytes = Rate(self._quotas.bytes_per_second, self._quotas.burst, time.monotonic)
         self._words = Rate(self._quotas.words_per_second, self._quotas.burst, time.monotonic)
 
@@ -75,14 +85,25 @@ class Line:
         """As it is said."""
         return text_of(Error(fault.code, str(fault), None, fault.event_id))
 
+    def check(self, now: float) -> None:
+        """Whether the client is still there, and takes what it is told; else `run` ends with a fault soon."""
+        if self._over.done():
+            return
+        if self._sending is not None and now - self._sending > self._quotas.send:
+            self._over.set_exception(self._too_slow())
+        elif now - self._heard > self._quotas.idle:
+            seconds = f"{self._quotas.idle:g}"
+            self._over.set_exception(ProtocolFault("idle", f"nothing has come for {seconds} s: connect again", 4408))
+
     async def _both(self, *tasks: Coroutine[Any, Any, None]) -> None:
-        """Until one of them ends."""
+        """Until one of them ends, or a `check` finds a fault."""
         running = [asyncio.create_task(each) for each in tasks]
         try:
-            done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait([*running, self._over], return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
         finally:
+            self._over.cancel()
             for task in running:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
@@ -109,22 +130,18 @@ class Line:
         return None
 
     async def _message(self) -> str:
-        """The next one, which is not longer than it may be.
+        """The next one.
 
-        Raises: ProtocolFault: none has come for long, or too much.
+        Raises: ProtocolFault: too much has come.
         """
-        try:
-            async with asyncio.timeout(self._quotas.idle):
-                message = await self._receive()
-        except TimeoutError:
-            seconds = f"{self._quotas.idle:g}"
-            raise ProtocolFault("idle", f"nothing has come for {seconds} s: connect again", 4408) from None
+        message = await self._receive()
+        self._heard = time.monotonic()
         if not self._bytes.take(len(message)):
             raise self._too_fast(f"{self._quotas.bytes_per_second:g} characters a second")
         return message
 
     async def _receive(self) -> str:
-        message = await self._socket.receive()
+        message = await self._next_event()
         if message["type"] == "websocket.disconnect":
             raise WebSocketDisconnect(message.get("code", 1005))
         if message.get("text") is None:
@@ -139,11 +156,12 @@ class Line:
             raise self._too_fast(f"{self._quotas.unread} units that wait to be read")
 
     async def _send_text(self, text: str) -> None:
+        self._sending = self._sending or time.monotonic()
         try:
-            async with asyncio.timeout(self._quotas.send), self._sends:
-                await self._socket.send_text(text)
-        except TimeoutError:
-            raise self._too_slow() from None
+            await self._say({"type": "websocket.send", "text": text})
+        except OSError:
+            raise WebSocketDisconnect(1006) from None
+        self._sending = None
 
     def _too_fast(self, what: str) -> ProtocolFault:
         return ProtocolFault("too_fast", f"accepted are {what}: send as a person speaks", 4429)
@@ -155,8 +173,8 @@ class Line:
 class Connection(Line):
     """Speaks the protocol of docs/serve.md."""
 
-    def __init__(self, socket: WebSocket, service: Service, access: Access):
-        super().__init__(socket, service, access)
+    def __init__(self, socket: WebSocket, receive: Receive, send: Send, service: Service, access: Access):
+        super().__init__(socket, receive, send, service, access)
         self._buffer = ""
         self._told: Told | None = None  # last
 

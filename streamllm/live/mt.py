@@ -195,14 +195,13 @@ class Translator(Line):
     async def run(self) -> None:
         self._shown = ""
         self._utterance: _Utterance | None = None
-        self._over = -1  # the last utterance that has ended
+        self._ended = -1  # the last utterance that has ended
         self._finals: deque[Words] = deque()
         self._partial: Words | None = None  # the newest
         self._there = asyncio.Event()
         await self._check_access()
         try:
             self._utterance = _Utterance(self._service, -1, self.about)  # room is taken before anything is read
-            await self._begin()
             await self._both(self._listen(), self._work(), self._take_leave())
         finally:
             if self._utterance is not None:
@@ -244,6 +243,7 @@ class Translator(Line):
         await self._send_text(_ENCODER.encode(answer).decode())
 
     async def _listen(self) -> None:
+        await self._begin()
         while True:
             update = await self._next()
             if isinstance(update, Init):
@@ -265,8 +265,8 @@ class Translator(Line):
                 if update is self._partial:
                     self._partial = None
                 assert update is not None
-                if update.utterance_id <= self._over:
-                    message = f"utterance {update.utterance_id} is over: the next is {self._over + 1}"
+                if update.utterance_id <= self._ended:
+                    message = f"utterance {update.utterance_id} is over: the next is {self._ended + 1}"
                     await self._send(Refusal("processing_failed", message))
                     continue
                 answer = await (self._final(update) if update.is_final else self._grown(update))
@@ -310,7 +310,7 @@ class Translator(Line):
         here.stream.end()
         heard = await here.ends()
         here.close()
-        self._utterance, self._shown, self._over = None, "", update.utterance_id
+        self._utterance, self._shown, self._ended = None, "", update.utterance_id
         if heard.error is not None:
             return Refusal("processing_failed", str(heard.error))
         text = heard.text

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import FrameType
@@ -18,8 +19,9 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
-from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
+from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
+from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from streamllm.live.access import Access
@@ -35,15 +37,18 @@ log = logging.getLogger(__name__)
 STREAM = "/v1/stream"
 UTTERANCES = "/v1/mt"
 """Of AlignAtt4LLM's protocol for machine translation servers."""
+SPOKEN: dict[str, type[Line]] = {STREAM: Connection, UTTERANCES: Translator}
 PAGE = Path(__file__).parent / "page"
 """Files of the page, which is served at /page/ where the folder is there."""
+LOOKS = 0.1
+"""Seconds between two looks at who is idle or slow."""
 GOODBYE = 5.0
 """Seconds that clients have to take leave when the service ends."""
 CSP = "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 
 
 class Application:
-    """What is served, as a Starlette application (`app`)."""
+    """What is served, as an ASGI application: streams by itself, all else by Starlette."""
 
     def __init__(self, service: Service, access: Access, info: str = ""):
         self.service, self.access = service, access
@@ -53,24 +58,31 @@ class Application:
         self._agent_turn = asyncio.Lock()
         self._info = info
         routes: list[BaseRoute] = [
-            WebSocketRoute(STREAM, self._stream),
-            WebSocketRoute(UTTERANCES, self._utterances),
             Route("/health", self._health),
             Route("/metrics", self._metrics),
             *(Route(path, self._simuleval, methods=["GET", "POST", "PUT", "DELETE", "PATCH"]) for path in ROUTES),
         ]
         if PAGE.is_dir():
             routes.append(Mount("/page", StaticFiles(directory=PAGE, html=True)))
-        self.app = Starlette(routes=routes, lifespan=self._lifespan)
+        self._others = Starlette(routes=routes, lifespan=self._lifespan)
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
         self.service.start()
+        watching = asyncio.create_task(self._watch())
         try:
             yield
         finally:
+            watching.cancel()
             await run_in_threadpool(self.service.stop)
             self.service.journal.write("stopped", sentences=self.service.streams.counts.sentences)
+
+    async def _watch(self) -> None:
+        while True:
+            now = time.monotonic()
+            for line in list(self.connections):
+                line.check(now)
+            await asyncio.sleep(LOOKS)
 
     async def goodbye(self) -> None:
         """Let each stream take leave: no new ones, an ``end`` for the sentences under way, then the closes."""
@@ -83,15 +95,16 @@ class Application:
                 while self.connections:
                     await asyncio.sleep(0.02)
 
-    async def _stream(self, socket: WebSocket) -> None:
-        await self._speak(socket, Connection)
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket" and (kind := SPOKEN.get(scope["path"])) is not None:
+            await self._speak(kind, scope, receive, send)
+        else:
+            await self._others(scope, receive, send)
 
-    async def _utterances(self, socket: WebSocket) -> None:
-        await self._speak(socket, Translator)
-
-    async def _speak(self, socket: WebSocket, kind: type[Line]) -> None:
+    async def _speak(self, kind: type[Line], scope: Scope, receive: Receive, send: Send) -> None:
+        socket = WebSocket(scope, receive, send)
         await socket.accept()
-        line = kind(socket, self.service, self.access)
+        line = kind(socket, receive, send, self.service, self.access)
         if not self.stopping:
             self.connections.add(line)
         try:
@@ -190,8 +203,9 @@ def listening(host: str, port: int) -> socket.socket:
 def server_of(application: Application) -> Server:
     """What serves an application; ``run(sockets=[listening(host, port)])`` does so until a signal comes."""
     config = uvicorn.Config(
-        application.app,
+        application,
         log_config=None,
+        log_level="warning",  # it would log addresses with their tokens
         access_log=False,
         server_header=False,
         proxy_headers=False,
