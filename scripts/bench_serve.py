@@ -5,7 +5,7 @@
 KEY=VALUE are keys of `streamllm serve` (policy=waitk k=3, unless told otherwise). For each number of streams a service
 is started on a free port of this machine, and this process sends it sentences of the sample corpus, word by word at an
 even pace (--words-per-second, 3), from as many sockets, for the seconds behind the colon; then it lets the sentences
-under way end, and stops. It opens no more than 1024 sockets, runs for no longer than 15 minutes a row, and talks to this
+under way end, and stops. It opens no more than 1024 sockets, runs for at most 15 minutes a row, and talks to this
 machine alone. Where a stream has not ended a minute later, the lag is infinite.
 
 *lag* is from the word that a target unit waited for (with wait-k the (t + k - 1)-th for unit t, or the end of the

@@ -27,6 +27,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from streamllm.live.access import Access
 from streamllm.live.agent import PooledSentence
 from streamllm.live.connection import Connection, Line
+from streamllm.live.corked import Protocol
 from streamllm.live.mt import Translator
 from streamllm.live.protocol import VERSION, ProtocolFault
 from streamllm.live.service import Service
@@ -209,6 +210,7 @@ def server_of(application: Application) -> Server:
         access_log=False,
         server_header=False,
         proxy_headers=False,
+        ws=Protocol,
         ws_max_size=application.service.quotas.message_bytes,
         ws_per_message_deflate=False,
         timeout_graceful_shutdown=2,

@@ -78,6 +78,7 @@ MAY_LOAD = {
         "live.service",
         "live.agent",
         "live.connection",
+        "live.corked",
         "live.mt",
         "live.server",
     },
