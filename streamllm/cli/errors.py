@@ -45,6 +45,10 @@ from streamllm.files import WHAT_TO_DO
 EXTRAS = {"joblib": "sweeps", "submitit_local": "sweeps", "submitit_slurm": "sweeps", "optuna": "sweeps", "ray": "ray"}
 """The extra that brings each of Hydra's launchers and sweepers."""
 DEBUG = "(debug=true shows the stack)"
+OUT_OF_TIME = (
+    "submitit ended it after hydra.launcher.timeout_min minutes: give more of them, such as "
+    "hydra.launcher.timeout_min=1440, and the same command goes on"
+)
 
 Returned = TypeVar("Returned")
 
@@ -72,7 +76,7 @@ def explained(main: Callable[[DictConfig], Returned]) -> Callable[[DictConfig], 
             cause = user_error(error)
             if _wants_the_stack(cfg):
                 raise cause from cause.__cause__
-            message = one_line(cause)
+            message = OUT_OF_TIME if _is_out_of_time(error) else one_line(cause)
             if HydraConfig.get().mode == RunMode.RUN:
                 sys.exit(f"error: {message} {DEBUG}")
             # A sweep goes on, and fails at its end; where it ends with a table, that says why.
@@ -190,6 +194,14 @@ def _warn_of_a_sweep_without_m() -> None:
 
 RESOLVING = re.compile(r"\w+ raised while resolving interpolation: (.*)")
 FULL_KEY = re.compile(r"\n *full_key: (\S+)")
+
+
+def _is_out_of_time(error: BaseException | None) -> bool:
+    """Whether submitit has interrupted a point for good. It raises wherever the point is, and libraries wrap what was
+    raised in an import of theirs."""
+    while error is not None and type(error).__name__ != "UncompletedJobError":
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def one_line(error: BaseException) -> str:

@@ -93,6 +93,7 @@ def quality_latency(
         _draw(ax, lines[name], look, name, THICK if name == reference else 1.8, band=band is not None)
     finish(ax, score_of(x, runs).axis, score_of(y, runs).axis, grid="both")
     ax.margins(0.08, 0.09)
+    _begin_at_zero(ax)
     if key is None:
         figure: Any = ax.get_figure(root=True)
         key = len(lines) > FEW and figure.get_figwidth() < NARROW * sizes().text
@@ -121,6 +122,18 @@ def quality_latency(
             wanted.append(Label(text, in_sight[name][place].at, look.text, sizes().small, needed=False))
     place_labels(ax, wanted)
     return ax
+
+
+def _begin_at_zero(ax: Axes) -> None:
+    """Let no axis of scores that are all 0 or more show numbers below 0, nor one of zeros alone numbers around 0.
+    Limits that were given stay."""
+    if not ax.get_autoscaley_on() or ax.dataLim.y0 < 0 or ax.get_ylim()[0] >= 0:
+        return
+    top = ax.get_ylim()[1] if ax.dataLim.y1 > 0 else 1.0
+    if ax.get_autoscalex_on():
+        for line in ax.lines:
+            line.set_clip_on(False)  # a marker at 0 is shown whole
+    ax.set_ylim(0.0, top)
 
 
 def _halo(factor: float = 1.0) -> dict[str, Any]:

@@ -151,6 +151,7 @@ const letterOf = (run) => (run === state.a ? "A" : run === state.b ? "B" : "");
 function drawPoints() {
   document.querySelectorAll(".layers").forEach((layers, curve) => {
     const points = DATA.curves[curve];
+    const axis = layers.querySelector(".hits").viewBox.baseVal.height - 60; // below it, a letter would cover the numbers of the axis
     layers.querySelector(".rings").replaceChildren(...points.filter(([run]) => state.chosen.includes(run))
       .map(([run, x, y]) => svg("g", { style: `--mark: ${colorOf(run)}` },
         svg("circle", { cx: x, cy: y, r: 8.5 }))));
@@ -158,7 +159,7 @@ function drawPoints() {
       const hit = svg("circle", { cx: x, cy: y, r: 10 }, svg("title", {}, runs[run].title));
       hit.addEventListener("click", () => toggle(run));
       const letter = letterOf(run);
-      return letter ? [svg("text", { x, y: y + 20, style: `--mark: ${colorOf(run)}` }, letter), hit] : [hit];
+      return letter ? [svg("text", { x, y: y > axis ? y - 12 : y + 20, style: `--mark: ${colorOf(run)}` }, letter), hit] : [hit];
     }));
   });
 }

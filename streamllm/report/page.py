@@ -36,6 +36,8 @@ def render(report: Report) -> str:
         "drift": _drift(report),
         "sentences-heading": _heading(report),
         "latency-codes": ", ".join(f"<code>{_escaped(score.key)}</code>" for score in _latencies(report.runs)),
+        "documents-hint": " Scores of a document are those of its sentences after re-segmentation."
+        * any(run.is_over_documents for run in report.runs),
         "runs": _run_table(report),
         "notes": _notes(report),
         "provenance": _provenance(report),

@@ -12,6 +12,7 @@ import pytest
 from conftest import ROOT
 
 from streamllm.cli import loaded_once
+from streamllm.cli.errors import _is_out_of_time
 from streamllm.cli.loaded_once import OneModel
 from streamllm.cli.sweep import GROUP_LENGTH, Point, group_name, table
 from streamllm.runs.load import read_config
@@ -77,6 +78,17 @@ def test_a_sweep_tells_its_failing_point_once(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert (done.stdout + done.stderr).count("k is 0") == 1
     assert done.stderr == "#0 failed\n"
+
+
+class UncompletedJobError(Exception):
+    """As submitit's."""
+
+
+def test_a_point_that_submitit_has_ended_is_known_wherever_it_was() -> None:
+    wrapped = ModuleNotFoundError("Could not import module 'AutoTokenizer'")
+    assert not _is_out_of_time(wrapped)
+    wrapped.__context__ = UncompletedJobError("Job not requeued because: timed-out too many times.")
+    assert _is_out_of_time(wrapped)
 
 
 def test_the_table_of_an_interrupted_sweep_has_the_points_that_were_on_the_way() -> None:

@@ -716,3 +716,12 @@ def test_nothing_global_is_changed():
     quality_latency(RUNS, points=True, pareto=True)
     read_write_path(TRACE)
     assert dict(plt.rcParams) == before
+
+
+@pytest.mark.parametrize("scores", [[0.0, 0.0, 0.0], [0.0, 12.0, 30.0]])
+def test_scores_that_are_never_negative_have_no_axis_below_zero(scores: list[float]) -> None:
+    runs = pandas.DataFrame({"policy": "waitk", "k": [1, 3, 5], "laal": [1.0, 3.0, 5.0], "bleu": scores})
+    low, high = quality_latency(runs).get_ylim()
+    assert low == 0 and high > max(scores)
+    assert min(quality_latency(runs.assign(bleu=runs["bleu"] - 5)).get_ylim()) < -5
+    assert quality_latency(runs.assign(bleu=20.0 + runs["bleu"])).get_ylim()[0] > 15, "far from 0 it stays away"

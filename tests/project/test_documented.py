@@ -1,5 +1,8 @@
 """Each command that a page shows runs as it stands there (pytest -m documented; a quarter of an hour or more). Those
-that need a network, an extra, a chat model or hours are told by `NOT_HERE`, and the pages say so, too."""
+that need a network, an extra, a chat model or hours are told by `NOT_HERE`, and the pages say so, too.
+
+On a busy machine, DOCUMENTED_LIMIT=8 leaves the same commands and takes so many sentences of the sample corpus, by a
+`conf/dataset/sample.yaml` in the folder in which they are given."""
 
 import json
 import os
@@ -50,6 +53,15 @@ SENTENCES = {
     "en": ["A man rides a bicycle.", "Two dogs run through the snow.", "A woman reads a book.", "The boy is happy."],
     "de": ["Ein Mann fährt Rad.", "Zwei Hunde rennen durch den Schnee.", "Eine Frau liest ein Buch.", "Er freut sich."],
 }
+
+
+def shortened(folder: Path) -> None:
+    """Make the sample corpus shorter for commands that are given in ``folder``, where $DOCUMENTED_LIMIT says so."""
+    if limit := os.environ.get("DOCUMENTED_LIMIT"):
+        short = (ROOT / "conf" / "dataset" / "sample.yaml").read_text(encoding="utf-8")
+        (folder / "conf" / "dataset").mkdir(parents=True, exist_ok=True)
+        changed = re.sub(r"(?m)^limit: \w+", f"limit: {int(limit)}", short)
+        (folder / "conf" / "dataset" / "sample.yaml").write_text(changed, encoding="utf-8")
 
 
 def commands(page: Path) -> list[str]:
@@ -139,6 +151,7 @@ def test_each_command_of_a_page_runs_as_it_stands(page: Path, desk: Path) -> Non
     if page.name == "tutorial.md":
         (desk / "my-study").rename(desk / "files")  # `streamllm init` makes the folder
     folder, wrong = desk, []
+    shortened(folder)
     for command in commands(page):
         if reason(command) is not None:
             continue
@@ -146,6 +159,7 @@ def test_each_command_of_a_page_runs_as_it_stands(page: Path, desk: Path) -> Non
             folder /= shlex.split(command)[1]
             if (desk / "files").exists():
                 subprocess.run(["cp", "-r", f"{desk / 'files'}/.", str(folder)], check=True)
+            shortened(folder)
             continue
         prepared(command, folder)
         if (said := run(command, folder, desk)) is not None:
