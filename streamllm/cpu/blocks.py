@@ -7,10 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from streamllm.cpu import pages
 from streamllm.cpu.mkl import Floats, Numbers
 
-STEP = 32
+STEP = 16
 """Tokens by which a block grows, at least."""
+
+FIRST = 48
+"""Tokens of a row's first block, at least: enough for most sentences with their translations, so few are moved."""
 
 DOUBLED = 1 << 26
 """Bytes up to which memory doubles when it is full; from there on it grows by a quarter."""
@@ -46,8 +50,8 @@ class Blocks:
 
     @property
     def nbytes(self) -> int:
-        """Slack included."""
-        return sum(buffer.nbytes for buffers in (self.keys, self.values) for buffer in buffers)
+        """Slack included, but for what was never given out: memory that nothing was written to is not taken."""
+        return 2 * len(self.keys) * self._end * self._width * self.keys[0].itemsize
 
     def begin(self, row: int) -> None:
         """An empty row begins with the prefix."""
@@ -62,7 +66,7 @@ class Blocks:
     def _fit(self, row: int, tokens: int) -> None:
         size = int(self.sizes[row])
         # By a share of what is there: an endless row would be copied again and again.
-        wanted = -(-max(tokens, size + size // 4) // STEP) * STEP
+        wanted = -(-max(FIRST, tokens, size + size // 4) // STEP) * STEP
         start = self._take(wanted)
         if size:
             old = int(self.starts[row])
@@ -99,13 +103,14 @@ class Blocks:
         return np.arange(self._heads) * self.sizes[rows][:, None] + first[:, None]
 
     def keep(self, rows: list[int]) -> None:
-        """These become the first rows, and memory that the others had is given back."""
+        """These become the first rows. Memory that the others had is given back, once that is most of it."""
         gone = set(range(len(self.sizes))) - set(rows)
         for row in gone:
             self.free(row)
         order = [*rows, *sorted(gone)]
         self.starts, self.sizes, self.begun = self.starts[order], self.sizes[order], self.begun[order]
-        self._pack()
+        if 2 * self._used < self._end:
+            self._pack()
 
     def _take(self, size: int) -> int:
         """The start of a block of this size."""
@@ -116,9 +121,9 @@ class Blocks:
             if 2 * self._used < self._end:  # most of it is free, in blocks of other sizes
                 self._pack(needed)
             else:
-                # By much while that is little: pages of memory that nothing was written to cost nothing.
-                share = 1 if self.nbytes < DOUBLED else 4
-                self._grow(max(self._end + needed, self._end + self._end // share))
+                share = 1 if self.nbytes < DOUBLED else 4  # by much while that is little
+                least = 2 * len(self.sizes) * FIRST * self._heads
+                self._grow(max(least, self._end + needed, self._end + self._end // share))
         start, self._end = self._end, self._end + needed
         return start
 
@@ -129,7 +134,7 @@ class Blocks:
     def _grow(self, vectors: int) -> None:
         for buffers in (self.keys, self.values):
             for i, buffer in enumerate(buffers):
-                buffers[i] = np.zeros((vectors, self._width), np.float32)
+                buffers[i] = pages.zeros(vectors * self._width).reshape(-1, self._width)
                 buffers[i][: self._end] = buffer[: self._end]
 
     def _pack(self, more: int = 0) -> None:
@@ -139,7 +144,7 @@ class Blocks:
         new = np.cumsum(lengths) - lengths
         for buffers in (self.keys, self.values):
             for i, buffer in enumerate(buffers):
-                buffers[i] = np.zeros((int(lengths.sum()) + more, self._width), np.float32)
+                buffers[i] = pages.zeros((int(lengths.sum()) + more) * self._width).reshape(-1, self._width)
                 for there, here, length in zip(new.tolist(), old.tolist(), lengths.tolist(), strict=True):
                     buffers[i][there : there + length] = buffer[here : here + length]
         self.starts[rows], self._end = new, int(lengths.sum())

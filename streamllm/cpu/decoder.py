@@ -138,7 +138,10 @@ class Decoder:
             x += self._after(layer.out.product(seen, scratch("out", *x.shape)), layer.after_attention, scratch)
             both = scratch("both", count, layer.gate_up.width)
             layer.gate_up.product(self._normed(x, layer.before_mlp, scratch), both)
-            gated = _swiglu(both, scratch) if weights.activation == "silu" else _geglu(both, scratch)
+            if weights.activation == "silu":
+                gated = _swiglu(both, weights.halved_gates, scratch)
+            else:
+                gated = _geglu(both, scratch)
             x += self._after(layer.down.product(gated, scratch("out", *x.shape)), layer.after_mlp, scratch)
         logits = np.empty((count, weights.head.width), np.float32)
         return weights.head.product(self._normed(x, weights.norm, scratch), logits)
@@ -319,12 +322,13 @@ def _rotate(x: Floats, turns: _Turns, scratch: Scratch) -> None:
     halves += others
 
 
-def _swiglu(both: Floats, scratch: Scratch) -> Floats:
+def _swiglu(both: Floats, halved: bool, scratch: Scratch) -> Floats:
     """silu(gate) · up, from both side by side: a sigmoid is half of 1 + tanh(gate / 2), which numpy takes faster than
-    an exponential and a division."""
+    an exponential and a division. ``halved``: the gates are halves already."""
     half = both.shape[1] // 2
     gate, out = both[:, :half], scratch("gated", both.shape[0], half)
-    gate *= np.float32(0.5)
+    if not halved:
+        gate *= np.float32(0.5)
     np.tanh(gate, out=out)
     out += 1
     out *= gate

@@ -57,6 +57,7 @@ class Weights:
     norm: Floats
     head: Weight
     activation: Literal["silu", "gelu"]
+    halved_gates: bool  # what `silu` is of comes out as half of it, which is what it takes
     parameters: int
 
 
@@ -68,7 +69,8 @@ def weights_of(model: Any) -> Weights:
     copies = parameters <= COPIED
     attention = inside.layers[0].self_attn
     ropes: list[Frequencies] = []
-    layers = [_layer(layer, inside, gemma, copies, ropes) for layer in inside.layers]
+    halved = copies and not gemma
+    layers = [_layer(layer, inside, gemma, copies, halved, ropes) for layer in inside.layers]
     head = model.lm_head.weight if "lm_head" in model else inside.embed_tokens.weight
     scale = mx.array(args.hidden_size**0.5, mx.bfloat16).item() if gemma else 1.0
     return Weights(
@@ -84,11 +86,12 @@ def weights_of(model: Any) -> Weights:
         norm=_norm(inside.norm, gemma),
         head=Weight([_numpy(head)], copies),
         activation="gelu" if gemma else "silu",
+        halved_gates=halved,
         parameters=parameters,
     )
 
 
-def _layer(layer: Any, inside: Any, gemma: bool, copies: bool, ropes: list[Frequencies]) -> LayerWeights:
+def _layer(layer: Any, inside: Any, gemma: bool, copies: bool, halved: bool, ropes: list[Frequencies]) -> LayerWeights:
     attention, mlp = layer.self_attn, layer.mlp
     into = (attention.q_proj, attention.k_proj, attention.v_proj)
     norms = (_norm(attention.q_norm, gemma), _norm(attention.k_norm, gemma)) if "q_norm" in attention else None
@@ -96,6 +99,9 @@ def _layer(layer: Any, inside: Any, gemma: bool, copies: bool, ropes: list[Frequ
     known = [i for i, rope in enumerate(ropes) if np.array_equal(rope, frequencies)]
     if not known:
         ropes.append(frequencies)
+    gate = _numpy(mlp.gate_proj.weight)
+    if halved:
+        gate = np.multiply(gate, np.float32(0.5))  # which is exact
     slides = attention.is_sliding if gemma else getattr(layer, "use_sliding", False)
     return LayerWeights(
         before_attention=_norm(layer.input_layernorm, gemma),
@@ -105,7 +111,7 @@ def _layer(layer: Any, inside: Any, gemma: bool, copies: bool, ropes: list[Frequ
         out=Weight([_numpy(attention.o_proj.weight)], copies),
         after_attention=_norm(layer.post_attention_layernorm, gemma) if gemma else None,
         before_mlp=_norm(layer.pre_feedforward_layernorm if gemma else layer.post_attention_layernorm, gemma),
-        gate_up=Weight([_numpy(each.weight) for each in (mlp.gate_proj, mlp.up_proj)], copies),
+        gate_up=Weight([gate, _numpy(mlp.up_proj.weight)], copies),
         down=Weight([_numpy(mlp.down_proj.weight)], copies),
         after_mlp=_norm(layer.post_feedforward_layernorm, gemma) if gemma else None,
         rope=known[0] if known else len(ropes) - 1,

@@ -3,7 +3,9 @@
 import contextlib
 import io
 import logging
+import math
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from itertools import islice
@@ -20,6 +22,7 @@ from streamllm.tracking.tracker import Guarded
 
 AT_ONCE = 1000  # sentences of before that are taken in before the first new one
 CATCH_UP = 16  # of the others, with each new one
+OFTEN = 0.05  # seconds between two times that scores are computed for the bar alone
 MANY = 2000  # sentences that take long enough for a word
 
 
@@ -78,12 +81,16 @@ def store_all(
 
     labels = {key: score.label for key, score in scores().items()} | {RUNNING_BLEU: "BLEU of whole documents"}
     patience = 0.1 if sys.stderr.isatty() else 30.0  # seconds between two pictures of the bar; few lines in a log file
+    told = -math.inf  # when the bar was told scores
     with tqdm(total=total, initial=done, unit="sentence", mininterval=patience, dynamic_ncols=True) as bar:
         for number, trace in enumerate(traces, start=done + 1):
             folder.append(trace)
             gathered.add(trace)
             bar.unit = "document" if trace.segments else "sentence"
-            if figures := gathered.figures:
+            now = time.monotonic()
+            wanted = not tracker.hears_nothing or now - told >= OFTEN or number == total
+            if wanted and (figures := gathered.figures):
+                told = now
                 bar.set_postfix({labels[key]: f"{value:.2f}" for key, value in figures.items()}, refresh=False)
                 tracker.log({f"running/{key}": value for key, value in figures.items()}, step=number)
             bar.update()

@@ -6,11 +6,14 @@ Every score of a corpus here equals sacrebleu's own exactly, whether sacrebleu c
 
 import math
 import re
-from collections import Counter
-from collections.abc import Hashable, Sequence
-from functools import cache, lru_cache
-from operator import add
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Hashable, Sequence
+from functools import cache, lru_cache, partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamllm.metrics import ngrams
 
 if TYPE_CHECKING:
     from sacrebleu.metrics.bleu import BLEU
@@ -89,24 +92,50 @@ def sentence_bleu(prediction: str, reference: str, target_language: str, tokeniz
     return float(_sentence_scorer(target_language, tokenizer).sentence_score(prediction, [reference]).score)
 
 
+TOGETHER = 256
+"""Sentences that are counted together: it takes a third of the time of one by one."""
+
+
+class _Sums:
+    """The sums of what ``count`` says of each sentence, over all sentences added so far; some wait to be counted."""
+
+    def __init__(self, count: Callable[[Sequence[str], Sequence[str]], NDArray[np.int64]]):
+        self._count = count
+        self._waiting: list[tuple[str, str]] = []
+        self._sums = _total(count([], []))
+
+    def add(self, prediction: str, reference: str) -> None:
+        self._waiting.append((prediction, reference))
+        if len(self._waiting) >= TOGETHER:
+            self.of_all()
+
+    def of_all(self) -> list[int]:
+        if self._waiting:
+            predictions, references = zip(*self._waiting, strict=True)
+            of_waiting = _total(self._count(predictions, references))
+            self._sums = [a + b for a, b in zip(self._sums, of_waiting, strict=True)]
+            self._waiting = []
+        return self._sums
+
+
 class RunningBLEU:
-    """Corpus BLEU of the sentences added so far, at the cost of one sentence for each ``add``.
+    """Corpus BLEU of the sentences added so far.
 
     ``score`` is ``quality(...)["bleu"]`` exactly. Raises: ImportError, as ``quality``.
     """
 
     def __init__(self, target_language: str, tokenizer: str | None = None) -> None:
         self._scorer = _sentence_scorer(target_language, tokenizer)
-        self._sums = [0] * (2 + 2 * self._scorer.max_ngram_order)
+        self._sums = _Sums(partial(bleu_counts, self._scorer))
 
     def add(self, prediction: str, reference: str) -> None:
         """Takes one more sentence into the score."""
-        self._sums = _added(self._sums, bleu_counts(self._scorer, prediction, reference))
+        self._sums.add(prediction, reference)
 
     @property
     def score(self) -> float:
         """BLEU (0 to 100) of everything added; 0 before the first sentence."""
-        prediction_tokens, reference_tokens, *counts = self._sums
+        prediction_tokens, reference_tokens, *counts = self._sums.of_all()
         score = self._scorer.compute_bleu(
             correct=counts[: self._scorer.max_ngram_order],  # copies: some smoothing methods write into these lists
             total=counts[self._scorer.max_ngram_order :],
@@ -120,12 +149,12 @@ class RunningBLEU:
     @property
     def length_ratio(self) -> float:
         """Tokens of the predictions over tokens of the references; nan when the references have none."""
-        prediction_tokens, reference_tokens, *_ = self._sums
+        prediction_tokens, reference_tokens, *_ = self._sums.of_all()
         return prediction_tokens / reference_tokens if reference_tokens else math.nan
 
 
 class RunningQuality:
-    """All of ``quality`` of the sentences added so far, in any order: it keeps sums, and no text.
+    """All of ``quality`` of the sentences added so far, in any order: it keeps sums, and the texts of the last few.
 
     Raises: ImportError, as ``quality``.
     """
@@ -133,12 +162,12 @@ class RunningQuality:
     def __init__(self, target_language: str, tokenizer: str | None = None) -> None:
         self._language, self._tokenizer = target_language, tokenizer
         self._bleu = RunningBLEU(target_language, tokenizer)
-        self._chrf = [0] * (3 * CHRF_ORDERS)
+        self._chrf = _Sums(chrf_counts)
 
     def add(self, prediction: str, reference: str) -> None:
         """Takes one more sentence into the scores."""
         self._bleu.add(prediction, reference)
-        self._chrf = _added(self._chrf, chrf_counts(prediction, reference))
+        self._chrf.add(prediction, reference)
 
     @property
     def bleu(self) -> float:
@@ -150,7 +179,7 @@ class RunningQuality:
         """What `quality` returns for everything added."""
         return {
             "bleu": self._bleu.score,
-            "chrf": chrf_of_counts(self._chrf),
+            "chrf": chrf_of_counts(self._chrf.of_all()),
             "length_ratio": self._bleu.length_ratio,
             **_signatures(self._language, self._tokenizer),
         }
@@ -161,18 +190,16 @@ class RunningQuality:
 CHRF_ORDERS, CHRF_BETA = 6, 2  # sacrebleu's
 
 
-def bleu_counts(scorer: "BLEU", prediction: str, reference: str) -> list[int]:
-    """What BLEU sums over sentences: tokens of the prediction and of the reference; matching n-grams for each order;
-    n-grams of the prediction for each order. They are sacrebleu's, counted faster."""
-    ours, theirs = (_tokens(scorer, text.rstrip()) for text in (prediction, reference))
-    orders = range(1, scorer.max_ngram_order + 1)
-    correct = [0] * scorer.max_ngram_order
-    for order in orders:
-        matching = _shared(*(list(zip(*(side[i:] for i in range(order)), strict=False)) for side in (ours, theirs)))
-        if not matching:
-            break  # nor has a longer one
-        correct[order - 1] = matching
-    return [len(ours), len(theirs), *correct, *(max(len(ours) - order + 1, 0) for order in orders)]
+def bleu_counts(scorer: "BLEU", predictions: Sequence[str], references: Sequence[str]) -> NDArray[np.int64]:
+    """What BLEU sums over sentences, (sentences, 2 + 2 * orders): tokens of the prediction and of the reference;
+    matching n-grams for each order; n-grams of the prediction for each order. They are sacrebleu's, counted faster."""
+    orders = scorer.max_ngram_order
+    sides = [[_tokens(scorer, text.rstrip()) for text in texts] for texts in (predictions, references)]
+    return _in_portions(sides, ngrams.of_items, orders, _as_bleu)
+
+
+def _as_bleu(ours: NDArray[np.int64], theirs: NDArray[np.int64], shared: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.concatenate([ours[:, :1], theirs[:, :1], shared, ours], axis=1)
 
 
 _BY_LINE = re.compile(r"[\n<&]|[^\S ]")  # what 13a looks at across words: line ends, <skipped>, &amp; and other spaces
@@ -192,20 +219,37 @@ def _tokens_of_word(word: str) -> tuple[str, ...]:
     return tuple(_sentence_scorer("", "13a").tokenizer(word).split())
 
 
-def chrf_counts(prediction: str, reference: str) -> list[int]:
-    """What chrF sums over sentences, for each order: n-grams of characters in the prediction (0 if the reference has
-    none), in the reference, and in both. White space does not count."""
-    ours, theirs = ("".join(text.split()) for text in (prediction, reference))
-    of_ours, of_theirs = list(ours), list(theirs)
-    counts = []
-    for order in range(1, CHRF_ORDERS + 1):
-        if order > 1:  # each one character longer
-            of_ours, of_theirs = (
-                list(map(add, of_ours, ours[order - 1 :])),
-                list(map(add, of_theirs, theirs[order - 1 :])),
-            )
-        counts += [len(of_ours) if of_theirs else 0, len(of_theirs), _shared(of_ours, of_theirs)]
-    return counts
+def chrf_counts(predictions: Sequence[str], references: Sequence[str]) -> NDArray[np.int64]:
+    """What chrF sums over sentences, (sentences, 3 * orders), for each order: n-grams of characters in the prediction
+    (0 if the reference has none), in the reference, and in both. White space does not count."""
+    sides = [["".join(text.split()) for text in texts] for texts in (predictions, references)]
+    return _in_portions(sides, ngrams.of_characters, CHRF_ORDERS, _as_chrf)
+
+
+def _as_chrf(ours: NDArray[np.int64], theirs: NDArray[np.int64], shared: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.stack([np.where(theirs, ours, 0), theirs, shared], axis=2).reshape(len(ours), 3 * CHRF_ORDERS)
+
+
+def _in_portions(
+    sides: Sequence[Sequence[Sequence[Hashable]]],
+    numbers: Callable[[Any], NDArray[np.int64]],
+    orders: int,
+    laid_out: Callable[[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]], NDArray[np.int64]],
+) -> NDArray[np.int64]:
+    """A row for each sentence, from the n-grams of both ``sides`` and those that they share, some sentences at a time:
+    what is sorted stays in the cache of a core."""
+    rows = []
+    for start in range(0, max(1, len(sides[0])), TOGETHER):
+        some = [sequence for side in sides for sequence in side[start : start + TOGETHER]]
+        lengths = ngrams.lengths_of(some)
+        ours, theirs = np.split(ngrams.how_many(lengths, orders), 2)
+        rows.append(laid_out(ours, theirs, ngrams.shared(numbers(some), lengths, orders)))
+    return np.concatenate(rows)
+
+
+def _total(counts: NDArray[np.int64]) -> list[int]:
+    found: list[int] = counts.sum(axis=0).tolist()
+    return found
 
 
 def chrf_of_counts(sums: Sequence[int]) -> float:
@@ -227,20 +271,6 @@ def chrf_of_counts(sums: Sequence[int]) -> float:
     score = (1 + factor) * precision * recall
     score /= (factor * precision) + recall
     return 100 * score
-
-
-def _shared(a: Sequence[Hashable], b: Sequence[Hashable]) -> int:
-    """How many items two lists have in common, each as often as both have it."""
-    once, others = set(a), set(b)
-    both = once & others
-    if not both or len(once) == len(a) or len(others) == len(b):
-        return len(both)
-    of_a, of_b = Counter(a), Counter(b)
-    return sum(map(min, map(of_a.__getitem__, both), map(of_b.__getitem__, both)))
-
-
-def _added(a: Sequence[int], b: Sequence[int]) -> list[int]:
-    return [x + y for x, y in zip(a, b, strict=True)]
 
 
 @cache

@@ -37,8 +37,7 @@ def bleu_scorer(language: str, chosen: str | None) -> "BLEU":
 
 def bleu_statistics(sentences: Iterable[Written], language: str, chosen: str | None) -> NDArray[np.int64]:
     """Lengths of output and reference, matching n-grams and n-grams of each sentence: (sentences, 2 + 2 * orders)."""
-    scorer = bleu_scorer(language, chosen)
-    return np.array([bleu_counts(scorer, one.prediction, one.reference) for one in sentences], np.int64)
+    return bleu_counts(bleu_scorer(language, chosen), *_texts(sentences))
 
 
 def bleu_of_sums(sums: Array, scorer: "BLEU", effective_order: bool = False) -> Array:
@@ -63,7 +62,13 @@ def bleu_of_sums(sums: Array, scorer: "BLEU", effective_order: bool = False) -> 
 
 def chrf_statistics(sentences: Iterable[Written]) -> NDArray[np.int64]:
     """N-grams of characters of each sentence, of its output, its reference, and both: (sentences, 3 * orders)."""
-    return np.array([chrf_counts(one.prediction, one.reference) for one in sentences], np.int64)
+    return chrf_counts(*_texts(sentences))
+
+
+def _texts(sentences: Iterable[Written]) -> tuple[list[str], list[str]]:
+    """Those of their predictions and of their references."""
+    texts = [(one.prediction, one.reference) for one in sentences]
+    return [prediction for prediction, _ in texts], [reference for _, reference in texts]
 
 
 def chrf_of_sums(sums: Array) -> Array:

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from streamllm.cpu.blocks import STEP, Blocks
+from streamllm.cpu.blocks import FIRST, STEP, Blocks
 
 ROWS, HEADS, WIDTH = 5, 2, 3
 row_numbers = st.integers(0, ROWS - 1)
@@ -67,5 +67,5 @@ def test_memory_is_near_the_sum_of_the_lengths(lengths: list[int]) -> None:
     for row, length in enumerate(lengths):
         blocks.fit(np.array([row]), np.array([length]))
     of_a_token = 2 * HEADS * WIDTH * 4
-    assert blocks.sizes.sum() < sum(lengths) + STEP * len(lengths)
+    assert blocks.sizes.sum() < sum(lengths) + FIRST * len(lengths)
     assert blocks.nbytes <= 2 * of_a_token * blocks.sizes.sum()
