@@ -3,6 +3,7 @@
 A *unit* is a word (a character for Chinese and Japanese); every count and delay is in units.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -75,9 +76,18 @@ class Prediction(Protocol):
 
     def probability(self, token: int) -> float: ...
 
+    def divergence(self, other: "Prediction") -> float:
+        """Kullback-Leibler divergence of this prediction from ``other``, KL(this ‖ other), in nats: the mean under this
+        one of how much likelier it makes the token. Infinite where ``other`` rules out what this one does not."""
+        ...
+
 
 Hypothesis = tuple[Emission, ...]
 """How a translation might go on after the units written so far. Only its first emission may extend the last of them."""
+
+
+Looks = Sequence[float]
+"""Shares of attention, one for each source unit read."""
 
 
 class Lookahead(Protocol):
@@ -99,6 +109,18 @@ class Lookahead(Protocol):
     def attended(self, heads: Sequence[Sequence[int]] | None = None) -> int:
         """Which source unit (from 0) the next token is predicted from: the one that the attention heads
         (pairs of layer and head; None: the model's own alignment heads) look at most."""
+        ...
+
+    def attention(self) -> Sequence[Looks]:
+        """How much each layer, the mean of its heads, attends to each source unit read when the next token is
+        predicted. With what header and footer get, the shares of a layer add up to 1."""
+        ...
+
+    def watched_draft(
+        self, heads: Sequence[Sequence[int]] | None = None, max_tokens: float = math.inf
+    ) -> tuple[Hypothesis, Sequence[Looks]]:
+        """As `draft`, of units that begin within ``max_tokens``; and for each of its units how much ``heads`` (None:
+        all heads of all layers) attend on average to each source unit read when its first token is predicted."""
         ...
 
 

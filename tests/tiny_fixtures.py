@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from streamllm.records import Emission, Example, Hypothesis
+from streamllm.records import Emission, Example, Hypothesis, Looks
 
 Answer = Callable[[int, int, bool], str | None]  # units read, units written, source ended -> unit or end token
 
@@ -46,6 +47,10 @@ class FakePrediction:
     def probability(self, token: int) -> float:
         return self.probabilities.get(token, 0.0)
 
+    def divergence(self, other: "FakePrediction") -> float:
+        """Of predictions that have the same tokens."""
+        return sum(p * math.log(p / other.probabilities[token]) for token, p in self.probabilities.items() if p)
+
 
 class FakeSession:
     """A session without a model: ``answer`` says what each write gives; ``calls`` is what was asked, in order.
@@ -57,6 +62,8 @@ class FakeSession:
         beams: the hypotheses of a beam search. Writing tokens gives the unit that they were here.
         predictions: what is said of the next token.
         attends: the source unit that is attended to most.
+        layers: how much each layer attends to each source unit.
+        looks: the same of each unit of a draft.
 
     ``asked`` is what a policy has asked for: the question with the units read (and not hidden) and written.
     """
@@ -68,9 +75,12 @@ class FakeSession:
         beams: Callable[[int, int], Sequence[Hypothesis]] | None = None,
         predictions: Callable[[int, int], FakePrediction] | None = None,
         attends: Callable[[int, int], int] | None = None,
+        layers: Callable[[int, int], Sequence[Looks]] | None = None,
+        looks: Callable[[int, int], Sequence[Looks]] | None = None,
     ):
         self._answer, self._drafts, self._beams = answer, drafts, beams
         self._predictions, self._attends = predictions, attends
+        self._layers, self._looks = layers, looks
         self._draft: list[Emission] | None = None  # what is left of it
         self._queue: list[Emission] = []  # units of the token that was written last
         self._units: dict[tuple[int, ...], list[Emission]] = {}  # that tokens of a beam's hypotheses stand for
@@ -137,6 +147,18 @@ class FakeSession:
         assert self._attends, "the policy asked for attention, and this session has none"
         self.heads = heads
         return self._attends(*self._asked("attended"))
+
+    def layer_attention(self) -> np.ndarray:
+        assert self._layers, "the policy asked for the attention of layers, and this session has none"
+        return np.array(self._layers(*self._asked("attention")))
+
+    def watched_draft(
+        self, heads: Sequence[Sequence[int]] | None = None, max_units: int = 200, max_tokens: float = math.inf
+    ) -> tuple[Hypothesis, np.ndarray]:
+        assert self._looks, "the policy asked for a watched draft, and this session has none"
+        self.heads, self.max_tokens = heads, max_tokens
+        draft, at = self.draft(max_units), self._asked("watched_draft")
+        return draft, np.array(self._looks(*at)).reshape(len(draft), at[0])
 
     def _asked(self, question: str, hidden: int = 0) -> tuple[int, int]:
         self.asked.append((question, self.count("read") - hidden, self._written))

@@ -4,6 +4,7 @@ MLX's attention. Invariant: outside `recorded`, nothing is changed."""
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any, Protocol
 
 import mlx.core as mx
@@ -76,7 +77,7 @@ def recorded(model: Any) -> Iterator[list[Call]]:
         raise UnreadableAttention(
             f"the attention of this model (model_type {getattr(model, 'model_type', 'unknown')!r}) cannot be read out: "
             f"{len(calls)} of its {len(model.layers)} layers leave all of it to MLX's attention. Choose a policy other "
-            "than alignatt; where model.kv_bits is set, leave it at null"
+            "than alignatt, dst, drfrattn and doa; where model.kv_bits is set, leave it at null"
         )
 
 
@@ -100,9 +101,11 @@ class RecordedAttention:
         check_heads(heads, len(self.calls), self.calls[0][0].shape[1])
         columns = mx.array(self.columns, mx.int32)  # none of them, if all units read are without tokens
         rows = []
-        for layer, head in heads:
+        for layer, some in groupby(heads, key=lambda head: head[0]):
             queries, keys, scale = self.calls[layer]
             group = queries.shape[1] // keys.shape[1]  # heads that share their keys
-            seen = keys[0, head // group][columns].astype(mx.float32)
-            rows.append(mx.softmax(seen @ queries[0, head, -1].astype(mx.float32) * scale))
-        return mx.stack(rows)
+            of_layer = [head for _, head in some]
+            seen = keys[0, mx.array([head // group for head in of_layer])][:, columns].astype(mx.float32)
+            scores = seen @ queries[0, mx.array(of_layer), -1, :, None].astype(mx.float32)  # (heads, source tokens, 1)
+            rows.append(mx.softmax(scores[..., 0] * scale, axis=-1))
+        return mx.concatenate(rows)

@@ -8,6 +8,7 @@ import mlx.core as mx
 import numpy as np
 
 from streamllm.engine.finite import Logits, NotFinite, not_finite_logits
+from streamllm.records import Prediction
 
 Step = Callable[[list[int], list[int]], Logits]
 """``step(parents, tokens)``: branch ``parents[i]`` goes on with ``tokens[i]``; logits (len(tokens), V)."""
@@ -46,6 +47,20 @@ class NextToken:
 
     def probability(self, token: int) -> float:
         return float(np.exp(self._logprobs[token]))
+
+    def divergence(self, other: Prediction) -> float:
+        if not isinstance(other, NextToken):
+            raise TypeError(
+                f"the divergence from a {type(other).__name__} is not known; give a prediction of a session"
+            )
+        possible = np.exp(self._logprobs) > 0
+        own, others = self._logprobs[possible], other._logprobs[possible]
+        return max(0.0, float((np.exp(own) * (own - others)).sum()))  # not below, whatever is rounded
+
+
+def copied(logits: Logits) -> np.ndarray:
+    """Logits that may be kept: those of a batch are a part of what was computed for all of its sentences."""
+    return np.array(logits) if isinstance(logits, np.ndarray) else np.array(logits.astype(mx.float32))
 
 
 def logprobs(logits: Logits) -> np.ndarray:

@@ -19,7 +19,7 @@ Invariant: the memory holds the fed tokens of the header, of what was written an
 import math
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,7 +27,7 @@ import numpy as np
 from streamllm.engine.ahead import Ahead, Guess, Place, Sampler
 from streamllm.engine.finite import Logits
 from streamllm.engine.limits import LONGEST_UNIT
-from streamllm.engine.lookahead import NextToken, beam_search, write_on
+from streamllm.engine.lookahead import NextToken, beam_search, copied, write_on
 from streamllm.engine.paradigms.memory import Fork, Memory
 from streamllm.engine.reads import BeforeRead, Reads
 from streamllm.engine.sampling import Sampling
@@ -394,7 +394,8 @@ class Session:
         units = max(0, len(self._unit_ends) - hidden)
         read = self.memory.source_tokens
         seen = self._unit_ends[units - 1] if units else min(self._source_start, read)
-        return NextToken(self._ahead.with_hidden(read - seen), self.prompt.end_tokens)
+        # A policy may keep it, since no later read makes it stale.
+        return NextToken(copied(self._ahead.with_hidden(read - seen)), self.prompt.end_tokens)
 
     def draft(self, max_units: int = 200, max_tokens: float = math.inf, guess: Guess | None = None) -> Hypothesis:
         """The units that greedy writing (or the sampler) would give from here, up to the end token; no unit begins
@@ -406,16 +407,34 @@ class Session:
             guess: says what may come next, from the tokens of this draft so far, as `streamllm.engine.recall.Recall`
                 does. What it says is checked in one forward. It changes nothing but the cost.
         """
-        mark = self.mark()
         self._ahead.guess(guess)
-        start = self.target_tokens
+        hypothesis = self._drafted(max_units, max_tokens, lambda: None)
+        self._ahead.guess(None)
+        return hypothesis
+
+    def watched_draft(
+        self, heads: Sequence[Sequence[int]] | None = None, max_units: int = 200, max_tokens: float = math.inf
+    ) -> tuple[Hypothesis, np.ndarray]:
+        """As `draft`; and for each of its units how much ``heads`` (None: all) attend on average to each source unit
+        that is held when its first token is predicted: (units of the draft, source units). A unit that has no token of
+        its own has the row of the one before it. Raises: as `unit_attention`."""
+        rows: list[np.ndarray] = []
+
+        def look() -> None:
+            rows.append(rows[-1] if self._queue and rows else self.unit_attention(heads).mean(axis=0))
+
+        hypothesis = self._drafted(max_units, max_tokens, look)
+        return hypothesis, np.array(rows[: len(hypothesis)]).reshape(len(hypothesis), len(self._unit_ends))
+
+    def _drafted(self, max_units: int, max_tokens: float, before_each: Callable[[], None]) -> Hypothesis:
+        mark, start = self.mark(), self.target_tokens
         max_tokens = min(max_tokens, self._max_ahead)
         hypothesis: list[Emission] = []
         while len(hypothesis) < max_units and self.target_tokens - start < max_tokens:
+            before_each()
             if (emission := self.write()).unit is None:
                 break
             hypothesis.append(emission)
-        self._ahead.guess(None)
         self.rewind(mark)
         return tuple(hypothesis)
 
@@ -502,6 +521,12 @@ class Session:
     def heads(self) -> list[tuple[int, int]]:
         """All pairs of layer and head, once attention has been read out."""
         return self._ahead.attention.heads if self._ahead.attention is not None else []
+
+    def layer_attention(self) -> np.ndarray:
+        """`unit_attention`, the mean of the heads of each layer: (layers, units). Raises: as `attended`."""
+        weights = self.unit_attention()
+        layers = np.array([layer for layer, _ in self.heads])
+        return np.stack([weights[layers == layer].mean(axis=0) for layer in range(layers[-1] + 1)])
 
     def unit_attention(self, heads: Sequence[Sequence[int]] | None = None) -> np.ndarray:
         """How much each of ``heads`` (None: all) attends to each source unit that is held when the next token is

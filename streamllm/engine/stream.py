@@ -4,8 +4,11 @@
 Invariant: each step is an event, with the state after it.
 """
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
+
+import numpy as np
 
 from streamllm.engine.ahead import Guess
 from streamllm.engine.limits import Limits
@@ -15,6 +18,7 @@ from streamllm.records import (
     Emission,
     Event,
     Hypothesis,
+    Looks,
     Prediction,
     Read,
     State,
@@ -50,6 +54,12 @@ class SessionLike(Protocol):
     def beam(self, size: int, max_units: int) -> Sequence[Hypothesis]: ...
 
     def attended(self, heads: Sequence[Sequence[int]] | None = None) -> int: ...
+
+    def layer_attention(self) -> np.ndarray: ...
+
+    def watched_draft(
+        self, heads: Sequence[Sequence[int]] | None, max_units: int, max_tokens: float
+    ) -> tuple[Hypothesis, np.ndarray]: ...
 
     # Of documents
 
@@ -90,6 +100,24 @@ class Answers:
 
     def attended(self, heads: Sequence[Sequence[int]] | None = None) -> int:
         return self._session.attended(heads) - self.before
+
+    def attention(self) -> Sequence[Looks]:
+        return self._of_units(self._session.layer_attention())
+
+    def watched_draft(
+        self, heads: Sequence[Sequence[int]] | None = None, max_tokens: float = math.inf
+    ) -> tuple[Hypothesis, Sequence[Looks]]:
+        units, tokens = self._limits.left(self._state), self._limits.tokens_left(self._state, self._tokens)
+        hypothesis, looks = self._session.watched_draft(heads, units, min(tokens, max_tokens))
+        self.shown.append(hypothesis)
+        return hypothesis, self._of_units(looks)
+
+    def _of_units(self, looks: np.ndarray) -> list[list[float]]:
+        """What a session says of the source units that it holds (…, units), of those that the state counts: none of an
+        earlier sentence, and 0 for what a window has forgotten."""
+        read, held = self._state.read, looks.shape[-1]
+        shares: list[list[float]] = np.pad(looks[:, max(0, held - read) :], [(0, 0), (max(0, read - held), 0)]).tolist()
+        return shares
 
     def draft(self) -> Hypothesis:
         left = self._limits.left(self._state), self._limits.tokens_left(self._state, self.tokens)

@@ -81,7 +81,7 @@ def look(name: str = "screen", columns: int = 1) -> Iterator[None]:
 
 POLICIES = (
     *("stride", "confidence", "entropy", "wait_if_worse", "wait_if_diff", "multi_k"),
-    *("local_agreement", "hold_n", "ralcp", "alignatt", "oracle"),
+    *("local_agreement", "hold_n", "ralcp", "alignatt", "oracle", "lsg", "dst", "drfrattn", "doa"),
 )
 """Policies that look the same in every figure; others take what is left, in alphabetical order."""
 

@@ -8,10 +8,14 @@ if TYPE_CHECKING:
     from streamllm.policies.alignatt import AlignAtt as AlignAtt
     from streamllm.policies.bounded import Bounded as Bounded
     from streamllm.policies.confidence import Confidence as Confidence
+    from streamllm.policies.doa import DOA as DOA
+    from streamllm.policies.drfrattn import DrFrattn as DrFrattn
+    from streamllm.policies.dst import DST as DST
     from streamllm.policies.entropy import Entropy as Entropy
     from streamllm.policies.full import Full as Full
     from streamllm.policies.hold_n import HoldN as HoldN
     from streamllm.policies.local_agreement import LocalAgreement as LocalAgreement
+    from streamllm.policies.lsg import LSG as LSG
     from streamllm.policies.multi_k import MultiK as MultiK
     from streamllm.policies.oracle import Oracle as Oracle
     from streamllm.policies.ralcp import RALCP as RALCP
@@ -26,9 +30,13 @@ __getattr__, __dir__, __all__ = face(
         "AlignAtt": "streamllm.policies.alignatt",
         "Bounded": "streamllm.policies.bounded",
         "Confidence": "streamllm.policies.confidence",
+        "DOA": "streamllm.policies.doa",
+        "DST": "streamllm.policies.dst",
+        "DrFrattn": "streamllm.policies.drfrattn",
         "Entropy": "streamllm.policies.entropy",
         "Full": "streamllm.policies.full",
         "HoldN": "streamllm.policies.hold_n",
+        "LSG": "streamllm.policies.lsg",
         "LocalAgreement": "streamllm.policies.local_agreement",
         "MultiK": "streamllm.policies.multi_k",
         "Oracle": "streamllm.policies.oracle",

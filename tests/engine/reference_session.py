@@ -482,6 +482,19 @@ class ReferenceSession:
         self._boundary_is_stale, self.target_tokens = mark.boundary_is_stale, mark.target_tokens
         return tuple(hypothesis)
 
+    def watched_draft(self, heads: None, max_units: int) -> tuple[Hypothesis, np.ndarray]:
+        mark, before = self.mark(), self.target_tokens
+        hypothesis: list[Emission] = []
+        rows = [self.unit_attention().mean(axis=0)]
+        while len(hypothesis) < max_units and self.target_tokens - before < self._most_ahead:
+            emission = self.write()
+            if emission.unit is None:
+                break
+            hypothesis.append(emission)
+            rows.append(rows[-1] if self._queue else self.unit_attention().mean(axis=0))
+        self.rewind(mark)
+        return tuple(hypothesis), np.array(rows[: len(hypothesis)]).reshape(len(hypothesis), rows[0].shape[0])
+
     def unit_attention(self) -> np.ndarray:
         """(all heads, units that are held at least in part)."""
         self._feed(self._target)

@@ -27,7 +27,11 @@ from streamllm.engine.session import Session
 from streamllm.models.loading import ModelConfig
 from streamllm.policies import (
     RALCP,
+    DOA,
+    DST,
+    LSG,
     AlignAtt,
+    DrFrattn,
     Bounded,
     Confidence,
     Entropy,
@@ -532,6 +536,10 @@ SENTENCES = ("A man rides a horse .", "Two dogs play in the snow with a ball .",
 POLICIES: dict[str, Any] = {
     "RALCP": RALCP(beam=3, threshold=0.6),
     "AlignAtt": AlignAtt(f=1),
+    "DOA": DOA(f=1),
+    "DST": DST(threshold=0.6),
+    "DrFrattn": DrFrattn(threshold=0.3),
+    "LSG": LSG(delta=0.5, alpha=0.6, k_min=1, k_more=3),
     "Bounded": Bounded(LocalAgreement(2), min_lag=2, max_lag=4),
     "Confidence": Confidence(0.5),
     "Entropy": Entropy(1.5),

@@ -48,7 +48,7 @@ class _Margins:
 
 
 Deed = tuple[str, Any]  # "read" and a unit; "end"; "write" and tokens
-QUESTIONS = ["prediction", "hidden", "draft", "beam", "attended"]
+QUESTIONS = ["prediction", "hidden", "draft", "beam", "attended", "watched draft"]
 DEEDS = ["read", "read", "write", "write", "write", "give", "mark", "rewind", "end"]
 HEADS = [[0, 0], [1, 3]]
 
@@ -88,6 +88,8 @@ def live(
             session.beam(1 + n % 3, max_units=1)
         elif kind == "attended" and read:
             session.attended(HEADS)
+        elif kind == "watched draft" and read:
+            assert session.watched_draft(HEADS, n)[1].shape[1] == read
         elif kind == "mark":
             marks.append((session.mark(), len(deeds)))
         elif kind == "rewind" and marks:

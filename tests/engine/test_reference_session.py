@@ -153,6 +153,11 @@ def play(session: Any, case: Case, tokenizer: Any) -> Iterator[tuple[str, Any]]:
             yield kind, session.draft(1 + n)
         elif kind == "beam":
             yield kind, session.beam(1 + n % 3, 1 + n // 2)
+        elif kind == "watched" and case.retention.kv_bits is None:
+            try:
+                yield kind, [*session.watched_draft(None, 1 + n)]
+            except ValueError:
+                yield kind, None
         elif kind == "attended" and case.retention.kv_bits is None:
             try:
                 yield kind, session.unit_attention()
@@ -186,9 +191,12 @@ def compare(case: Case, ours: Sequence[tuple[str, Any]], theirs: Sequence[tuple[
     tolerance = 0.06 if case.retention.kv_bits else 2e-3
     for i, ((kind, ours_), (_, true)) in enumerate(zip(ours, theirs, strict=False)):
         where = f"{i}: {kind}"
+        if kind == "watched" and true is not None:
+            assert ours_[0] == true[0], where
+            ours_, true = ours_[1], true[1]
         if isinstance(true, np.ndarray):
             assert ours_ is not None and ours_.shape == true.shape, where
-            assert np.abs(ours_ - true).max() <= tolerance * np.abs(true).max(), where
+            assert np.abs(ours_ - true).max(initial=0) <= tolerance * np.abs(true).max(initial=0), where
         else:
             assert ours_ == true, where
 
@@ -201,7 +209,7 @@ def alone(case: Case, tokenizer: Any) -> None:
     compare(case, ours, theirs)
 
 
-QUESTIONS = ["prediction", "hidden", "hidden", "draft", "beam", "attended"]
+QUESTIONS = ["prediction", "hidden", "hidden", "draft", "beam", "attended", "watched"]
 DEEDS = ["read", "read", "read", "write", "write", "write", "give", "mark", "mark", "rewind", "rewind", "end"]
 
 PHRASES = (  # what has gone wrong before, beside steps of any kind

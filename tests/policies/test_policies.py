@@ -14,10 +14,14 @@ from tiny_fixtures import FakeSession, sentence
 
 from streamllm.engine.loop import translate
 from streamllm.policies import (
+    DOA,
+    DST,
+    LSG,
     RALCP,
     AlignAtt,
     Bounded,
     Confidence,
+    DrFrattn,
     Entropy,
     Full,
     HoldN,
@@ -246,6 +250,7 @@ def test_every_policy_writes_once_the_source_is_done_without_asking_the_model() 
         *(WaitK(9), WaitK(9, 0.5), Stride(9, 2), Full(), Oracle([9]), Oracle([]), Bounded(Full(), 9, 9)),
         *(Confidence(1.0), Entropy(0.0), WaitIfWorse(9), WaitIfDiff(9), MultiK(8, 9, 1.0, 1.0), AlignAtt(9)),
         *(LocalAgreement(9), HoldN(9), RALCP(5, 1.0)),
+        *(LSG(9.0, 1.0, 9, 9), DST(1.0, 9), DrFrattn(0.0, 9), DOA(9)),
     ]
     assert [policy.start(EXAMPLE)(State(3, 0, True)) for policy in policies] == [WRITE] * len(policies)
 
@@ -279,6 +284,23 @@ NO_PROBABILITY = [-0.1, 1.1, 2, float("nan"), True, "0.5", None]
         (lambda v: RALCP(5, v), "threshold", [0, 0.0, *NO_PROBABILITY]),
         (lambda v: RALCP(5, 0.5, v), "step", NO_UNITS),
         (AlignAtt, "f", NO_UNITS),
+        (lambda v: LSG(v, 0.5, 1, 4), "delta", [-0.1, float("nan"), True, "1", None]),
+        (lambda v: LSG(1, v, 1, 4), "alpha", NO_PROBABILITY),
+        (lambda v: LSG(1, 0.5, v, 4), "k_min", NO_UNITS),
+        (lambda v: LSG(1, 0.5, 1, v), "k_more", [-1, 1.5, True, None]),
+        (lambda v: LSG(1, 0.5, 1, 4, v), "baseline", [2, *NO_UNITS]),
+        (lambda v: LSG(1, 0.5, 1, 4, 1, v), "mean_under", ["paper", 1, None]),
+        (DST, "threshold", NO_PROBABILITY),
+        (lambda v: DST(0.5, v), "initial", NO_UNITS),
+        (DrFrattn, "threshold", NO_PROBABILITY),
+        (lambda v: DrFrattn(0.5, v), "newest", NO_UNITS),
+        (lambda v: DrFrattn(0.5, 1, v), "layer", [-1, 1.0, True, "1"]),
+        (lambda v: DrFrattn(0.5, 1, None, v), "temperature", [0, -1.0, float("inf"), True, None]),
+        (DOA, "f", NO_UNITS),
+        (lambda v: DOA(1, v), "step", NO_UNITS),
+        (lambda v: DOA(1, 1, v), "heads", [[], [1], [[1]], 3]),
+        (lambda v: DOA(1, 1, None, v), "z_score", [1, None, "true"]),
+        (lambda v: DOA(1, 1, None, True, v), "max_tokens", NO_UNITS),
         (lambda v: AlignAtt(2, v), "heads", [[], [1], [[1]], [[1, 2, 3]], [[0, -1]], [[0, 1.0]], ["01"], 3]),
     ],
 )
