@@ -9,6 +9,9 @@ from streamllm import check
 from streamllm.policies.hypotheses import Committing, units, whole
 from streamllm.records import Decide, Example, Hypothesis, Looks, State
 
+TIE = 1e-4
+"""Difference of scores below which they count as the same."""
+
 
 @dataclass(frozen=True)
 class DOA:
@@ -71,11 +74,15 @@ class DOA:
         return Committing(prefix, self.step, forced=False)
 
     def _at(self, rows: Sequence[Looks], read: int) -> list[int]:
-        """The source unit that each row looks at most."""
+        """The source unit that each row looks at most. Of those with the same z-score it is that with the most
+        attention: what one row alone has seen has the same in all that it saw, whatever it gives them."""
         full = [[*row, *[0.0] * (read - len(row))] for row in rows]
-        if self.z_score and len(full) > 1:
-            full = z_scores(full)
-        return [max(range(read), key=row.__getitem__) for row in full]
+        scores = z_scores(full) if self.z_score and len(full) > 1 else full
+        found = []
+        for row, of_row in zip(full, scores, strict=True):
+            most = max(of_row) - TIE
+            found.append(max((unit for unit in range(read) if of_row[unit] >= most), key=row.__getitem__))
+        return found
 
 
 def z_scores(rows: Sequence[Looks]) -> list[list[float]]:

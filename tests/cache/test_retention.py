@@ -29,7 +29,7 @@ from streamllm.engine.session import Session
 from streamllm.live.terminal import translate_live
 from streamllm.models.loading import ModelConfig, ModelError
 from streamllm.models.model import StreamingModel
-from streamllm.policies import LocalAgreement, WaitK
+from streamllm.policies import DOA, DST, LSG, LocalAgreement, WaitK
 from streamllm.prompt import PromptTokens
 from streamllm.records import Example, Policy
 
@@ -271,7 +271,11 @@ def streaming(model: Any, tokenizer: Any, **retention: Any) -> StreamingModel:
 TEXT = "a cat, the dog jumps over the Haus and a cat runs to the dog of the Haus\n"
 
 
-@pytest.mark.parametrize("policy", [WaitK(2), LocalAgreement()], ids=["waitk", "local_agreement"])
+@pytest.mark.parametrize(
+    "policy",
+    [WaitK(2), LocalAgreement(), LSG(0.05, 0.3, 1, 3), DST(0.6), DOA(1)],
+    ids=lambda policy: type(policy).__name__,
+)
 def test_windows_larger_than_everything_change_nothing(tokenizer: Any, policy: Policy) -> None:
     for model in sessions.varied_models(tokenizer):
         large = streaming(model, tokenizer, max_source=4000, max_target=4000)

@@ -331,11 +331,50 @@ def test_looking_costs_nothing_but_the_prediction(model: Any, facts: PromptToken
     assert session.forward_passes == other.forward_passes + 2
 
 
+def test_what_a_layer_attends_to_is_the_mean_of_its_heads(model: Any, facts: PromptTokens) -> None:
+    session = _fresh(model, facts, list(WORDS))
+    layers = session.layer_attention()
+    np.testing.assert_allclose(layers, _looks(session).reshape(2, 4, len(WORDS)).mean(axis=1), atol=1e-6)
+    assert np.abs(layers[0] - layers[1]).max() > 1e-3
+
+
+@pytest.mark.parametrize("seed", [3, 10])
+def test_a_watched_draft_is_a_draft_and_costs_no_more(tokenizer: Any, facts: PromptTokens, seed: int) -> None:
+    """And looks as a session does that writes one unit after the other."""
+    heads, model = [[0, 1], [1, 2]], tiny.random_model(seed, len(tokenizer))
+    watched, drafted, written = (_fresh(model, facts, list(WORDS)) for _ in range(3))
+    hypothesis, rows = watched.watched_draft(heads, max_units=3)
+    assert hypothesis == drafted.draft(3)
+    assert len(hypothesis) == 3
+    assert all(emission.tokens for emission in hypothesis)
+    assert watched.forward_passes == drafted.forward_passes
+    for emission, row in zip(hypothesis, rows, strict=True):
+        np.testing.assert_allclose(row, written.unit_attention(heads).mean(axis=0), atol=1e-5)
+        assert written.write() == emission
+    assert np.abs(np.diff(rows, axis=0)).max() > 1e-3
+    passes = watched.forward_passes
+    assert [watched.write() for _ in range(3)] == list(hypothesis)
+    assert watched.forward_passes == passes, "what was drafted is known"
+
+
+def test_units_out_of_one_token_share_a_row(model: Any, facts: PromptTokens) -> None:
+    hypothesis, rows = _fresh(model, facts, list(WORDS)).watched_draft(max_units=4)
+    assert [bool(emission.tokens) for emission in hypothesis] == [True, True, False, True]
+    assert (rows[1] == rows[2]).all() and (rows[2] != rows[3]).any()
+
+
+@pytest.mark.parametrize("limit", [{"max_units": 0}, {"max_tokens": 0}])
+def test_a_watched_draft_of_nothing_has_no_rows(model: Any, facts: PromptTokens, limit: Any) -> None:
+    hypothesis, rows = _fresh(model, facts, list(WORDS)).watched_draft(**limit)
+    assert hypothesis == () and rows.shape == (0, len(WORDS))
+
+
 ROUNDABOUT: dict[str, Callable[[Session], Any]] = {
     "a prediction": lambda session: session.prediction(),
     "a prediction with source hidden": lambda session: session.prediction(hidden=1),
     "a draft": lambda session: session.draft(3),
     "a beam": lambda session: session.beam(2, 1),
+    "a watched draft": lambda session: session.watched_draft(None, 3),
     "a draft and a beam": lambda session: (session.draft(3), session.beam(1, 1)),
     "a look, a draft and a beam": lambda session: (session.unit_attention(), session.draft(2), session.beam(2, 1)),
 }

@@ -20,9 +20,9 @@ from streamllm.engine.paradigms.documents import Continuous, Sentences
 from streamllm.engine.paradigms.group import Group
 from streamllm.engine.paradigms.memory import Paradigm
 from streamllm.models.model import StreamingModel
-from streamllm.policies import AlignAtt, Full, LocalAgreement, Oracle, WaitK
+from streamllm.policies import DOA, DST, LSG, AlignAtt, DrFrattn, Full, LocalAgreement, Oracle, WaitK
 from streamllm.prompt import Prompt, PromptTokens
-from streamllm.records import Emission, Example, Policy, Trace
+from streamllm.records import Action, Decide, Emission, Example, Policy, State, Trace
 from streamllm.units import ends_sentence
 
 HELD = LivingOn(held=True, context=1, asks=True)
@@ -238,9 +238,44 @@ def test_documents_in_a_batch_are_those_alone(tokenizer: Any, paradigm: Paradigm
     in_a_batch_as_alone(tokenizer, examples, 3, paradigm, WaitK(2))
 
 
+ASKING = [WaitK(2), LocalAgreement(), LSG(0.02, 0.3, 1, 3), DST(0.6), DrFrattn(0.3, newest=2), DOA(1)]
+
+
+class _Noting:
+    """Asks how attention is spread before it decides as wait-k."""
+
+    def __init__(self) -> None:
+        self.lengths: list[tuple[int, set[int]]] = []
+        self.most = 0.0
+
+    def start(self, example: Example) -> Decide:
+        decide = WaitK(2).start(example)
+
+        def note(state: State) -> Action:
+            if state.read:
+                rows = [*state.model.attention(), *state.model.watched_draft(max_tokens=6)[1]]
+                self.lengths.append((state.read, {len(row) for row in rows}))
+                self.most = max(self.most, *(sum(row) for row in rows))
+            return decide(state)
+
+        return note
+
+
+@pytest.mark.parametrize("paradigm", PARADIGMS)
+def test_attention_in_a_document_is_that_to_the_units_of_the_sentence_under_way(
+    tokenizer: Any, paradigm: Paradigm
+) -> None:
+    noting = _Noting()
+    text = "a dog. the cat, runs dog. Größe: dog. a the a dog."
+    translated(streaming(tokenizer, 3, paradigm), Example("1", text, ""), noting)
+    assert all(lengths == {read} for read, lengths in noting.lengths)
+    assert {1, 2} <= {read for read, _ in noting.lengths}
+    assert 0 < noting.most <= 1.0001
+
+
 @pytest.mark.long
-@settings(max_examples=40)
-@given(texts, texts, st.integers(0, 5), st.sampled_from(PARADIGMS), st.sampled_from([WaitK(2), LocalAgreement()]))
+@settings(max_examples=60)
+@given(texts, texts, st.integers(0, 5), st.sampled_from(PARADIGMS), st.sampled_from(ASKING))
 def test_random_documents_in_a_batch_are_those_alone(
     tokenizer: Any, one: str, other: str, seed: int, paradigm: Paradigm, policy: Policy
 ) -> None:

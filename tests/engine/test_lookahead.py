@@ -73,6 +73,31 @@ def test_the_entropy_is_log_v_at_most_and_zero_at_least() -> None:
     assert (certain.token, certain.confidence) == (1, pytest.approx(1))
 
 
+def test_the_divergence_is_the_mean_log_ratio_in_nats() -> None:
+    """By hand: 0.9 ln 1.8 + 0.1 ln 0.2, and 0.5 ln (5 / 9) + 0.5 ln 5."""
+    sure, even = (NextToken(mx.array(p).log() + 3.0, frozenset()) for p in ([0.9, 0.1], [0.5, 0.5]))
+    assert sure.divergence(even) == pytest.approx(0.36806, abs=1e-5)
+    assert even.divergence(sure) == pytest.approx(0.51083, abs=1e-5)
+    assert sure.divergence(sure) == even.divergence(even) == 0
+
+
+def test_what_one_rules_out_is_no_part_of_its_divergence_and_makes_that_from_it_infinite() -> None:
+    some = NextToken(mx.array([0.0, -math.inf, 0.0]), frozenset())
+    every = NextToken(mx.array([0.0, 0.0, 0.0]), frozenset())
+    assert some.divergence(every) == pytest.approx(math.log(3 / 2))
+    assert every.divergence(some) == math.inf
+    barely = NextToken(mx.array([0.0, -1000.0, 0.0]), frozenset())  # a probability that float64 has as 0
+    assert barely.divergence(some) == pytest.approx(0)
+
+
+@given(st.integers(0, 10**6))
+def test_a_divergence_is_never_negative(seed: int) -> None:
+    dice = np.random.default_rng(seed)
+    one = dice.normal(size=50)
+    near = NextToken(one + 1e-9 * dice.normal(size=50), frozenset())
+    assert 0 <= NextToken(one, frozenset()).divergence(near) < 1e-6
+
+
 def test_what_is_impossible_has_no_probability_and_no_share_in_the_entropy() -> None:
     prediction = NextToken(mx.array([-math.inf, 1.0, -math.inf, 1.0]), frozenset())
     assert (prediction.probability(0), prediction.probability(1)) == (0, pytest.approx(0.5))

@@ -26,14 +26,14 @@ from streamllm.engine.paradigms.reencoded import Batch, BatchPositions
 from streamllm.engine.session import Session
 from streamllm.models.loading import ModelConfig
 from streamllm.policies import (
-    RALCP,
     DOA,
     DST,
     LSG,
+    RALCP,
     AlignAtt,
-    DrFrattn,
     Bounded,
     Confidence,
+    DrFrattn,
     Entropy,
     Full,
     HoldN,
