@@ -34,7 +34,12 @@ POINTS = {
     "multi_k": ["policy.k_max=3,5,7,9"],
     "wait_if_diff": ["policy.initial=3,4,5,7"],
     "wait_if_worse": ["policy.initial=3,4,5,7"],
+    "lsg": ["policy.delta=2.0", "policy.k_min=1,2,3,5"],
+    "dst": ["policy.threshold=0.45,0.6,0.7,0.8,0.9"],
+    "drfrattn": ["policy.threshold=0.3,0.2,0.1,0.05"],
+    "drfrattn+newest": ["policy=drfrattn", "policy.newest=2", "policy.threshold=0.5,0.3,0.2,0.1"],
     "local_agreement": ["policy.n=2", "policy.step=1,2,3,4", "min_lag=3"],
+    "doa": ["policy.f=1,2,3,4"],
     "hold_n": ["policy.n=4", "min_lag=2,3,5,7"],
     "ralcp": ["policy.beam=3", "policy.step=2", "min_lag=2,3,5,7"],
 }

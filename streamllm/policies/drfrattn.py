@@ -12,11 +12,11 @@ class DrFrattn:
 
     Our reading of DrFrattn (EMNLP 2025) without what makes it: there, paths made in this way *train* a policy network.
     Attention α of one layer to the source, the mean of its heads, is sharpened (as a power of 1 / ``temperature``, and
-    made to add up to 1); what target unit i lacks after j source units is c = 1 - Σ_{k≤j} α_k, and it is written as soon
-    as c < λ. The paper takes α from the *whole* source. While reading there is only what has been read, and c would be
-    0: so the last ``newest`` units are left out of the sum. That is our choice, as are the shares of what the units get
-    alone (headers do not count), and that a unit is judged by its first token. A decision costs the forward that writing
-    needs anyway (with attention read out, which is slower than without).
+    made to add up to 1). What target unit i lacks after j source units is c = 1 - Σ_{k≤j} α_k; it is written as soon as
+    c < λ. The paper takes α from the *whole* source. While reading there is only what has been read, and c would be 0:
+    so the last ``newest`` units are left out of the sum. That is our choice, as are the shares of what the units get
+    alone (headers do not count), and that a unit is judged by its first token. A decision costs the forward that
+    writing needs anyway (with attention read out, which is slower than without).
 
     Args:
         threshold: the share of attention on the newest units below which it writes (λ).
