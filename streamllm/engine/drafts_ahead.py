@@ -12,6 +12,8 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from streamllm.engine.ahead import Guess
 from streamllm.engine.finite import SentenceError
 from streamllm.engine.limits import Limits
@@ -104,6 +106,16 @@ class DraftsAhead:
     def attended(self, heads: Sequence[Sequence[int]] | None = None) -> int:
         unit: int = self._answer("attended", heads)
         return unit
+
+    def layer_attention(self) -> np.ndarray:
+        layers: np.ndarray = self._answer("layer_attention")
+        return layers
+
+    def watched_draft(
+        self, heads: Sequence[Sequence[int]] | None, max_units: int, max_tokens: float
+    ) -> tuple[Hypothesis, np.ndarray]:
+        watched: tuple[Hypothesis, np.ndarray] = self._answer("watched_draft", heads, max_units, max_tokens)
+        return watched
 
     def close_sentence(self) -> None:
         self._answer("close_sentence")
@@ -271,6 +283,12 @@ class _Noting:
 
     def attended(self, heads: Sequence[Sequence[int]] | None = None) -> Any:
         return self._ahead.note("attended", heads)
+
+    def layer_attention(self) -> Any:
+        return self._ahead.note("layer_attention")
+
+    def watched_draft(self, heads: Sequence[Sequence[int]] | None, max_units: int, max_tokens: float) -> Any:
+        return self._ahead.note("watched_draft", heads, max_units, max_tokens)
 
 
 class _Heard:

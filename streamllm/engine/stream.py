@@ -81,6 +81,12 @@ class Asked(Protocol):
 
     def attended(self, heads: Sequence[Sequence[int]] | None = None) -> int: ...
 
+    def layer_attention(self) -> np.ndarray: ...
+
+    def watched_draft(
+        self, heads: Sequence[Sequence[int]] | None, max_units: int, max_tokens: float
+    ) -> tuple[Hypothesis, np.ndarray]: ...
+
 
 class Answers:
     """What a policy may ask in one state (`records.Lookahead`); notes the hypotheses that it was shown.
@@ -107,7 +113,7 @@ class Answers:
     def watched_draft(
         self, heads: Sequence[Sequence[int]] | None = None, max_tokens: float = math.inf
     ) -> tuple[Hypothesis, Sequence[Looks]]:
-        units, tokens = self._limits.left(self._state), self._limits.tokens_left(self._state, self._tokens)
+        units, tokens = self._limits.left(self._state), self._limits.tokens_left(self._state, self.tokens)
         hypothesis, looks = self._session.watched_draft(heads, units, min(tokens, max_tokens))
         self.shown.append(hypothesis)
         return hypothesis, self._of_units(looks)

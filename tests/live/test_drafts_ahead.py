@@ -16,11 +16,14 @@ from streamllm.engine.paradigms.documents import Continuous, Sentences
 from streamllm.engine.paradigms.revised import Revised
 from streamllm.live.streams import LiveStreams
 from streamllm.models.model import StreamingModel
-from streamllm.policies import Confidence, Full, LocalAgreement, WaitIfWorse, WaitK
+from streamllm.policies import DOA, DST, LSG, Confidence, Full, LocalAgreement, WaitIfWorse, WaitK
 from streamllm.records import READ, WRITE, Action, Example, Policy, State
 
 TEXT = "Two dogs run, and a child plays with a ball on the beach."
-POLICIES: list[Policy] = [WaitK(1), WaitK(3), Full(), Confidence(0.5), LocalAgreement(), WaitIfWorse(2, 1)]
+POLICIES: list[Policy] = [
+    *(WaitK(1), WaitK(3), Full(), Confidence(0.5), LocalAgreement(), WaitIfWorse(2, 1)),
+    *(LSG(0.05, 0.3, 1, 3), DST(0.6), DOA(1)),
+]
 
 
 def forwards(streams: LiveStreams) -> int:
