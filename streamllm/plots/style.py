@@ -100,7 +100,7 @@ class Look:
 
 
 COLORS = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY)
-ROUNDS: tuple[tuple[str, Dashes], ...] = (("s^Dv<P", "-"), ("^DvPsX", (0, (4, 1.5))), ("DvPXs^", (0, (1.2, 1.2))))
+ROUNDS: tuple[tuple[str, Dashes], ...] = (("s^Dv<P", "-"), ("^DvPsX", (0, (4, 1.5))), ("DvPX>^", (0, (1.2, 1.2))))
 CYCLE = [Look(color, m, dashes) for markers, dashes in ROUNDS for color, m in zip(COLORS, markers, strict=True)]
 FIXED = {"waitk": Look(INK, "o"), "full": Look(INK, "*"), **dict(zip(POLICIES, CYCLE, strict=False))}
 
