@@ -101,6 +101,10 @@ class Lookahead(Protocol):
         (pairs of layer and head; None: the model's own alignment heads) look at most."""
         ...
 
+    def write_logit(self) -> float:
+        """What the model's write head says of the next token, as a logit: above 0, WRITE is likelier right than not."""
+        ...
+
 
 @dataclass(frozen=True)
 class State:
@@ -126,13 +130,18 @@ class Read:
 
 @dataclass(frozen=True)
 class Write:
-    """Action: produce one more target unit, that of ``tokens`` if there are any, else what the model predicts."""
+    """Action: produce one more target unit, that of ``tokens`` if there are any, else what the model predicts.
+
+    ``bare``: without the punctuation that the model would put right after a word. The policy is asked again before
+    that; what comes then extends the unit.
+    """
 
     tokens: tuple[int, ...] = ()
+    bare: bool = False
 
 
 Action = Read | Write
-READ, WRITE = Read(), Write()
+READ, WRITE, WRITE_BARE = Read(), Write(), Write(bare=True)
 Decide = Callable[[State], Action]
 
 

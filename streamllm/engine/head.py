@@ -17,19 +17,26 @@ HEADS = ("lm_head", "embed_out")
 """The usual name, and that of GPT-NeoX."""
 
 
+class UnreadableStates(ValueError):
+    """What the output layer of a model is given cannot be read."""
+
+
 class Cut:
     """To positions (P, 1, …) of what a forward of S rows of N tokens gives, (S, N, …)."""
 
     def __init__(self, rows: Any, columns: Any):
         self._at = rows, columns
         self._done = False
+        self.states: mx.array | None = None  # (P, E), what the head was given; None where it was not found
 
     def before(self, hidden: mx.array) -> mx.array:
         """Of the hidden states; the first who asks is the head."""
         if self._done:
             return hidden
         self._done = True
-        return hidden[self._at][:, None]
+        cut = hidden[self._at][:, None]
+        self.states = cut[:, 0]
+        return cut
 
     def after(self, logits: mx.array) -> mx.array:
         """Logits (P, V), also of a model whose head was not found."""

@@ -222,9 +222,9 @@ class Session:
         """The token that comes next in the target, from all source read so far. It is not written yet."""
         return self._ahead.predict()
 
-    def write(self, tokens: tuple[int, ...] = ()) -> Emission:
+    def write(self, tokens: tuple[int, ...] = (), bare: bool = False) -> Emission:
         """Write one whole unit, that of ``tokens`` if there are any; or learn that the end token comes next (it is
-        not fed).
+        not fed). A ``bare`` unit ends before the punctuation that would stand right after a word.
 
         A token that holds the stop text is not fed either. What it says before that text is written once the
         source has ended; until then the token is forgotten by the next read, like an end token.
@@ -234,7 +234,7 @@ class Session:
         if tokens:
             return self._force(tokens)
         written: list[int] = []
-        tail = ""
+        tail, is_cut = "", False
         while True:
             token = self._ahead.predict()
             if token in self.prompt.end_tokens or token == _END:
@@ -246,11 +246,15 @@ class Session:
                 break
             if self._is_whole(written, token):
                 break
+            if bare and (is_cut := self.prompt.divides(written, token)):
+                break
             written.append(self._ahead.take())
             if self.prompt.target_unit == "character" and self._is_whole_characters(written):
                 break
         self._ahead.begun = True
-        return self._emit(written, tail)
+        emission = self._emit(written, tail)
+        self._boundary_is_stale |= is_cut  # what follows extends it
+        return emission
 
     def _force(self, tokens: tuple[int, ...]) -> Emission:
         self._ahead.force(tokens)
@@ -502,6 +506,14 @@ class Session:
     def heads(self) -> list[tuple[int, int]]:
         """All pairs of layer and head, once attention has been read out."""
         return self._ahead.attention.heads if self._ahead.attention is not None else []
+
+    def write_logit(self) -> float:
+        """What the model's write head says of the state that the next token is predicted from, as a logit, float32.
+
+        Raises:
+            ValueError: the model has no write head, or its hidden states cannot be read.
+        """
+        return self._ahead.judged()
 
     def unit_attention(self, heads: Sequence[Sequence[int]] | None = None) -> np.ndarray:
         """How much each of ``heads`` (None: all) attends to each source unit that is held when the next token is

@@ -41,7 +41,7 @@ class SessionLike(Protocol):
 
     def end_source(self) -> None: ...
 
-    def write(self, tokens: tuple[int, ...] = ()) -> Emission: ...
+    def write(self, tokens: tuple[int, ...] = (), bare: bool = False) -> Emission: ...
 
     def prediction(self, hidden: int = 0) -> Prediction: ...
 
@@ -50,6 +50,8 @@ class SessionLike(Protocol):
     def beam(self, size: int, max_units: int) -> Sequence[Hypothesis]: ...
 
     def attended(self, heads: Sequence[Sequence[int]] | None = None) -> int: ...
+
+    def write_logit(self) -> float: ...
 
     # Of documents
 
@@ -90,6 +92,9 @@ class Answers:
 
     def attended(self, heads: Sequence[Sequence[int]] | None = None) -> int:
         return self._session.attended(heads) - self.before
+
+    def write_logit(self) -> float:
+        return self._session.write_logit()
 
     def draft(self) -> Hypothesis:
         left = self._limits.left(self._state), self._limits.tokens_left(self._state, self.tokens)
@@ -164,7 +169,8 @@ class Stream:
 
     def write(self, action: Write) -> tuple[Event, State] | None:
         """Write a unit; None where the end token came instead."""
-        emission = self.session.write(action.tokens) if action.tokens else self.session.write()
+        given = {"bare": True} if action.bare else {}
+        emission = self.session.write(action.tokens) if action.tokens else self.session.write(**given)
         if emission.unit is None:
             return None
         if not emission.extends:

@@ -138,6 +138,17 @@ class PromptTokens:
         """Text of whole units, without special tokens and without the space before the first."""
         return self.text_of(tuple(tokens)).removeprefix(" ")
 
+    def divides(self, before: Sequence[int], token: int) -> bool:
+        """Whether a token is punctuation right after a word, of which ``before`` are the tokens so far: a comma, say.
+        Only where units are words."""
+        if self.target_unit != "word" or not before or not self._is_punctuation(token):
+            return False
+        return not self.ends_unit(before[-1]) and not all(map(self._is_punctuation, before))
+
+    def _is_punctuation(self, token: int) -> bool:
+        text = self.text_of((token,)).strip()
+        return not self.starts_unit(token) and not any(map(str.isalnum, text)) if text else False
+
     def _text_before_stop(self, token: int) -> str | None:
         """What a token says before ``stop``, None when it does not contain it."""
         stop = self.text.stop
