@@ -57,6 +57,7 @@ class FakeSession:
         beams: the hypotheses of a beam search. Writing tokens gives the unit that they were here.
         predictions: what is said of the next token.
         attends: the source unit that is attended to most.
+        write_logits: what the write head says.
 
     ``asked`` is what a policy has asked for: the question with the units read (and not hidden) and written.
     """
@@ -68,9 +69,10 @@ class FakeSession:
         beams: Callable[[int, int], Sequence[Hypothesis]] | None = None,
         predictions: Callable[[int, int], FakePrediction] | None = None,
         attends: Callable[[int, int], int] | None = None,
+        write_logits: Callable[[int, int], float] | None = None,
     ):
         self._answer, self._drafts, self._beams = answer, drafts, beams
-        self._predictions, self._attends = predictions, attends
+        self._predictions, self._attends, self._write_logits = predictions, attends, write_logits
         self._draft: list[Emission] | None = None  # what is left of it
         self._queue: list[Emission] = []  # units of the token that was written last
         self._units: dict[tuple[int, ...], list[Emission]] = {}  # that tokens of a beam's hypotheses stand for
@@ -92,7 +94,7 @@ class FakeSession:
         self.calls.append(("end_source", None))
         self._draft = None
 
-    def write(self, tokens: tuple[int, ...] = ()) -> Emission:
+    def write(self, tokens: tuple[int, ...] = (), bare: bool = False) -> Emission:
         if self._queue:
             emission = self._queue.pop(0)
         elif tokens:
@@ -137,6 +139,10 @@ class FakeSession:
         assert self._attends, "the policy asked for attention, and this session has none"
         self.heads = heads
         return self._attends(*self._asked("attended"))
+
+    def write_logit(self) -> float:
+        assert self._write_logits, "the policy asked for a write head, and this session has none"
+        return self._write_logits(*self._asked("write_logit"))
 
     def _asked(self, question: str, hidden: int = 0) -> tuple[int, int]:
         self.asked.append((question, self.count("read") - hidden, self._written))

@@ -34,8 +34,8 @@ class Fed(NamedTuple):
 @dataclass(frozen=True)
 class Answer:
     """What a step gave a row: the ``logits`` (V,) after its last token, the likeliest one (1,), the ``highest`` logit
-    (1,), where it looked, and what the write head says. To a beam it gave these of each hypothesis, logits (hypotheses, V); to a check, of each
-    token checked."""
+    (1,), where it looked, and what the write head says. To a beam it gave these of each hypothesis, logits
+    (hypotheses, V); to a check, of each token checked."""
 
     logits: Logits
     likeliest: list[int]

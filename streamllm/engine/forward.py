@@ -54,8 +54,8 @@ def forward(
     if states is not None:
         if cut is None or cut.states is None:
             raise UnreadableStates(
-                f"the output layer of this model (model_type {getattr(model, 'model_type', 'unknown')!r}) is not found, "
-                "so its hidden states cannot be read: choose a policy other than learned"
+                f"the output layer of this model (model_type {getattr(model, 'model_type', 'unknown')!r}) is not "
+                "found, so its hidden states cannot be read: choose a policy other than learned"
             )
         states.append(cut.states)
     return logits, calls

@@ -13,8 +13,8 @@ from streamllm.standins import replaced
 EMBEDDINGS = (nn.Embedding, nn.QuantizedEmbedding)
 """Whose transposes are the heads of models with tied weights."""
 
-HEADS = ("lm_head", "embed_out")
-"""The usual name, and that of GPT-NeoX."""
+HEADS = ("lm_head", "embed_out", "output")
+"""The usual name, that of GPT-NeoX, and that of InternLM 2 and Llama 4."""
 
 
 class UnreadableStates(ValueError):

@@ -169,8 +169,10 @@ class Stream:
 
     def write(self, action: Write) -> tuple[Event, State] | None:
         """Write a unit; None where the end token came instead."""
-        given = {"bare": True} if action.bare else {}
-        emission = self.session.write(action.tokens) if action.tokens else self.session.write(**given)
+        if action.bare:
+            emission = self.session.write(action.tokens, bare=True)
+        else:
+            emission = self.session.write(action.tokens) if action.tokens else self.session.write()
         if emission.unit is None:
             return None
         if not emission.extends:

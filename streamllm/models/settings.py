@@ -25,7 +25,7 @@ class Settings:
     Args:
         languages: source and target of the training.
         base_weights: of an adapter, the digest of the weights that it was trained on.
-        write_head: of the head beside the weights: ``trained_on``, the digest of what it is for, and how it was trained.
+        write_head: of the head beside the weights: ``trained_on``, a digest of what it is for, and how it was trained.
 
     Raises: ValueError: a value is not accepted.
     """

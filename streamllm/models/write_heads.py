@@ -1,4 +1,4 @@
-"""Write heads in files: ``head.safetensors`` beside a model's weights or an adapter's, and what `SETTINGS` says of it."""
+"""Write heads in files: ``head.safetensors`` beside the weights of a model or an adapter, and a line in `SETTINGS`."""
 
 import json
 import logging
@@ -94,8 +94,10 @@ def read(folder: Path) -> WriteHead:
             raise ValueError(f"{path}: the shapes of layer {len(layers)} do not fit: fetch it again, or {ANEW}")
         layers.append((weight, bias))
     if not layers or layers[-1][0].shape[0] != 1 or len(arrays) != 2 * len(layers):
-        raise ValueError(f"{path} holds {', '.join(sorted(arrays)) or 'nothing'}; a head has layers.0.weight and so "
-                         f"on, the last with one row: fetch it again, or {ANEW}")
+        raise ValueError(
+            f"{path} holds {', '.join(sorted(arrays)) or 'nothing'}; a head has layers.0.weight and so "
+            f"on, the last with one row: fetch it again, or {ANEW}"
+        )
     if not all(np.isfinite(array).all() for array in arrays.values()):
         raise ValueError(f"{path} holds numbers that are not finite: {ANEW}")
     return WriteHead(layers)

@@ -141,13 +141,11 @@ class PromptTokens:
     def divides(self, before: Sequence[int], token: int) -> bool:
         """Whether a token is punctuation right after a word, of which ``before`` are the tokens so far: a comma, say.
         Only where units are words."""
-        if self.target_unit != "word" or not before or not self._is_punctuation(token):
+        if self.target_unit != "word" or not before or self.starts_unit(token) or self.ends_unit(before[-1]):
             return False
-        return not self.ends_unit(before[-1]) and not all(map(self._is_punctuation, before))
-
-    def _is_punctuation(self, token: int) -> bool:
-        text = self.text_of((token,)).strip()
-        return not self.starts_unit(token) and not any(map(str.isalnum, text)) if text else False
+        said = self.text_of((token,)).strip()
+        is_punctuation = bool(said) and not any(map(str.isalnum, said))
+        return is_punctuation and any(map(str.isalnum, self.text_of(tuple(before))))
 
     def _text_before_stop(self, token: int) -> str | None:
         """What a token says before ``stop``, None when it does not contain it."""

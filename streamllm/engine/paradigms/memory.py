@@ -270,9 +270,7 @@ class CachedMemory:
             last = (slice(-1, None), 0)
         fed = mx.array(tokens)[:, None] if rows else mx.array([tokens])
         try:
-            logits, calls = forward(
-                self.model, fed, views, last, MANY_EXPONENTIALS, self._attends, states=self._states
-            )
+            logits, calls = forward(self.model, fed, views, last, MANY_EXPONENTIALS, self._attends, states=self._states)
         except (UnreadableAttention, UnreadableStates):  # all was fed
             self._half_fed = False
             raise
@@ -403,7 +401,8 @@ class CachedMemory:
 
     def judge(self, tokens: list[int]) -> tuple[mx.array, float]:
         head = some(self.write_head)
-        self._states = states = []
+        states: list[mx.array] = []
+        self._states = states
         try:
             logits = self.write(tokens)
         finally:

@@ -92,7 +92,8 @@ class Cells:
     def written(self) -> Numbers:
         """Target units written by then: the word itself, where its punctuation comes next."""
         begun = np.diff(self.parts.units, prepend=-1) == 0
-        return (self.parts.units + begun)[self.part]
+        written: Numbers = (self.parts.units + begun)[self.part]
+        return written
 
     @property
     def starts(self) -> Numbers:
@@ -114,9 +115,7 @@ def lags(units: int, ahead: int, rows: int | None, rng: random.Random) -> list[i
     return every if rows is None or rows >= len(every) else sorted(rng.sample(every, rows))
 
 
-def cells_of(
-    model: StreamingModel, pairs: Sequence[Tokenized], lags_of: Sequence[Sequence[int]]
-) -> Iterator[Cells]:
+def cells_of(model: StreamingModel, pairs: Sequence[Tokenized], lags_of: Sequence[Sequence[int]]) -> Iterator[Cells]:
     """The cells of each pair, in order, where it is written as wait-k writes it with each k of its ``lags_of``: the
     model was trained so. A place at which nothing has been read is no cell. Pairs of similar length beside each other
     cost least."""
@@ -158,10 +157,10 @@ def _cells(
     at: list[tuple[Numbers, Numbers]] = []
     start = 0
     for pair, source_units, parts, own, lags in zip(pairs, units, made, sees, lags_of, strict=True):
-        rows, end = slice(start, start + len(own)), header - 1 + len(parts.tokens)
+        of_pair, end = slice(start, start + len(own)), header - 1 + len(parts.tokens)
         of_token = np.concatenate([np.repeat(own[:, :1], header - 1, axis=1), np.repeat(own, parts.sizes, axis=1)], 1)
-        visible[rows, :end, : len(source_units)] = source_units <= of_token[:, :, None]
-        tokens[rows, :end] = [*prompt.target_header, *parts.tokens[:-1]]
+        visible[of_pair, :end, : len(source_units)] = source_units <= of_token[:, :, None]
+        tokens[of_pair, :end] = [*prompt.target_header, *parts.tokens[:-1]]
         row, place = np.nonzero(np.repeat(_are_cells(parts, lags, len(pair.source)), parts.sizes, axis=1))
         at.append((start + row, header - 1 + place))
         start += len(own)
@@ -187,7 +186,12 @@ def _cells(
         firsts = start + np.cumsum(sizes) - sizes
         whole = start + len(rows) - len(parts.tokens)
         yield Cells(
-            parts, own[row, part], part, hidden[firsts], found[start:whole], found[whole : start + len(rows)],
+            parts,
+            own[row, part],
+            part,
+            hidden[firsts],
+            found[start:whole],
+            found[whole : start + len(rows)],
             len(pair.source),
         )
         start += len(rows)

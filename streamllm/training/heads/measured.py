@@ -105,7 +105,9 @@ def measure(
     if not pairs:
         raise ValueError("no sentence pair is left to learn from: see cells.max_tokens and the data set")
     if len(pairs) < len(examples):
-        log.info("%d of %d pairs are left out: empty, or above cells.max_tokens", len(examples) - len(pairs), len(examples))
+        log.info(
+            "%d of %d pairs are left out: empty, or above cells.max_tokens", len(examples) - len(pairs), len(examples)
+        )
     settings = [labels.measures, config.rows, config.ahead, config.max_tokens, seed, model.prompt.rendered]
     # φ counts; a model that was not trained to stream begins at 0 here, as in training.
     name = of_text(json.dumps([made_of, model.target_start, *settings]), data.source.digest or "")[:16]

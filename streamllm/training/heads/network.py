@@ -5,6 +5,7 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import mlx.core as mx
@@ -41,7 +42,7 @@ class HeadConfig:
         whole_number("head.batch", self.batch, of="cells")
 
 
-class Network(nn.Module):
+class Network(nn.Module):  # type: ignore[misc]
     """A `WriteHead` that learns.
 
     Args:
@@ -52,7 +53,7 @@ class Network(nn.Module):
         super().__init__()
         mx.random.seed(seed % 2**64)
         widths = [len(mean), *hidden, 1]
-        self.layers = [nn.Linear(n, m) for n, m in zip(widths, widths[1:], strict=False)]
+        self.layers = [nn.Linear(n, m) for n, m in pairwise(widths)]
         self._mean, self._deviation = mx.array(mean), mx.array(deviation)  # no parameters: nothing to learn
 
     def __call__(self, states: mx.array) -> mx.array:
@@ -104,7 +105,9 @@ class CellData:
     def digest(self) -> str:
         return of_text(self._targets.tobytes().hex(), self._states[:1000].tobytes().hex())[:16]
 
-    def blocks(self, epoch: int, start: int = 0, rank: int = 0, world: int = 1) -> Iterator[list[tuple[CellBatch, int]]]:
+    def blocks(
+        self, epoch: int, start: int = 0, rank: int = 0, world: int = 1
+    ) -> Iterator[list[tuple[CellBatch, int]]]:
         if start == 0:
             order = list(range(len(self._targets)))
             random.Random(f"{self.seed}/{epoch}").shuffle(order)

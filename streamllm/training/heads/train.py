@@ -16,6 +16,7 @@ from streamllm.engine.paradigms.group import Group
 from streamllm.files import write_atomically
 from streamllm.models import write_heads
 from streamllm.models.loading import ModelConfig, find_model
+from streamllm.models.settings import read_settings
 from streamllm.prompt import Prompt
 from streamllm.records import Example
 from streamllm.runs import made_from
@@ -96,7 +97,9 @@ def train_head(
                 return measure(streaming, examples, labels, cells, kept, weights, seed, progress)
 
             of_learned, of_held_out = measured(learned, "training data"), measured(held_out, "validation data")
-            scores = _train(run, of_learned, of_held_out, labels, head, training, optimizer, seed, guarded, weights, made)
+            scores = _train(
+                run, of_learned, of_held_out, labels, head, training, optimizer, seed, guarded, weights, made
+            )
             guarded.summary(scores)
     scores = run.metrics()
     to = run.path / HEAD
@@ -162,6 +165,6 @@ def _train(
 
 
 def _facts(head: Path) -> dict[str, Any]:
-    said = dict(write_heads.read_settings(head).write_head or {})
+    said = dict(read_settings(head).write_head or {})
     said.pop("trained_on", None)
     return said

@@ -1,1 +1,1 @@
-"""Where a write head's labels come from, one small file and one YAML of conf/labels each (protocol: `labels.Labels`)."""
+"""Where a write head's labels come from, a small file and a YAML of conf/labels each (protocol: `labels.Labels`)."""
