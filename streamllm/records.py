@@ -133,7 +133,8 @@ class Write:
     """Action: produce one more target unit, that of ``tokens`` if there are any, else what the model predicts.
 
     ``bare``: without the punctuation that the model would put right after a word. The policy is asked again before
-    that; what comes then extends the unit.
+    that; what comes then extends the unit. Punctuation that ends a sentence waits for the end of the source, as the end
+    token does: while source remains, it is a forced READ.
     """
 
     tokens: tuple[int, ...] = ()

@@ -207,7 +207,8 @@ class Ahead:
         """The memory was taken back to where it was when this was ``settled``; so is the target."""
         self._open, self._last, self.begun = list(settled.open), list(settled.last), settled.begun
         self._reads, self._written = settled.reads, settled.written
-        self._known, self._logits, self.attention = [], [], None
+        self._known, self._logits = [], []
+        self._read_out_nothing()
         self._taken, self._picked, self._marked = [], [], False
         self._forced += 1  # places before are none any more
 

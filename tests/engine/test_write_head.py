@@ -234,3 +234,29 @@ def test_what_divides_a_word_from_its_punctuation(tokenizer: Any, before: list[s
     prompt = PromptTokens(Prompt(target_header="German:"), tokenizer)
     assert prompt.divides([one(piece) for piece in before], one(token)) == divides
     assert not PromptTokens(Prompt(target_header="German:"), tokenizer, "word", "character").divides([1], one(token))
+
+
+def test_a_full_stop_waits_for_the_end_of_the_source_as_an_end_token_does(tokenizer: Any) -> None:
+    session = scripted(tokenizer, {"": " dog", " dog": ".\n", " dog.\n": "<end>"})
+    session.read("x")
+    assert session.write(bare=True).unit == "dog"
+    assert session.write(bare=True).unit is None
+    session.read("y")
+    assert session.write(bare=True).unit is None
+    session.end_source()
+    stop = session.write(bare=True)
+    assert (stop.unit, stop.extends) == (".", True)
+    assert session.write(bare=True).unit is None
+
+
+def test_a_whole_unit_ends_a_sentence_whenever_it_is_asked_to(tokenizer: Any) -> None:
+    session = scripted(tokenizer, {"": " dog", " dog": ".\n", " dog.\n": "<end>"})
+    session.read("x")
+    assert session.write().unit == "dog."
+
+
+def test_the_point_of_an_initial_does_not_wait(tokenizer: Any) -> None:
+    session = scripted(tokenizer, {"": " ", " ": "B", " B": ".\n"})
+    session.read("x")
+    assert session.write(bare=True).unit == "B"
+    assert session.write(bare=True).unit == "."
