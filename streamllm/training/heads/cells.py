@@ -108,30 +108,41 @@ class Cells:
         return np.arange(len(self.logits)) + np.repeat(self.parts.starts[self.part] - self.starts, sizes)
 
 
-def lags(units: int, ahead: int, rows: int | None, rng: random.Random) -> list[int]:
-    """The k of each row that follows wait-k: from 1 - ``ahead``, which has as many units written and not read, to |x|;
-    or ``rows`` of them, drawn."""
-    every = list(range(1 - ahead, units + 1))
-    return every if rows is None or rows >= len(every) else sorted(rng.sample(every, rows))
+def every_path(parts: Parts, units: int, ahead: int) -> Numbers:
+    """How many source units each part sees by wait-k, (rows, parts): k from 1 - ``ahead``, which has as many units
+    written and not read, to |x|. What is below 1 or above |x| is no place that a policy decides at."""
+    return np.arange(1 - ahead, units + 1)[:, None] + parts.units
 
 
-def cells_of(model: StreamingModel, pairs: Sequence[Tokenized], lags_of: Sequence[Sequence[int]]) -> Iterator[Cells]:
-    """The cells of each pair, in order, where it is written as wait-k writes it with each k of its ``lags_of``: the
-    model was trained so. A place at which nothing has been read is no cell. Pairs of similar length beside each other
-    cost least."""
+def drawn_paths(
+    parts: Parts, units: int, ahead: int, behind: int, jitter: int, rows: int, rng: random.Random
+) -> Numbers:
+    """As `every_path`, of ``rows`` k's that are drawn up to ``behind``. A path strays from wait-k by up to ``jitter``
+    units at each part, and never goes back: a policy that decides for itself reads in leaps, too."""
+    every = range(1 - ahead, max(2, min(units, behind) + 1))
+    paths = np.array([[rng.choice(every)] for _ in range(rows)]) + parts.units
+    if jitter:
+        paths = paths + np.array([[rng.randint(-jitter, jitter) for _ in parts.units] for _ in range(rows)])
+        paths = np.maximum.accumulate(paths, axis=1)
+    return paths
+
+
+def cells_of(model: StreamingModel, pairs: Sequence[Tokenized], paths_of: Sequence[Numbers]) -> Iterator[Cells]:
+    """The cells of each pair, in order, on its paths (rows, parts). Pairs of similar length beside each other cost
+    least."""
     made = [Parts.of(pair, model.prompt) for pair in pairs]
     group: list[int] = []
     rows = logits = 0
     wide = _vocabulary(model.model)
-    for i, (parts, own) in enumerate(zip(made, lags_of, strict=True)):
+    for i, (parts, own) in enumerate(zip(made, paths_of, strict=True)):
         more, wanted = len(own) + 1, (len(own) + 1) * len(parts.tokens) * wide
         if group and (rows + more > ROWS or logits + wanted > LOGITS):
-            yield from _cells(model, [pairs[i] for i in group], [made[i] for i in group], [lags_of[i] for i in group])
+            yield from _cells(model, [pairs[i] for i in group], [made[i] for i in group], [paths_of[i] for i in group])
             group, rows, logits = [], 0, 0
         group.append(i)
         rows, logits = rows + more, logits + wanted
     if group:
-        yield from _cells(model, [pairs[i] for i in group], [made[i] for i in group], [lags_of[i] for i in group])
+        yield from _cells(model, [pairs[i] for i in group], [made[i] for i in group], [paths_of[i] for i in group])
 
 
 def _vocabulary(model: Any) -> int:
@@ -140,7 +151,7 @@ def _vocabulary(model: Any) -> int:
 
 
 def _cells(
-    model: StreamingModel, pairs: Sequence[Tokenized], made: Sequence[Parts], lags_of: Sequence[Sequence[int]]
+    model: StreamingModel, pairs: Sequence[Tokenized], made: Sequence[Parts], paths_of: Sequence[Numbers]
 ) -> Iterator[Cells]:
     prompt, header = model.prompt, len(model.prompt.target_header)
     sources, units = [], []  # tokens, and the unit of each: 0 is the header, |x| + 1 the footer
@@ -148,7 +159,7 @@ def _cells(
         pieces = [prompt.source_header, *pair.source, prompt.source_footer]
         sources.append([token for piece in pieces for token in piece])
         units.append(np.array([unit for unit, piece in enumerate(pieces) for _ in piece]))
-    sees = [_sees(parts, own, len(pair.source)) for pair, parts, own in zip(pairs, made, lags_of, strict=True)]
+    sees = [_sees(path, len(pair.source)) for pair, path in zip(pairs, paths_of, strict=True)]
     counts = [len(one) for one in sees]
     longest, widest = header - 1 + max(len(parts.tokens) for parts in made), max(map(len, sources))
     visible = np.zeros((sum(counts), longest, widest), bool)
@@ -156,12 +167,12 @@ def _cells(
     tokens = np.zeros((sum(counts), longest), np.int32)
     at: list[tuple[Numbers, Numbers]] = []
     start = 0
-    for pair, source_units, parts, own, lags in zip(pairs, units, made, sees, lags_of, strict=True):
+    for pair, source_units, parts, own, path in zip(pairs, units, made, sees, paths_of, strict=True):
         of_pair, end = slice(start, start + len(own)), header - 1 + len(parts.tokens)
         of_token = np.concatenate([np.repeat(own[:, :1], header - 1, axis=1), np.repeat(own, parts.sizes, axis=1)], 1)
         visible[of_pair, :end, : len(source_units)] = source_units <= of_token[:, :, None]
         tokens[of_pair, :end] = [*prompt.target_header, *parts.tokens[:-1]]
-        row, place = np.nonzero(np.repeat(_are_cells(parts, lags, len(pair.source)), parts.sizes, axis=1))
+        row, place = np.nonzero(np.repeat(_are_cells(path, len(pair.source)), parts.sizes, axis=1))
         at.append((start + row, header - 1 + place))
         start += len(own)
     caches = make_caches(model.model, 0 if model.target_start == "after_source" else model.target_start, step=1)
@@ -180,8 +191,8 @@ def _cells(
     logits, _ = forward(model.model, mx.array(tokens), targets, wanted, MANY_EXPONENTIALS, states=states)
     found, hidden = (np.array(array.astype(mx.float32)) for array in (logits, states[0]))
     start = 0
-    for pair, parts, own, lags, (rows, _) in zip(pairs, made, sees, lags_of, at, strict=True):
-        row, part = np.nonzero(_are_cells(parts, lags, len(pair.source))[:-1])
+    for pair, parts, own, path, (rows, _) in zip(pairs, made, sees, paths_of, at, strict=True):
+        row, part = np.nonzero(_are_cells(path, len(pair.source))[:-1])
         sizes = parts.sizes[part]
         firsts = start + np.cumsum(sizes) - sizes
         whole = start + len(rows) - len(parts.tokens)
@@ -197,13 +208,11 @@ def _cells(
         start += len(rows)
 
 
-def _sees(parts: Parts, lags: Sequence[int], units: int) -> Numbers:
+def _sees(paths: Numbers, units: int) -> Numbers:
     """How many source units each part sees, (rows + 1, parts): one at least. The last row sees the footer, too."""
-    sees = np.clip(np.array(lags, np.int64)[:, None] + parts.units, 1, units)
-    return np.concatenate([sees, np.full((1, len(parts.units)), units + 1)])
+    return np.concatenate([np.clip(paths, 1, units), np.full((1, paths.shape[1]), units + 1)])
 
 
-def _are_cells(parts: Parts, lags: Sequence[int], units: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Which of them are wait-k's own; all of the last row are wanted."""
-    sees = np.array(lags, np.int64)[:, None] + parts.units
-    return np.concatenate([(sees >= 1) & (sees <= units), np.ones((1, len(parts.units)), bool)])
+def _are_cells(paths: Numbers, units: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Which of them a policy decides at; all of the last row are wanted."""
+    return np.concatenate([(paths >= 1) & (paths <= units), np.ones((1, paths.shape[1]), bool)])

@@ -18,8 +18,9 @@ from streamllm.files import replacing
 from streamllm.models.model import StreamingModel
 from streamllm.records import Example
 from streamllm.training.data import DataConfig, TrainingData
-from streamllm.training.heads.cells import cells_of, lags
+from streamllm.training.heads.cells import Parts, cells_of, drawn_paths, every_path
 from streamllm.training.heads.labels.labels import Labels
+from streamllm.training.sources import Tokenized
 
 log = logging.getLogger(__name__)
 
@@ -34,8 +35,10 @@ class CellConfig:
     """Which places of a pair are looked at.
 
     Args:
-        rows: paths of a pair, drawn among those of wait-k with every k; None takes all, at some three times the cost.
+        rows: paths of a pair, drawn around those of wait-k; None takes wait-k's with every k.
         ahead: target units that may be written and not read at most.
+        behind: the largest k that is drawn.
+        jitter: source units by which a drawn path strays from wait-k at each target unit, at most.
         max_tokens: pairs with a longer stream are left out.
         cache: a folder in which what was measured is kept; None is ``labels`` in the run folder.
 
@@ -43,14 +46,18 @@ class CellConfig:
         ValueError: a value is not accepted.
     """
 
-    rows: int | None = 5
+    rows: int | None = 6
     ahead: int = 3
+    behind: int = 8
+    jitter: int = 2
     max_tokens: int = 256
     cache: str | None = None
 
     def __post_init__(self) -> None:
         whole_number("cells.rows", self.rows, of="paths", null="for all")
         whole_number("cells.ahead", self.ahead, 0, of="units")
+        whole_number("cells.behind", self.behind, of="units")
+        whole_number("cells.jitter", self.jitter, 0, of="units")
         whole_number("cells.max_tokens", self.max_tokens, of="tokens")
 
 
@@ -108,7 +115,8 @@ def measure(
         log.info(
             "%d of %d pairs are left out: empty, or above cells.max_tokens", len(examples) - len(pairs), len(examples)
         )
-    settings = [labels.measures, config.rows, config.ahead, config.max_tokens, seed, model.prompt.rendered]
+    drawn = [config.rows, config.behind, config.jitter] if config.rows and not labels.every_lag else []
+    settings = [labels.measures, config.ahead, drawn, config.max_tokens, seed, model.prompt.rendered]
     # φ counts; a model that was not trained to stream begins at 0 here, as in training.
     name = of_text(json.dumps([made_of, model.target_start, *settings]), data.source.digest or "")[:16]
     kept = folder / name
@@ -121,16 +129,24 @@ def measure(
         if not path.exists():
             rng = random.Random(f"{seed}/{start}")
             some = [pairs[i] for i in order[start : start + PAIRS]]
-            rows = None if labels.every_lag else config.rows
-            drawn = [lags(len(pair.source), config.ahead, rows, rng) for pair in some]
-            _write(path, _joined(_of_pairs(model, some, drawn, labels)))
+            _write(path, _joined(_of_pairs(model, some, labels, config, rng)))
         found.append(_read(path))
         progress(min(start + PAIRS, len(order)), len(order))
     return _joined(found)
 
 
-def _of_pairs(model: StreamingModel, pairs: Any, drawn: Any, labels: Labels) -> Iterator[Measured]:
-    for cells in cells_of(model, pairs, drawn):
+def _of_pairs(
+    model: StreamingModel, pairs: Sequence[Tokenized], labels: Labels, config: CellConfig, rng: random.Random
+) -> Iterator[Measured]:
+    paths = []
+    for pair in pairs:
+        parts, units = Parts.of(pair, model.prompt), len(pair.source)
+        if config.rows is None or labels.every_lag:
+            paths.append(every_path(parts, units, config.ahead))
+        else:
+            how = config.ahead, config.behind, config.jitter, config.rows
+            paths.append(drawn_paths(parts, units, *how, rng))
+    for cells in cells_of(model, pairs, paths):
         if not len(cells.read):
             continue
         yield Measured(
