@@ -161,6 +161,8 @@ class Stream:
         answers = Answers(self.session, self.limits, state, tokens, before)
         asking = State(state.read, state.written, state.source_done, answers, state.source)
         action = checked(decide(asking))
+        if isinstance(action, Write):
+            action = self.limits.of_write(action)
         return action, [self.event("draft", text_of(shown, self._target_unit)) for shown in answers.shown]
 
     def show(self, output: Hypothesis) -> tuple[Event, State]:

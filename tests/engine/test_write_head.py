@@ -17,14 +17,17 @@ from streamllm.batching.scheduler import translate_many
 from streamllm.engine.forward import forward
 from streamllm.engine.head import UnreadableStates
 from streamllm.engine.limits import Limits
+from streamllm.engine.loop import translate
 from streamllm.engine.paradigms.group import Group, GroupMemory
 from streamllm.engine.paradigms.interleaved import Interleaved
 from streamllm.engine.paradigms.reencoded import Batch, BatchPositions
 from streamllm.engine.session import Session
 from streamllm.engine.write_head import NoWriteHead, WriteHead
+from streamllm.live.simuleval import as_sent
 from streamllm.models.model import StreamingModel
+from streamllm.policies import Bounded, WaitK
 from streamllm.prompt import Prompt, PromptTokens
-from streamllm.records import READ, WRITE, WRITE_BARE, Decide, Example, State
+from streamllm.records import READ, WRITE, WRITE_BARE, Decide, Example, State, Trace, Write
 
 UNREADABLE = {"talkie"}  # whose output layer is a bare array
 
@@ -260,3 +263,56 @@ def test_the_point_of_an_initial_does_not_wait(tokenizer: Any) -> None:
     session.read("x")
     assert session.write(bare=True).unit == "B"
     assert session.write(bare=True).unit == "."
+
+
+# --- bare units of any policy
+
+
+def sentence_of(tokenizer: Any, limits: Limits, policy: Any, source: str = "a b c") -> Trace:
+    """By a model that says " dog, cat.", the comma once two units are read."""
+
+    def say(source: str, target: str) -> str:
+        following = {"": " dog", " dog": ",", " dog,": " cat", " dog cat": ".\n", " dog, cat": ".\n"}
+        return following.get(target, "<end>")
+
+    model = tiny.Scripted(tokenizer, say)
+    return translate(
+        Session(GroupMemory(model), PromptTokens(tiny_prompt(), tokenizer)), Example("1", source, ""), policy, limits
+    )
+
+
+def test_a_limit_makes_the_units_of_every_policy_bare(tokenizer: Any) -> None:
+    """The comma is written after another READ; the unit is whole then, and its delay is that: the later one. So bare
+    units never make a lag look smaller than what a reader sees."""
+    whole, bare = (sentence_of(tokenizer, Limits(bare=one), Bounded(WaitK(1), 1)) for one in (False, True))
+    assert whole.units == bare.units == ("dog,", "cat.")
+    assert whole.delays == (1, 2)
+    assert [event.kind for event in bare.events][:4] == ["read", "write", "read", "extend"]
+    assert bare.delays == (2, 3)
+    words, delays = as_sent(bare)
+    assert (words, delays) == (["dog", ",", "cat", "."], [1, 2, 2, 3]), "SimulEval counts the comma as a word"
+
+
+def test_a_full_stop_that_waits_is_a_forced_read(tokenizer: Any) -> None:
+    class Eager:
+        def start(self, example: Example) -> Decide:
+            return lambda state: READ if state.read == 0 else WRITE_BARE
+
+    trace = sentence_of(tokenizer, Limits(), Eager())
+    assert trace.delays == (1, 3)
+    kinds = [event.kind for event in trace.events]
+    assert kinds == ["read", "write", "extend", "write", "forced_read", "forced_read", "end", "extend", "stop"]
+
+
+def test_where_an_end_token_ends_the_sentence_no_full_stop_waits(tokenizer: Any) -> None:
+    trace = sentence_of(tokenizer, Limits(early_stop="stop", bare=True), WaitK(1))
+    assert trace.units == ("dog,", "cat.")
+    assert trace.delays == (1, 2)
+
+
+def test_tokens_that_a_policy_gives_are_written_as_they_are() -> None:
+    assert Limits(bare=True).of_write(Write((3, 4))) == Write((3, 4))
+    assert Limits(bare=True).of_write(WRITE) == WRITE_BARE
+    assert Limits().of_write(WRITE) == WRITE
+    with pytest.raises(ValueError, match="bare is 1; accepted are true and false"):
+        Limits(bare=1)  # type: ignore[arg-type]

@@ -70,7 +70,16 @@ NO_MLX = {*GROUND, "policies", "metrics", "data", "runs", "tracking", "plots", "
 NO_MLX_LM = NO_MLX | {"cpu", "engine", "models", "live"}
 # Modules that may load more than their room: what they are for needs a model, and they are imported when it is there.
 MAY_LOAD = {
-    "mlx": {"evaluation.api", "cli.calibrate", "cli.configured", "cli.distill", "cli.live", "cli.serve", "cli.train"},
+    "mlx": {
+        "evaluation.api",
+        "cli.calibrate",
+        "cli.configured",
+        "cli.distill",
+        "cli.live",
+        "cli.serve",
+        "cli.train",
+        "cli.train_head",
+    },
     "mlx_lm": {
         "engine.paradigms.windows",
         "models.alignment_heads",
