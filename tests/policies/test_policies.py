@@ -21,6 +21,7 @@ from streamllm.policies import (
     Entropy,
     Full,
     HoldN,
+    Learned,
     LocalAgreement,
     MultiK,
     Oracle,
@@ -279,6 +280,7 @@ NO_PROBABILITY = [-0.1, 1.1, 2, float("nan"), True, "0.5", None]
         (lambda v: RALCP(5, v), "threshold", [0, 0.0, *NO_PROBABILITY]),
         (lambda v: RALCP(5, 0.5, v), "step", NO_UNITS),
         (AlignAtt, "f", NO_UNITS),
+        (Learned, "threshold", NO_PROBABILITY),
         (lambda v: AlignAtt(2, v), "heads", [[], [1], [[1]], [[1, 2, 3]], [[0, -1]], [[0, 1.0]], ["01"], 3]),
     ],
 )

@@ -135,6 +135,8 @@ class _Lazy(Sequence[tuple[CellBatch, int]]):
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
+        if not 0 <= index < len(self):  # which ends an iteration
+            raise IndexError(index)
         rows = self._order[index * self._size : (index + 1) * self._size]
         return self._data.rows(rows[self._rank :: self._world]), len(rows)
 
