@@ -73,6 +73,8 @@ class Asked(Protocol):
 
     def attended(self, heads: Sequence[Sequence[int]] | None = None) -> int: ...
 
+    def write_logit(self) -> float: ...
+
 
 class Answers:
     """What a policy may ask in one state (`records.Lookahead`); notes the hypotheses that it was shown.

@@ -44,7 +44,7 @@ def trained(folder: Path, root: str = "outputs", kill_at: int = 0, **options: An
         epochs=3, learning_rate=1e-2, warmup_steps=0, dropout=0.0, average=1, checkpoint_every=1, log_every=1
     )
     model = options.pop("model", ModelConfig(str(folder / "model")))
-    head = HeadConfig(hidden=[4], batch=16)
+    head = HeadConfig(hidden=[4], batch=4)
     where = {"root": folder / root, "config": {"name": "a head", "seed": 1}, "name": "head"}
     parts = {"labels": Divergence(), "head": head, "cells": CellConfig(rows=3), "training": steps}
     train_head(
