@@ -66,7 +66,8 @@ class RandomPolicy:
 
 
 class Watched(GroupMemory):
-    """Notes the smallest margin between the likeliest token and the next."""
+    """Notes the smallest margin between the likeliest token and the next, and between what a write head says and a
+    threshold of these tests."""
 
     margin = float("inf")
 
@@ -74,6 +75,11 @@ class Watched(GroupMemory):
         second, first = mx.sort(logits)[-2:].tolist()  # type: ignore[misc]
         self.margin = min(self.margin, first - second)
         return super().likeliest(logits)
+
+    def judge(self, tokens: Sequence[int]) -> Any:
+        logits, said = super().judge(tokens)
+        self.margin = min([self.margin, *(abs(said - np.log(p / (1 - p))) for p in (0.3, 0.5, 0.7))])
+        return logits, said
 
 
 class Margins:
@@ -141,6 +147,7 @@ def near_ties(model: StreamingModel, examples: Sequence[Example], policy: Policy
     found = set()
     for example in examples:
         memory, beams = Watched(model.model, model.target_start), Margins()
+        memory.write_head = model.write_head
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("streamllm.engine.session.beam_search", beams)
             translate(
