@@ -217,12 +217,10 @@ def test_evaluation_loads_figures_only_when_it_draws() -> None:
 
 
 def test_a_memory_knows_of_the_engine_the_forward_alone() -> None:
-    """And what a forward notes of attention; what it may not be asked or give, and how much at a time; what sentences
-    begin with; and how streams live on, a record."""
-    below = {
-        f"streamllm.engine.{name}"
-        for name in ("forward", "attention", "finite", "positions", "portions", "living_on", "prefix")
-    }
+    """And what a forward notes of attention and of states, and the head that is asked about these; what it may not be
+    asked or give, and how much at a time; what sentences begin with; and how streams live on, a record."""
+    names = ("attention", "finite", "forward", "head", "living_on", "portions", "positions", "prefix", "write_head")
+    below = {f"streamllm.engine.{name}" for name in names}
     for module in MODULES:
         if module.startswith("streamllm.engine.paradigms"):
             engine = {other for other in ours(module) if room(other) == "engine"}

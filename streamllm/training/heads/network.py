@@ -98,18 +98,18 @@ class CellData:
     count = 1
 
     def __init__(self, states: np.ndarray[Any, Any], targets: Floats, batch: int, seed: int):
-        self._states, self._targets, self._batch, self.seed = states, targets, batch, seed
+        self._states, self.targets, self._batch, self.seed = states, targets, batch, seed
         self.source = self
 
     @cached_property
     def digest(self) -> str:
-        return of_text(self._targets.tobytes().hex(), self._states[:1000].tobytes().hex())[:16]
+        return of_text(self.targets.tobytes().hex(), self._states[:1000].tobytes().hex())[:16]
 
     def blocks(
         self, epoch: int, start: int = 0, rank: int = 0, world: int = 1
     ) -> Iterator[list[tuple[CellBatch, int]]]:
         if start == 0:
-            order = list(range(len(self._targets)))
+            order = list(range(len(self.targets)))
             random.Random(f"{self.seed}/{epoch}").shuffle(order)
             size = self._batch * world
             yield _Lazy(self, np.array(order), size, rank, world)  # type: ignore[misc]
@@ -117,10 +117,10 @@ class CellData:
     def fixed(self) -> list[CellBatch]:
         """All of it, in order: for validation."""
         size = 8 * self._batch
-        return [self.rows(slice(i, i + size)) for i in range(0, len(self._targets), size)]
+        return [self.rows(slice(i, i + size)) for i in range(0, len(self.targets), size)]
 
     def rows(self, rows: Any) -> CellBatch:
-        return CellBatch(self._states[rows].astype(np.float32), self._targets[rows])
+        return CellBatch(self._states[rows].astype(np.float32), self.targets[rows])
 
 
 class _Lazy(Sequence[tuple[CellBatch, int]]):

@@ -132,7 +132,7 @@ def _train(
     of_held_out = CellData(held_out.states, labels.targets(held_out.measured), head.batch, seed)
     log.info(
         "%d cells, %d for validation; WRITE is right at %.1f and %.1f %% of them; %s",
-        *(len(learned), len(held_out), *(100 * one._targets.mean() for one in (of_learned, of_held_out)), run.path),
+        *(len(learned), len(held_out), *(100 * one.targets.mean() for one in (of_learned, of_held_out)), run.path),
     )
     trainer = Trainer(
         network,
