@@ -40,6 +40,7 @@ SECTIONS = {
     "Start": ["docs/tutorial", "docs/tasks", "docs/coming_from_simuleval", "docs/architecture"],
     "Use": [
         "docs/policies",
+        "docs/learned",
         "docs/metrics",
         "docs/analysis",
         "docs/sweeps",

@@ -86,10 +86,10 @@ READS: dict[str, dict[str, Any]] = {
 class Forgetful(Session):
     """Forgets what it has predicted whenever it is to write."""
 
-    def write(self, tokens: tuple[int, ...] = ()) -> Emission:
+    def write(self, tokens: tuple[int, ...] = (), bare: bool = False) -> Emission:
         if not self._queue:
             self._ahead.forget()
-        return super().write(tokens)
+        return super().write(tokens, bare)
 
 
 def translate_alone(kind: type[Session], model: StreamingModel, examples: Sequence[Example], k: int) -> list[Trace]:

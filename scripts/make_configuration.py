@@ -23,6 +23,7 @@ from streamllm.cli.keys import CommandKeys, Output, RunKeys, Sweep
 from streamllm.cli.live import LiveKeys
 from streamllm.cli.serve import ServeKeys
 from streamllm.cli.train import TrainKeys
+from streamllm.cli.train_head import TrainHeadKeys
 
 ROOT = Path(__file__).parent.parent
 CONF, PAGE = ROOT / "conf", ROOT / "docs" / "configuration.md"
@@ -43,6 +44,7 @@ otherwise (`on`, `no`, `1e5`) stands in quotes twice: `'name="no"'`.
 COMMANDS: tuple[tuple[str, str, type, type], ...] = (
     ("run", "translates a data set and scores it", RunKeys, CommandKeys),
     ("train", "trains a model or an adapter", TrainKeys, CommandKeys),
+    ("train-head", "trains a head that says when to write, for `policy=learned`", TrainHeadKeys, CommandKeys),
     ("live", "translates words as they arrive; besides the keys of `run`", LiveKeys, RunKeys),
     ("serve", "answers SimulEval's remote evaluator; besides the keys of `run`", ServeKeys, RunKeys),
     ("calibrate", "finds attention heads for AlignAtt; besides the keys of `run`", CalibrateKeys, RunKeys),
@@ -58,6 +60,7 @@ GROUPS = {
     "dataset": "What is translated, or learned from; `validation` of a training has the same keys",
     "metric": "Metrics beside the usual ones",
     "tracker": "Where a run is recorded besides its folder",
+    "labels": "When WRITE is right, for the training of a write head",
     "fresh": "A model to make, for training",
     "adapter": "Low-rank weights beside those of the model, for training",
     "objective": "What a training minimises",
@@ -189,7 +192,7 @@ def _imported(target: str) -> Any:
 
 def _command(name: str, about: str, keys: type, base: type) -> str:
     """The keys that the command has beyond those of ``base``; the two first commands have those of all, too."""
-    values = yaml.safe_load((CONF / f"{name}.yaml").read_text(encoding="utf-8"))
+    values = yaml.safe_load((CONF / f"{name.replace('-', '_')}.yaml").read_text(encoding="utf-8"))
     own = [field.name for field in dataclasses.fields(keys)]
     if base is RunKeys:
         own = [key for key in own if key not in {field.name for field in dataclasses.fields(base)}]
@@ -275,7 +278,7 @@ def _parts_of_commands() -> dict[str, str]:
     """Keys of commands that make something and are no groups, with what they make."""
     return {
         key: value["_target_"]
-        for name in ("run", "train")
+        for name in ("run", "train", "train_head")
         for key, value in yaml.safe_load((CONF / f"{name}.yaml").read_text(encoding="utf-8")).items()
         if _makes(value)
     }
@@ -284,7 +287,7 @@ def _parts_of_commands() -> dict[str, str]:
 def _of_commands() -> list[str]:
     values = {
         key: value
-        for name in ("run", "train")
+        for name in ("run", "train", "train_head")
         for key, value in yaml.safe_load((CONF / f"{name}.yaml").read_text(encoding="utf-8")).items()
     }
     parts = []

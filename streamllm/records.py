@@ -123,6 +123,10 @@ class Lookahead(Protocol):
         all heads of all layers) attend on average to each source unit read when its first token is predicted."""
         ...
 
+    def write_logit(self) -> float:
+        """What the model's write head says of the next token, as a logit: above 0, WRITE is likelier right than not."""
+        ...
+
 
 @dataclass(frozen=True)
 class State:
@@ -148,13 +152,19 @@ class Read:
 
 @dataclass(frozen=True)
 class Write:
-    """Action: produce one more target unit, that of ``tokens`` if there are any, else what the model predicts."""
+    """Action: produce one more target unit, that of ``tokens`` if there are any, else what the model predicts.
+
+    ``bare``: without the punctuation that the model would put right after a word. The policy is asked again before
+    that; what comes then extends the unit. Punctuation that ends a sentence waits for the end of the source, as the end
+    token does: while source remains, it is a forced READ.
+    """
 
     tokens: tuple[int, ...] = ()
+    bare: bool = False
 
 
 Action = Read | Write
-READ, WRITE = Read(), Write()
+READ, WRITE, WRITE_BARE = Read(), Write(), Write(bare=True)
 Decide = Callable[[State], Action]
 
 

@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
+import numpy as np
 from mlx.utils import tree_flatten, tree_unflatten
 from mlx_lm.models import qwen2
 from mlx_lm.utils import load_tokenizer
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+from streamllm.engine.write_head import WriteHead
 
 SPECIAL = ["<end>", "<stop>", "<bos>", "<mark>"]  # ids 0 to 3
 # Qwen2's rule: a word takes the space before it, punctuation the line breaks after it.
@@ -118,6 +121,13 @@ def token_bytes(tokenizer: Any) -> list[bytes]:
 
 
 # Random models
+
+
+def write_head(seed: int, width: int = 32) -> WriteHead:
+    """One that says READ and WRITE about as often, by states of a random model."""
+    dice = np.random.default_rng(seed)
+    layers = [(8, width), (1, 8)]
+    return WriteHead([(dice.normal(size=(n, m)).astype(np.float32), np.zeros(n, np.float32)) for n, m in layers])
 
 
 def config(vocabulary: int, hidden: int = 32, tied: bool = False) -> dict[str, Any]:

@@ -64,6 +64,7 @@ class FakeSession:
         attends: the source unit that is attended to most.
         layers: how much each layer attends to each source unit.
         looks: the same of each unit of a draft.
+        write_logits: what the write head says.
 
     ``asked`` is what a policy has asked for: the question with the units read (and not hidden) and written.
     """
@@ -77,9 +78,10 @@ class FakeSession:
         attends: Callable[[int, int], int] | None = None,
         layers: Callable[[int, int], Sequence[Looks]] | None = None,
         looks: Callable[[int, int], Sequence[Looks]] | None = None,
+        write_logits: Callable[[int, int], float] | None = None,
     ):
         self._answer, self._drafts, self._beams = answer, drafts, beams
-        self._predictions, self._attends = predictions, attends
+        self._predictions, self._attends, self._write_logits = predictions, attends, write_logits
         self._layers, self._looks = layers, looks
         self._draft: list[Emission] | None = None  # what is left of it
         self._queue: list[Emission] = []  # units of the token that was written last
@@ -102,7 +104,7 @@ class FakeSession:
         self.calls.append(("end_source", None))
         self._draft = None
 
-    def write(self, tokens: tuple[int, ...] = ()) -> Emission:
+    def write(self, tokens: tuple[int, ...] = (), bare: bool = False) -> Emission:
         if self._queue:
             emission = self._queue.pop(0)
         elif tokens:
@@ -159,6 +161,10 @@ class FakeSession:
         self.heads, self.max_tokens = heads, max_tokens
         draft, at = self.draft(max_units), self._asked("watched_draft")
         return draft, np.array(self._looks(*at)).reshape(len(draft), at[0])
+
+    def write_logit(self) -> float:
+        assert self._write_logits, "the policy asked for a write head, and this session has none"
+        return self._write_logits(*self._asked("write_logit"))
 
     def _asked(self, question: str, hidden: int = 0) -> tuple[int, int]:
         self.asked.append((question, self.count("read") - hidden, self._written))

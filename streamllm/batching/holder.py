@@ -9,6 +9,7 @@ import numpy as np
 
 from streamllm.engine.attention import Attention
 from streamllm.engine.finite import Logits
+from streamllm.engine.write_head import WriteHead, some
 
 Columns = list[int]
 """Of the tokens of a hypothesis, in their order."""
@@ -33,13 +34,14 @@ class Fed(NamedTuple):
 @dataclass(frozen=True)
 class Answer:
     """What a step gave a row: the ``logits`` (V,) after its last token, the likeliest one (1,), the ``highest`` logit
-    (1,), and where it looked. To a beam it gave these of each hypothesis, logits (hypotheses, V); to a check, of each
-    token checked."""
+    (1,), where it looked, and what the write head says. To a beam it gave these of each hypothesis, logits
+    (hypotheses, V); to a check, of each token checked."""
 
     logits: Logits
     likeliest: list[int]
     highest: list[float]
     attention: Attention | None
+    write_logit: float | None = None
 
 
 @dataclass(frozen=True)
@@ -51,12 +53,21 @@ class Asked:
         ends: where those of each row end in ``tokens``.
         several: whether a row wants more than one row of logits, (n, V) instead of (V,).
         attends: whether a row's attention is read out, that of its last token.
+        judges: whether the write head is asked, of the same token.
     """
 
     tokens: list[int]
     ends: list[int]
     several: list[bool]
     attends: list[bool]
+    judges: list[bool]
+
+
+def judge(head: WriteHead | None, states: np.ndarray[Any, Any], asked: Asked) -> list[float | None]:
+    """What the write head says of the last of ``states`` (tokens asked for, E) of each row; None for a row that did not
+    ask. All rows go through it at once."""
+    logits = some(head)(states[np.array(asked.ends) - 1]).tolist()
+    return [logit if judges else None for logit, judges in zip(logits, asked.judges, strict=True)]
 
 
 class Holder(Protocol):

@@ -13,7 +13,7 @@ import mlx.core as mx
 import numpy as np
 from mlx_lm.models import cache as mlx_lm_cache
 
-from streamllm.batching.holder import Answer, Asked, Columns, Fed, Index
+from streamllm.batching.holder import Answer, Asked, Columns, Fed, Index, judge
 from streamllm.batching.layer import UNUSED, Feed, Layer, Sight
 from streamllm.batching.packing import Packing, packed
 from streamllm.engine.attention import Call, RecordedAttention
@@ -21,6 +21,7 @@ from streamllm.engine.finite import Likeliest
 from streamllm.engine.forward import forward
 from streamllm.engine.paradigms.forgetting import Forgetting
 from streamllm.engine.prefix import Prefix
+from streamllm.engine.write_head import WriteHead
 
 NUMPY_TOKENS = 16
 """From so many tokens a forward on, numpy takes the exponentials on a CPU: it is faster, but MLX has to stop for it."""
@@ -33,11 +34,20 @@ class InModel:
         packs: False where the model computes attention by itself: each token then has a copy of its sentence's keys.
         forgetting: how rows forget the oldest tokens of their streams; None holds all.
         prefix: what rows begin with.
+        write_head: what rows may ask.
     """
 
     reads_apart = True
 
-    def __init__(self, model: Any, packs: bool, forgetting: Forgetting | None, prefix: Prefix | None):
+    def __init__(
+        self,
+        model: Any,
+        packs: bool,
+        forgetting: Forgetting | None,
+        prefix: Prefix | None,
+        write_head: WriteHead | None = None,
+    ):
+        self._write_head = write_head
         self._model, self._packs, self._forgetting = model, packs, forgetting
         self._prefix = [cache.get_source() for cache in prefix.caches] if prefix else []
         self._layers = [Layer() for _ in mlx_lm_cache.make_prompt_cache(model)]
@@ -80,15 +90,19 @@ class InModel:
     ) -> Sequence[Answer]:
         at = (mx.array(asked.tokens), 0)
         column = Fed(*(each[:, None] for each in fed))
-        logits, calls, cells = self._forward(column, source, target, at, paths, any(asked.attends))
+        states: list[mx.array] | None = [] if any(asked.judges) else None
+        logits, calls, cells = self._forward(column, source, target, at, paths, any(asked.attends), states)
         likeliest = Likeliest.of(logits)
         # Cut here, not in each row: policies that look at logits would evaluate each cut on its own.
         parts: Sequence[mx.array] = mx.split(logits, asked.ends[:-1])  # type: ignore[assignment]
         cut = [part if some else part.reshape(-1) for some, part in zip(asked.several, parts, strict=True)]
-        mx.eval(likeliest.arrays, cut, self._buffers)
+        wide = [state.astype(mx.float32) for state in states or ()]
+        mx.eval(likeliest.arrays, cut, wide, self._buffers)
+        judged = judge(self._write_head, np.array(wide[0]), asked) if wide else [None] * len(asked.ends)
         found, highest = (each.tolist() for each in likeliest.found())
         answers = []
-        for start, end, attends, own in zip([0, *asked.ends], asked.ends, asked.attends, cut, strict=False):
+        each_row = zip([0, *asked.ends], asked.ends, asked.attends, cut, judged, strict=False)
+        for start, end, attends, own, write_logit in each_row:
             attention = None
             if attends:
                 last = asked.tokens[end - 1]
@@ -96,7 +110,7 @@ class InModel:
                 one, there = slice(one_row, one_row + 1), slice(place, place + 1)
                 of_it = [(queries[one, :, there], keys[one], scale) for queries, keys, scale in calls]
                 attention = RecordedAttention(of_it, np.flatnonzero(source[fed.slot[last]] != UNUSED).tolist())
-            answers.append(Answer(own, found[start:end], highest[start:end], attention))
+            answers.append(Answer(own, found[start:end], highest[start:end], attention, write_logit))
         return answers
 
     def _forward(
@@ -107,6 +121,7 @@ class InModel:
         at: tuple[mx.array, int] | None = None,
         paths: Mapping[int, Columns] = MappingProxyType({}),
         attends: bool = False,
+        states: list[mx.array] | None = None,
     ) -> tuple[mx.array, list[Call], tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
         """Feed tokens (S, N), where each of the S rows is of one sentence.
 
@@ -114,6 +129,7 @@ class InModel:
             at: the positions whose logits are wanted, as for `forward`.
             paths: of those of the S rows that are hypotheses of a beam.
             attends: whether it is noted what each layer attends with.
+            states: takes what the output layer is given, as of `forward`.
 
         Returns: logits (S, N, V) or those ``at``; what was noted; and the row and the place in it that each of the S
             has there.
@@ -148,5 +164,6 @@ class InModel:
             least=0 if tokens.size >= NUMPY_TOKENS else None,
             attends=attends,
             attention=packed(packing) if packing else None,
+            states=states,
         )
         return logits, calls, packing.cells if packing else (np.arange(len(own)), np.zeros_like(own))

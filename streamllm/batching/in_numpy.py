@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from streamllm.batching.holder import Answer, Asked, Columns, Fed, Index
+from streamllm.batching.holder import Answer, Asked, Columns, Fed, Index, judge
 from streamllm.batching.layer import UNUSED
 from streamllm.cpu.decoder import Decoder, Scratch, Spans
 from streamllm.cpu.mkl import Floats
 from streamllm.engine.attention import check_heads
 from streamllm.engine.prefix import Prefix
+from streamllm.engine.write_head import WriteHead
 
 
 @dataclass(frozen=True)
@@ -52,11 +53,12 @@ class HeldAttention:
 
 
 class InNumpy:
-    """A `Holder` of up to ``rows`` rows, which begin with ``prefix``."""
+    """A `Holder` of up to ``rows`` rows, which begin with ``prefix``; ``write_head`` is what they may ask."""
 
     reads_apart = False
 
-    def __init__(self, decoder: Decoder, rows: int, prefix: Prefix | None):
+    def __init__(self, decoder: Decoder, rows: int, prefix: Prefix | None, write_head: WriteHead | None = None):
+        self._write_head = write_head
         self._decoder, self._blocks, self._scratch = decoder, decoder.blocks(rows), Scratch()
         for cache in prefix.caches if prefix else ():
             keys, values = cache.get_source()
@@ -96,11 +98,13 @@ class InNumpy:
         paths: Mapping[int, Columns],
     ) -> Sequence[Answer]:
         noted: list[Any] | None = [] if any(asked.attends) else None
-        logits = self._forward(fed, source, target, asked.tokens, paths, noted)
+        states: list[Floats] | None = [] if any(asked.judges) else None
+        logits = self._forward(fed, source, target, asked.tokens, paths, noted, states)
+        judged = judge(self._write_head, states[0], asked) if states else [None] * len(asked.ends)
         at = logits.argmax(axis=-1)  # of NaN and numbers NaN
         found, highest = at.tolist(), logits[np.arange(len(at)), at].tolist()
         answers, start = [], 0
-        for end, several, attends in zip(asked.ends, asked.several, asked.attends, strict=True):
+        for end, several, attends, write_logit in zip(asked.ends, asked.several, asked.attends, judged, strict=True):
             attention = None
             if attends:
                 assert noted is not None
@@ -108,7 +112,7 @@ class InNumpy:
                 queries = [each[end - 1] for each in noted]
                 attention = HeldAttention(queries, self._blocks.keys_of(slot), source[slot].copy(), self._decoder.scale)
             own = logits[start:end] if several else logits[start]
-            answers.append(Answer(own, found[start:end], highest[start:end], attention))
+            answers.append(Answer(own, found[start:end], highest[start:end], attention, write_logit))
             start = end
         return answers
 
@@ -120,6 +124,7 @@ class InNumpy:
         asked: list[int],
         paths: Mapping[int, Columns],
         noted: list[Any] | None,
+        states: list[Floats] | None = None,
     ) -> np.ndarray[Any, np.dtype[np.float32]]:
         tokens, slots, columns, positions, source_ends, target_ends = fed
         ends = columns + 1
@@ -173,9 +178,12 @@ class InNumpy:
             of_asked,
             self._scratch,
             queries,
+            states,
         )
         again = np.empty_like(rising)
         again[rising] = np.arange(len(rising))
         if noted is not None and queries is not None:
             noted += [each[again] for each in queries]
+        if states:
+            states[0] = states[0][again]
         return logits[again] if len(again) and (np.diff(again) != 1).any() else logits

@@ -21,6 +21,7 @@ from streamllm.engine.paradigms.memory import TargetStart
 from streamllm.engine.portions import SCORES, portion
 from streamllm.engine.positions import table
 from streamllm.engine.prefix import Prefix
+from streamllm.engine.write_head import WriteHead
 
 STEP = 32
 """Columns by which the buffers grow and shrink."""
@@ -54,6 +55,7 @@ class Pool:
         decoder: of this model, where numpy is to compute its forwards (`streamllm.cpu.decoder`); None leaves them to
             MLX.
         prefix: what the sources begin with, if that is known.
+        write_head: what rows ask that `Row.judge`.
 
     Raises:
         ValueError: rows is not positive.
@@ -68,14 +70,17 @@ class Pool:
         forgetting: Forgetting | None = None,
         decoder: Decoder | None = None,
         prefix: Prefix | None = None,
+        write_head: WriteHead | None = None,
     ):
         if rows < 1:
             raise ValueError(f"a pool of {rows} rows holds no sentence; accepted is at least 1")
         self._target_start = target_start
-        self.forgetting, self.prefix = forgetting, prefix
+        self.forgetting, self.prefix, self.write_head = forgetting, prefix, write_head
         self.positions = table(model)
         self._holder: Holder = (
-            InModel(model, packs, forgetting, prefix) if decoder is None else InNumpy(decoder, rows, prefix)
+            InModel(model, packs, forgetting, prefix, write_head)
+            if decoder is None
+            else InNumpy(decoder, rows, prefix, write_head)
         )
         self._free = list(range(rows))[::-1]
         self._open: dict[int, Row] = {}
@@ -170,7 +175,8 @@ class Pool:
         self._fit()
         self._read_ahead(rows)
         feed = Gathered()
-        asked = Asked([], [], [bool(row.paths) or row.checked > 1 for row in rows], [row.attends for row in rows])
+        several = [bool(row.paths) or row.checked > 1 for row in rows]
+        asked = Asked([], [], several, [row.attends for row in rows], [row.judges for row in rows])
         paths: dict[int, Columns] = {}
         for row in rows:
             if row.unread:

@@ -13,6 +13,7 @@ from streamllm.engine.paradigms.memory import Held, TargetStart, check_gaps
 from streamllm.engine.portions import FEWEST, TOGETHER, portions
 from streamllm.engine.positions import check_end
 from streamllm.engine.prefix import Prefix
+from streamllm.engine.write_head import WriteHead, some
 
 
 class Owner(Protocol):
@@ -21,6 +22,7 @@ class Owner(Protocol):
     positions: int | None
     forgetting: Forgetting | None
     prefix: Prefix | None
+    write_head: WriteHead | None
 
     @property
     def wait(self) -> Callable[["Row"], None]: ...
@@ -47,6 +49,7 @@ class Row(Forgets):
         self.unwritten: list[int] = []  # target tokens to be fed after them
         self.hidden = 0  # source tokens, from the last one back, that the latter do not see
         self.attends = False  # whether attention is read out
+        self.judges = False  # whether the write head is asked
         self.checked = 1  # of how many of the last tokens logits are wanted
         self.branching: list[int] = []  # the next token of each hypothesis of a beam, to be fed
         self.paths: list[Columns] = []  # of these hypotheses, with that token
@@ -95,6 +98,16 @@ class Row(Forgets):
             self.attends = False
         assert answer.attention is not None
         return answer.logits, answer.attention
+
+    def judge(self, tokens: list[int]) -> tuple[Logits, float]:
+        some(self._pool.write_head)
+        self.judges = True
+        try:
+            answer = self._ask(tokens, 0)
+        finally:
+            self.judges = False
+        assert answer.write_logit is not None
+        return answer.logits, answer.write_logit
 
     def check(self, tokens: list[int], last: int) -> tuple[Logits, list[int]]:
         self.checked = last

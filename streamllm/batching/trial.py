@@ -31,7 +31,16 @@ class Batching:
     decoder: Decoder | None = None
 
     def pool(self, model: StreamingModel, rows: int) -> Pool:
-        return Pool(model.model, rows, model.target_start, self.packs, model.forgetting, self.decoder, model.prefix)
+        return Pool(
+            model.model,
+            rows,
+            model.target_start,
+            self.packs,
+            model.forgetting,
+            self.decoder,
+            model.prefix,
+            model.write_head,
+        )
 
 
 def batching(model: StreamingModel) -> Batching:

@@ -45,6 +45,9 @@ NEEDED = {
     "adapter": "apply",
     "score": "ks",
     "data": "ks",
+    "labels": "targets",
+    "head": "hidden",
+    "cells": "rows",
 }
 """What is looked for in each part once it is made; a policy has a check of its own."""
 

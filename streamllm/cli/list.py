@@ -24,6 +24,7 @@ GROUPS = {
     "paradigms": "paradigm",
     "trackers": "tracker",
     "objectives": "objective",
+    "labels": "labels",
     "adapters": "adapter",
     "optimizers": "optimizer",
     "experiments": "experiment",

@@ -12,6 +12,7 @@ from streamllm.cli.namesake import note_the_namesake
 COMMANDS = {
     "run": "translate a data set while reading it: streamllm run policy=waitk k=3; -m k=1,3,5 sweeps",
     "train": "train a model to stream, or adapt one: streamllm train experiment=tiny_en_de",
+    "train-head": "train a head that says when to write, for policy=learned",
     "report": "a page about finished runs",
     "live": "translate words from standard input as they arrive",
     "serve": "serve a model and a policy over HTTP",
@@ -41,7 +42,7 @@ def main() -> None:
         sys.argv = [f"streamllm {word}", *rest]  # what env.json keeps, and Hydra's own help shows
         try:
             _prepare(word)
-            import_module(f"streamllm.cli.{word}").command()
+            import_module(f"streamllm.cli.{word.replace('-', '_')}").command()
         except KeyboardInterrupt:
             sys.exit(status())
 

@@ -97,6 +97,7 @@ class Decoder:
         of_asked: Spans,
         scratch: Scratch,
         noted: list[Floats] | None = None,
+        states: list[Floats] | None = None,
     ) -> Floats:
         """Feed tokens (T,), which rows have room for, and return logits (asked, V).
 
@@ -106,6 +107,7 @@ class Decoder:
             asked: which tokens' logits are wanted, rising; none of them is an empty array.
             of_asked: the spans of those alone.
             noted: takes the queries (asked, heads, width) of each layer.
+            states: takes what the output layer is given, one array (asked, E).
         """
         weights, count = self._weights, len(tokens)
         at = blocks.at(np.repeat(spans.rows, spans.counts), columns)
@@ -144,7 +146,10 @@ class Decoder:
                 gated = _geglu(both, scratch)
             x += self._after(layer.down.product(gated, scratch("out", *x.shape)), layer.after_mlp, scratch)
         logits = np.empty((count, weights.head.width), np.float32)
-        return weights.head.product(self._normed(x, weights.norm, scratch), logits)
+        normed = self._normed(x, weights.norm, scratch)
+        if states is not None:
+            states.append(normed.copy())
+        return weights.head.product(normed, logits)
 
     def moved(self, layer: int, keys: Floats, by: int) -> Floats:
         """Keys (…, width) of a layer at positions that are ``by`` higher."""

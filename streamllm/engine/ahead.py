@@ -6,7 +6,7 @@ Invariant: nothing is known to come that was not predicted from all source read 
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import mlx.core as mx
 
@@ -74,8 +74,10 @@ class Ahead:
         self._before: list[int] = []
         self._guess: Guess | None = None
         self._guess_from = 0  # of `_taken`
-        self._watches = False  # whether attention is read out at each prediction
+        # What is read out with each prediction: what was asked for last.
+        self._reads_out: Literal["nothing", "attention", "write_logit"] = "nothing"
         self.attention: Attention | None = None  # of the last prediction
+        self.write_logit: float | None = None  # the same
         self.begun = False  # whether a unit was written, or tried to be; set by whoever writes
 
     def predict(self) -> int:
@@ -85,10 +87,13 @@ class Ahead:
         if self._guess is not None and (guessed := self._guessed()):
             self._check(guessed)
         else:
-            if self._watches:
+            self._read_out_nothing()
+            if self._reads_out == "attention":
                 logits, self.attention = self._memory.attend(self._open)
+            elif self._reads_out == "write_logit":
+                logits, self.write_logit = self._memory.judge(self._open)
             else:
-                logits, self.attention = self._memory.write(self._open), None
+                logits = self._memory.write(self._open)
             self._last = self._open
             self._before = self._before if self._taken else self._last
             self._open = []
@@ -103,7 +108,7 @@ class Ahead:
         self._guess, self._guess_from = guess, len(self._taken)
 
     def _guessed(self) -> list[int]:
-        if self._guess is None or self._watches:
+        if self._guess is None or self._reads_out != "nothing":
             return []
         return list(self._guess([token for token, _ in self._taken[self._guess_from :]]))[:MOST_GUESSED]
 
@@ -111,7 +116,8 @@ class Ahead:
         """Predict what comes next, as far as it is as guessed, and the token after that."""
         start = len(self._taken)
         logits, likeliest = self._memory.check([*self._open, *guessed], len(guessed) + 1)
-        self._last, self._open, self.attention = self._open, [], None
+        self._last, self._open = self._open, []
+        self._read_out_nothing()
         self._before = self._before if self._taken else self._last
         for i in range(len(guessed) + 1):
             if len(self._picked) == start + i:
@@ -172,7 +178,8 @@ class Ahead:
             again = self._again
             self._memory.trim(self._unwritten)
             self._memory.keep_start(self.begun)  # a header of one token may have been all that there was
-            self._open, self._known, self._logits, self.attention = again, [], [], None
+            self._open, self._known, self._logits = again, [], []
+            self._read_out_nothing()
 
     def settle(self) -> None:
         """Before source is read: forget what is known to come; what has been written cannot be taken back any more."""
@@ -200,7 +207,8 @@ class Ahead:
         """The memory was taken back to where it was when this was ``settled``; so is the target."""
         self._open, self._last, self.begun = list(settled.open), list(settled.last), settled.begun
         self._reads, self._written = settled.reads, settled.written
-        self._known, self._logits, self.attention = [], [], None
+        self._known, self._logits = [], []
+        self._read_out_nothing()
         self._taken, self._picked, self._marked = [], [], False
         self._forced += 1  # places before are none any more
 
@@ -278,7 +286,8 @@ class Ahead:
         self.predict()
         if len(self._known) > 1:
             self._memory.trim(len(self._known) - 1)
-            self._known, self._logits, self.attention = self._known[:1], self._logits[:1], None
+            self._known, self._logits = self._known[:1], self._logits[:1]
+            self._read_out_nothing()
 
     def with_hidden(self, n: int) -> Logits:
         """Logits (V,) of the next token if the token that it is predicted after had not seen the last ``n`` source
@@ -296,12 +305,25 @@ class Ahead:
 
     def watched(self) -> Attention:
         """Where the model looked when it predicted the next token. From here on attention is read out each time."""
-        self._watches = True
+        self._reads_out = "attention"
         if self.attention is None or len(self._known) != 1:
             self.forget()
         self.predict()
         assert self.attention is not None
         return self.attention
+
+    def judged(self) -> float:
+        """What the write head says of the next token. From here on it is asked at each prediction, which costs nothing
+        more; where the next token is known without it, that is predicted anew."""
+        self._reads_out = "write_logit"
+        if self.write_logit is None or len(self._known) != 1:
+            self.forget()
+        self.predict()
+        assert self.write_logit is not None
+        return self.write_logit
+
+    def _read_out_nothing(self) -> None:
+        self.attention = self.write_logit = None
 
     def scripted(self, tokens: Sequence[int]) -> "Ahead":
         """A copy to which ``tokens`` are known to come, one of which nobody takes: it never asks the memory."""

@@ -86,8 +86,8 @@ class DraftsAhead:
     def end_source(self) -> None:
         self._answer("end_source")
 
-    def write(self, tokens: tuple[int, ...] = ()) -> Emission:
-        emission: Emission = self._answer("write", *([tokens] if tokens else []))
+    def write(self, tokens: tuple[int, ...] = (), bare: bool = False) -> Emission:
+        emission: Emission = self._answer("write", *_given(Write(tokens, bare)))
         self._written += _counts(emission)
         return emission
 
@@ -116,6 +116,10 @@ class DraftsAhead:
     ) -> tuple[Hypothesis, np.ndarray]:
         watched: tuple[Hypothesis, np.ndarray] = self._answer("watched_draft", heads, max_units, max_tokens)
         return watched
+
+    def write_logit(self) -> float:
+        logit: float = self._answer("write_logit")
+        return logit
 
     def close_sentence(self) -> None:
         self._answer("close_sentence")
@@ -223,8 +227,8 @@ class DraftsAhead:
                 self._stuck = (units, unit)
                 return
             self._do("read", unit)
-            while self._decide is not None and self._writes(self._decide):
-                if self._do("write").unit is None or len(self._steps) - steps > MOST_WRITTEN:
+            while self._decide is not None and (action := self._writes(self._decide)):
+                if self._do("write", *_given(action)).unit is None or len(self._steps) - steps > MOST_WRITTEN:
                     break
         except Exception as error:
             if self._fails and not isinstance(error, SentenceError):
@@ -239,17 +243,18 @@ class DraftsAhead:
             self._steps.pop()
         self._written_ahead = self._written + sum(_counts(emission) for emission in self.drafted)
 
-    def _writes(self, decide: Decide) -> bool:
+    def _writes(self, decide: Decide) -> Write | None:
+        """What the policy would write; None if it reads, or gives tokens of its own."""
         here, session = self._here, self._session
         read, written = session.units_read - here.read, self._written_ahead - here.written
         tokens = session.target_tokens - here.tokens
         expected = [step.given[0] for step in self._steps if step.name == "read"]
         state = State(read, written, False)
         if self._limits.cut(state, tokens):
-            return False
+            return None
         answers = Answers(_Noting(self), self._limits, state, tokens, here.before)
         action = decide(State(read, written, False, answers, [*here.source, *expected]))
-        return action == Write()
+        return self._limits.of_write(action) if isinstance(action, Write) and not action.tokens else None
 
     def _do(self, name: str, *given: Any) -> Any:
         mark = self._session.mark() if name == "write" else None
@@ -290,6 +295,10 @@ class _Noting:
     def watched_draft(self, heads: Sequence[Sequence[int]] | None, max_units: int, max_tokens: float) -> Any:
         return self._ahead.note("watched_draft", heads, max_units, max_tokens)
 
+    def write_logit(self) -> float:
+        logit: float = self._ahead.note("write_logit")
+        return logit
+
 
 class _Heard:
     def __init__(self, policy: Policy, ahead: DraftsAhead):
@@ -307,6 +316,11 @@ class _Heard:
             return decide(state)
 
         return heard
+
+
+def _given(action: Write) -> tuple[Any, ...]:
+    """What `Session.write` is called with."""
+    return (action.tokens, True) if action.bare else (action.tokens,) if action.tokens else ()
 
 
 def _counts(emission: Emission) -> bool:

@@ -10,7 +10,7 @@ import mlx.core as mx
 from streamllm.cpu.exponentials import numpy_exponentials
 from streamllm.cpu.fewer_operations import fewer_operations
 from streamllm.engine.attention import Call, recorded
-from streamllm.engine.head import logits_at
+from streamllm.engine.head import UnreadableStates, logits_at
 from streamllm.engine.quantised_products import in_float32
 
 
@@ -22,6 +22,7 @@ def forward(
     least: int | None = None,
     attends: bool = False,
     attention: AbstractContextManager[None] | None = None,
+    states: list[mx.array] | None = None,
 ) -> tuple[mx.array, list[Call]]:
     """Feed tokens (S, N) to a model.
 
@@ -31,8 +32,12 @@ def forward(
         least: exponentials of a layer from which on numpy takes them, on a CPU; None leaves them to MLX.
         attends: whether it is noted what each layer attends with.
         attention: what replaces MLX's attention meanwhile.
+        states: takes what the output layer is given at the positions ``at``, one array (P, E).
 
     Returns: logits (S, N, V), or (P, V) of the positions ``at``; and what was noted.
+
+    Raises:
+        UnreadableStates: the output layer of this model is not found, and ``states`` are wanted.
     """
     with ExitStack() as stack:
         stack.enter_context(fewer_operations())
@@ -46,4 +51,11 @@ def forward(
         cut = stack.enter_context(logits_at(model, *at)) if at is not None else None
         logits: mx.array = model(tokens, cache=views)
         logits = logits if cut is None else cut.after(logits)
+    if states is not None:
+        if cut is None or cut.states is None:
+            raise UnreadableStates(
+                f"the output layer of this model (model_type {getattr(model, 'model_type', 'unknown')!r}) is not "
+                "found, so its hidden states cannot be read: choose a policy other than learned"
+            )
+        states.append(cut.states)
     return logits, calls

@@ -13,8 +13,12 @@ from streamllm.standins import replaced
 EMBEDDINGS = (nn.Embedding, nn.QuantizedEmbedding)
 """Whose transposes are the heads of models with tied weights."""
 
-HEADS = ("lm_head", "embed_out")
-"""The usual name, and that of GPT-NeoX."""
+HEADS = ("lm_head", "embed_out", "output")
+"""The usual name, that of GPT-NeoX, and that of InternLM 2 and Llama 4."""
+
+
+class UnreadableStates(ValueError):
+    """What the output layer of a model is given cannot be read."""
 
 
 class Cut:
@@ -23,13 +27,16 @@ class Cut:
     def __init__(self, rows: Any, columns: Any):
         self._at = rows, columns
         self._done = False
+        self.states: mx.array | None = None  # (P, E), what the head was given; None where it was not found
 
     def before(self, hidden: mx.array) -> mx.array:
         """Of the hidden states; the first who asks is the head."""
         if self._done:
             return hidden
         self._done = True
-        return hidden[self._at][:, None]
+        cut = hidden[self._at][:, None]
+        self.states = cut[:, 0]
+        return cut
 
     def after(self, logits: mx.array) -> mx.array:
         """Logits (P, V), also of a model whose head was not found."""

@@ -1,4 +1,4 @@
-"""How much may be written, and what an end token does while source remains."""
+"""How much may be written, and what an end token or punctuation does while source remains."""
 
 import math
 from collections.abc import Iterable
@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Literal, Protocol, Self
 
 from streamllm import check
-from streamllm.records import State
+from streamllm.records import WRITE_BARE, State, Write
 from streamllm.units import Unit, pieces
 
 EarlyStop = Literal["read", "stop"]
@@ -45,6 +45,8 @@ class Limits:
             such limit.
         unit_ratio: target units for each source unit where the two are of different kinds, such as characters for
             words: the limit of units is so many times as large. None is measured on the references (`between`).
+        bare: make every WRITE of a policy a `Write.bare` one, as policy=learned does of itself: punctuation right after
+            a word is a decision of its own. Tokens that a policy gives stay as they are.
 
     Raises:
         ValueError: a value is out of range.
@@ -56,6 +58,7 @@ class Limits:
     tokens_per_unit: float | None = 8.0
     source_tokens_per_unit: int | None = 1024
     unit_ratio: float | None = None
+    bare: bool = False
 
     def __post_init__(self) -> None:
         if self.early_stop not in ("read", "stop"):
@@ -70,6 +73,7 @@ class Limits:
                 f"tokens_per_unit is {self.tokens_per_unit!r}; accepted are a number of target tokens, at least 1, and "
                 "null (no limit of tokens)"
             )
+        check.flag("bare", self.bare)
         if self.unit_ratio is not None and not (_is_at_least(self.unit_ratio, 0) and self.unit_ratio > 0):
             raise ValueError(
                 f"unit_ratio is {self.unit_ratio!r}; accepted are a number above 0, of target units for each source "
@@ -117,6 +121,13 @@ class Limits:
     def most_tokens(self, units: int) -> float:
         """How many target tokens so many units may have at most: the limit is looked at between units only."""
         return LONGEST_UNIT * units if self.tokens_per_unit is None else self.tokens_per_unit * units + LONGEST_UNIT
+
+    def of_write(self, action: Write) -> Write:
+        """A WRITE as it is done while source remains: ``bare`` for all policies if that is set, and for none where an
+        end token ends the sentence (then the punctuation before it must not wait)."""
+        if self.early_stop == "stop":
+            return replace(action, bare=False) if action.bare else action
+        return WRITE_BARE if self.bare and not action.tokens else action
 
     def _units(self, state: State) -> int:
         return self.most_units(state.read)

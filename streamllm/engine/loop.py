@@ -124,6 +124,8 @@ def stream_document(
             yield from here.take(stream, living_on, "read")
             continue
         if not ended:
+            if action.bare and not living_on.held:  # the stream goes on, and a sentence of it may end here
+                action = Write(action.tokens)
             if happened := stream.write(action):
                 yield happened
                 continue

@@ -26,6 +26,7 @@ class BeforeRead(NamedTuple):
     after_space: bool
     boundary_is_stale: bool
     target_tokens: int
+    last_tokens: tuple[int, ...]
 
 
 class Reads:

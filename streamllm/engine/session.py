@@ -33,7 +33,7 @@ from streamllm.engine.reads import BeforeRead, Reads
 from streamllm.engine.sampling import Sampling
 from streamllm.prompt import PromptTokens
 from streamllm.records import Emission, Hypothesis
-from streamllm.units import pieces
+from streamllm.units import ends_sentence, pieces
 
 ENDED_READS = 8
 """After so many units read in a row with the target at its end, the source is taken to be more than a sentence (as
@@ -55,6 +55,7 @@ class Mark:
     after_space: bool
     boundary_is_stale: bool
     target_tokens: int
+    last_tokens: tuple[int, ...] = ()
 
 
 class Session:
@@ -95,6 +96,7 @@ class Session:
         self._source_ended = False
         self._tail_written = False  # what stood before the stop text in its token
         self._has_unit = False
+        self._last_tokens: tuple[int, ...] = ()  # of the last unit, or of what extended it
         self._after_space = False  # whether the last token written ends in white space
         self._boundary_is_stale = False  # where the last unit ends was not predicted from all source
         self.target_tokens = 0
@@ -166,6 +168,7 @@ class Session:
             self._after_space,
             self._boundary_is_stale,
             self.target_tokens,
+            self._last_tokens,
         )
 
     def take_back(self, units: int, revises: bool = False) -> None:
@@ -195,7 +198,7 @@ class Session:
         if revises:
             self._queue, self._tail_written = deque(found.queue), found.tail_written
             self._has_unit, self._after_space = found.has_unit, found.after_space
-            self.target_tokens = found.target_tokens
+            self.target_tokens, self._last_tokens = found.target_tokens, found.last_tokens
         elif written:
             self._ahead.force(written)
             self._ahead.begun = True
@@ -222,9 +225,10 @@ class Session:
         """The token that comes next in the target, from all source read so far. It is not written yet."""
         return self._ahead.predict()
 
-    def write(self, tokens: tuple[int, ...] = ()) -> Emission:
+    def write(self, tokens: tuple[int, ...] = (), bare: bool = False) -> Emission:
         """Write one whole unit, that of ``tokens`` if there are any; or learn that the end token comes next (it is
-        not fed).
+        not fed). A ``bare`` unit ends before the punctuation that would stand right after a word; and until the source
+        has ended, punctuation that would end a sentence is not written, as an end token is not.
 
         A token that holds the stop text is not fed either. What it says before that text is written once the
         source has ended; until then the token is forgotten by the next read, like an end token.
@@ -234,10 +238,12 @@ class Session:
         if tokens:
             return self._force(tokens)
         written: list[int] = []
-        tail = ""
+        tail, is_cut = "", False
         while True:
             token = self._ahead.predict()
             if token in self.prompt.end_tokens or token == _END:
+                break
+            if bare and not written and not self._source_ended and self._would_end_sentence(token):
                 break
             before_stop = self.prompt.text_before_stop(token)
             if before_stop is not None:
@@ -246,11 +252,21 @@ class Session:
                 break
             if self._is_whole(written, token):
                 break
+            if bare and (is_cut := self.prompt.divides(written, token)):
+                break
             written.append(self._ahead.take())
             if self.prompt.target_unit == "character" and self._is_whole_characters(written):
                 break
         self._ahead.begun = True
-        return self._emit(written, tail)
+        emission = self._emit(written, tail)
+        self._boundary_is_stale |= is_cut  # what follows extends it
+        return emission
+
+    def _would_end_sentence(self, token: int) -> bool:
+        """Whether a token would end the sentence right after the word that was written last."""
+        if not self._has_unit or self._after_space or not self.prompt.divides(self._last_tokens, token):
+            return False
+        return ends_sentence(self.prompt.text_of(self._last_tokens) + self.prompt.text_of((token,)))
 
     def _force(self, tokens: tuple[int, ...]) -> Emission:
         self._ahead.force(tokens)
@@ -266,6 +282,7 @@ class Session:
         after_space = self._after_space
         if tokens:
             self._after_space = self.prompt.ends_unit(tokens[-1])
+            self._last_tokens = tuple(tokens)
         before = "." + " " * after_space if self._has_unit else ""  # as far as `pieces` has to know it
         units = pieces(text, self.prompt.target_unit, before)
         if not units:
@@ -358,6 +375,7 @@ class Session:
             self._after_space,
             self._boundary_is_stale,
             self.target_tokens,
+            self._last_tokens,
         )
 
     def rewind(self, mark: Mark) -> None:
@@ -376,7 +394,7 @@ class Session:
         self._queue = deque(mark.queue)
         self._tail_written, self._after_space = mark.tail_written, mark.after_space
         self._has_unit, self._boundary_is_stale = mark.has_unit, mark.boundary_is_stale
-        self.target_tokens = mark.target_tokens
+        self.target_tokens, self._last_tokens = mark.target_tokens, mark.last_tokens
         self._last_reads.rewound(mark.target_tokens)
 
     # Looking ahead
@@ -527,6 +545,14 @@ class Session:
         weights = self.unit_attention()
         layers = np.array([layer for layer, _ in self.heads])
         return np.stack([weights[layers == layer].mean(axis=0) for layer in range(layers[-1] + 1)])
+
+    def write_logit(self) -> float:
+        """What the model's write head says of the state that the next token is predicted from, as a logit, float32.
+
+        Raises:
+            ValueError: the model has no write head, or its hidden states cannot be read.
+        """
+        return self._ahead.judged()
 
     def unit_attention(self, heads: Sequence[Sequence[int]] | None = None) -> np.ndarray:
         """How much each of ``heads`` (None: all) attends to each source unit that is held when the next token is

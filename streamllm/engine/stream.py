@@ -45,7 +45,7 @@ class SessionLike(Protocol):
 
     def end_source(self) -> None: ...
 
-    def write(self, tokens: tuple[int, ...] = ()) -> Emission: ...
+    def write(self, tokens: tuple[int, ...] = (), bare: bool = False) -> Emission: ...
 
     def prediction(self, hidden: int = 0) -> Prediction: ...
 
@@ -60,6 +60,8 @@ class SessionLike(Protocol):
     def watched_draft(
         self, heads: Sequence[Sequence[int]] | None, max_units: int, max_tokens: float
     ) -> tuple[Hypothesis, np.ndarray]: ...
+
+    def write_logit(self) -> float: ...
 
     # Of documents
 
@@ -86,6 +88,8 @@ class Asked(Protocol):
     def watched_draft(
         self, heads: Sequence[Sequence[int]] | None, max_units: int, max_tokens: float
     ) -> tuple[Hypothesis, np.ndarray]: ...
+
+    def write_logit(self) -> float: ...
 
 
 class Answers:
@@ -124,6 +128,9 @@ class Answers:
         read, held = self._state.read, looks.shape[-1]
         shares: list[list[float]] = np.pad(looks[:, max(0, held - read) :], [(0, 0), (max(0, read - held), 0)]).tolist()
         return shares
+
+    def write_logit(self) -> float:
+        return self._session.write_logit()
 
     def draft(self) -> Hypothesis:
         left = self._limits.left(self._state), self._limits.tokens_left(self._state, self.tokens)
@@ -190,6 +197,8 @@ class Stream:
         answers = Answers(self.session, self.limits, state, tokens, before)
         asking = State(state.read, state.written, state.source_done, answers, state.source)
         action = checked(decide(asking))
+        if isinstance(action, Write):
+            action = self.limits.of_write(action)
         return action, [self.event("draft", text_of(shown, self._target_unit)) for shown in answers.shown]
 
     def show(self, output: Hypothesis) -> tuple[Event, State]:
@@ -198,7 +207,10 @@ class Stream:
 
     def write(self, action: Write) -> tuple[Event, State] | None:
         """Write a unit; None where the end token came instead."""
-        emission = self.session.write(action.tokens) if action.tokens else self.session.write()
+        if action.bare:
+            emission = self.session.write(action.tokens, bare=True)
+        else:
+            emission = self.session.write(action.tokens) if action.tokens else self.session.write()
         if emission.unit is None:
             return None
         if not emission.extends:

@@ -20,7 +20,7 @@ from streamllm.engine.paradigms.group import Group
 from streamllm.engine.paradigms.memory import Paradigm, TargetStart, check_target_start
 from streamllm.engine.positions import Positions
 from streamllm.engine.sampling import check_sampling
-from streamllm.models import tokenizers
+from streamllm.models import tokenizers, write_heads
 from streamllm.models.families import args_of, check_supported
 from streamllm.models.languages import languages_of
 from streamllm.models.model import StreamingModel
@@ -69,6 +69,7 @@ class ModelConfig:
         sinks: the first tokens of each stream, which are never forgotten; a longer header stays as a whole.
         kv_bits: 8 or 4: keys and values are quantised; None keeps them as they are.
         kv_group_size: numbers that share a scale then: 32, 64 or 128.
+        head_path: folder of a write head for ``policy=learned``; None takes that beside the adapter or the weights.
     """
 
     path: str
@@ -83,12 +84,15 @@ class ModelConfig:
     sinks: int = 4
     kv_bits: int | None = None
     kv_group_size: int = 64
+    head_path: str | None = None
 
     def __post_init__(self) -> None:
         try:
             check.text("path", self.path)
-            if self.adapter_path is not None and not isinstance(self.adapter_path, str | os.PathLike):
-                raise ValueError(f"adapter_path is {self.adapter_path!r}; accepted are a folder and null")
+            for name in ("adapter_path", "head_path"):
+                value = getattr(self, name)
+                if value is not None and not isinstance(value, str | os.PathLike):
+                    raise ValueError(f"{name} is {value!r}; accepted are a folder and null")
             if self.dtype not in (None, "float32", "bfloat16", "float16"):
                 raise ValueError(f"dtype is {self.dtype!r}; accepted are float32, bfloat16, float16 and null")
             check.flag("quantized", self.quantized, null="")
@@ -107,8 +111,8 @@ class ModelConfig:
         """The digests of the files that `load` reads, as parts "model" and "adapter". A hub id counts by what was
         downloaded last; what is not there is left out."""
         found: contents.Contents = {}
-        adapter = Path(self.adapter_path) if self.adapter_path else None
-        for part, folder in (("model", local_folder(self.path)), ("adapter", adapter)):
+        adapter, head = (Path(path) if path else None for path in (self.adapter_path, self.head_path))
+        for part, folder in (("model", local_folder(self.path)), ("adapter", adapter), ("head", head)):
             if folder and (files := contents.present(partial(contents.of_folder, folder, READ))):
                 found[part] = files
         return found
@@ -162,6 +166,11 @@ class ModelConfig:
             raise ModelError(tokenizers.fault(folder, _what(error))) from error
         starts = [start for start in (self.target_start, settings.target_start) if start is not None]
         self._check_heads(settings, model)
+        try:
+            adapter, chosen = (Path(given) if given else None for given in (self.adapter_path, self.head_path))
+            write_head = write_heads.head_of(folder, adapter, chosen)
+        except ValueError as error:
+            raise ModelError(str(error)) from error
         model = _unpacked(model, self.quantized)
         try:
             refuse_too_large(dict(tree_flatten(model.parameters())), self.path, self.dtype)
@@ -179,6 +188,7 @@ class ModelConfig:
                 languages=languages_of(folder, settings.languages),
                 retention=self.retention,
                 positions=Positions.of(model, config),
+                write_head=write_head,
             )
         except ValueError as error:
             raise ModelError(str(error)) from error

@@ -21,6 +21,7 @@ from streamllm.engine.positions import Positions
 from streamllm.engine.prefix import FEWEST, Prefix
 from streamllm.engine.sampling import Sampling, check_sampling
 from streamllm.engine.session import Session
+from streamllm.engine.write_head import WriteHead
 from streamllm.files import replacing, write_atomically
 from streamllm.models.languages import Languages
 from streamllm.models.precision import fitted
@@ -37,6 +38,7 @@ class StreamingModel:
         positions: how many the model has; None looks for a learned table and knows of no other limit.
         documents: whether it was trained on streams of several sentences (``data.documents``).
         languages: those that it was made for; None where nobody says so.
+        write_head: what ``policy=learned`` asks.
 
     Raises:
         ValueError: a value is not accepted, or the model or the paradigm cannot keep streams as ``retention`` says.
@@ -56,6 +58,7 @@ class StreamingModel:
         positions: Positions | None = None,
         documents: bool = False,
         languages: Languages | None = None,
+        write_head: WriteHead | None = None,
     ):
         check_target_start("target_start", target_start)
         check_sampling(temperature, top_p)
@@ -68,7 +71,7 @@ class StreamingModel:
         self.warned_of_positions = False
         self._open: Callable[[TargetStart], Memory] = partial(paradigm.open, model)
         self.documents = documents
-        self.languages = languages
+        self.languages, self.write_head = languages, write_head
         self.living_on = paradigm.living_on(documents) if isinstance(paradigm, GroupParadigm) else None
         self.forgetting: Forgetting | None = None
         self._prefix: Prefix | None = None
@@ -97,7 +100,7 @@ class StreamingModel:
         if memory is None:
             memory = self._open(self.target_start)
             if isinstance(memory, CachedMemory):
-                memory.prefix = self.prefix
+                memory.prefix, memory.write_head = self.prefix, self.write_head
         heads, ahead = self.alignment_heads, self.forgetting.target.size if self.forgetting else None
         return Session(memory, self.prompt, sampler, alignment_heads=heads, max_ahead=ahead)
 

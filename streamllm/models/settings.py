@@ -2,7 +2,7 @@
 
 Invariant: a value from a file passes the check that it passes on the command line, and its error names file and key."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ class Settings:
     Args:
         languages: source and target of the training.
         base_weights: of an adapter, the digest of the weights that it was trained on.
+        write_head: of the head beside the weights: ``trained_on``, a digest of what it is for, and how it was trained.
 
     Raises: ValueError: a value is not accepted.
     """
@@ -36,6 +37,7 @@ class Settings:
     documents: bool | None = None
     languages: Sequence[str] | None = None
     base_weights: str | None = None
+    write_head: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if self.target_start is not None:
@@ -44,6 +46,9 @@ class Settings:
         check.text("base_weights", self.base_weights, null="")
         check.heads("alignment_heads", self.alignment_heads)
         check.flag("documents", self.documents, null="")
+        head = self.write_head
+        if head is not None and not (isinstance(head, Mapping) and isinstance(head.get("trained_on"), str)):
+            raise ValueError(f"write_head is {shown(head)}; it is an object with trained_on, a digest")
         if self.languages is not None and (
             not isinstance(self.languages, list | tuple)
             or len(self.languages) != 2

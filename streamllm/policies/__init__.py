@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from streamllm.policies.entropy import Entropy as Entropy
     from streamllm.policies.full import Full as Full
     from streamllm.policies.hold_n import HoldN as HoldN
+    from streamllm.policies.learned import Learned as Learned
     from streamllm.policies.local_agreement import LocalAgreement as LocalAgreement
     from streamllm.policies.lsg import LSG as LSG
     from streamllm.policies.multi_k import MultiK as MultiK
@@ -37,6 +38,7 @@ __getattr__, __dir__, __all__ = face(
         "Full": "streamllm.policies.full",
         "HoldN": "streamllm.policies.hold_n",
         "LSG": "streamllm.policies.lsg",
+        "Learned": "streamllm.policies.learned",
         "LocalAgreement": "streamllm.policies.local_agreement",
         "MultiK": "streamllm.policies.multi_k",
         "Oracle": "streamllm.policies.oracle",

@@ -138,6 +138,15 @@ class PromptTokens:
         """Text of whole units, without special tokens and without the space before the first."""
         return self.text_of(tuple(tokens)).removeprefix(" ")
 
+    def divides(self, before: Sequence[int], token: int) -> bool:
+        """Whether a token is punctuation right after a word, of which ``before`` are the tokens so far: a comma, say.
+        Only where units are words."""
+        if self.target_unit != "word" or not before or self.starts_unit(token) or self.ends_unit(before[-1]):
+            return False
+        said = self.text_of((token,)).strip()
+        is_punctuation = bool(said) and not any(map(str.isalnum, said))
+        return is_punctuation and any(map(str.isalnum, self.text_of(tuple(before))))
+
     def _text_before_stop(self, token: int) -> str | None:
         """What a token says before ``stop``, None when it does not contain it."""
         stop = self.text.stop

@@ -42,6 +42,8 @@ AS_BEFORE: dict[str, Any] = {
     "limits.unit_ratio": None,
     "dataset.max_bytes": 268435456,
     "validation.max_bytes": 268435456,
+    "model.head_path": None,
+    "limits.bare": False,
 }
 AS_BEFORE_OF_CLASS: dict[str, dict[str, Any]] = {"SacrebleuTestSet": {"data_dir": None}}
 """The same for keys that others than this class have had from the beginning."""

@@ -203,6 +203,43 @@ def test_attention_is_that_of_a_memory_of_its_own(model: Any, pool_of: Callable[
         np.testing.assert_allclose(weights, look(n)(GroupMemory(model)), atol=1e-5)
 
 
+def test_a_write_head_is_told_what_it_is_told_in_a_memory_of_its_own(model: Any, pool_of: Callable[..., Pool]) -> None:
+    head = tiny.write_head(3)
+
+    def judged(n: int) -> Any:
+        def task(memory: Memory, clock: Any = None) -> list[float]:
+            memory.read([i % VOCABULARY for i in range(n)])
+            first = memory.judge([1, 2])[1]
+            memory.read([3, 4])
+            logits, second = memory.judge([5])
+            assert memory.likeliest(logits) == int(np.array(logits).argmax())
+            return [first, second]
+
+        return task
+
+    def alone() -> GroupMemory:
+        memory = GroupMemory(model)
+        memory.write_head = head
+        return memory
+
+    def other(row: Row, clock: Any) -> list[float]:
+        row.read([7, 8])
+        row.check([9, 2, 4], 2)
+        return []
+
+    found = all_of(pool_of(3, write_head=head), [judged(3), other, judged(20)])
+    assert found[1] == []
+    for n, logits in zip((3, 20), (found[0], found[2]), strict=True):
+        np.testing.assert_allclose(logits, judged(n)(alone()), atol=1e-4)
+
+
+def test_a_pool_without_a_write_head_says_how_to_train_one(model: Any, pool_of: Callable[..., Pool]) -> None:
+    row = pool_of(1).open()
+    row.read([1])
+    with pytest.raises(ValueError, match=r"the model has no write head, .*: train one with `streamllm train-head"):
+        row.judge([2])
+
+
 def test_reading_and_writing_rows_share_one_forward(model: Any, pool_of: Callable[..., Pool]) -> None:
     """A read costs no forward of its own, and each row's forwards are counted as it asked for them."""
 

@@ -66,7 +66,8 @@ class RandomPolicy:
 
 
 class Watched(GroupMemory):
-    """Notes the smallest margin between the likeliest token and the next."""
+    """Notes the smallest margin between the likeliest token and the next, and between what a write head says and a
+    threshold of these tests."""
 
     margin = float("inf")
 
@@ -74,6 +75,11 @@ class Watched(GroupMemory):
         second, first = mx.sort(logits)[-2:].tolist()  # type: ignore[misc]
         self.margin = min(self.margin, first - second)
         return super().likeliest(logits)
+
+    def judge(self, tokens: Sequence[int]) -> Any:
+        logits, said = super().judge(tokens)
+        self.margin = min([self.margin, *(abs(said - np.log(p / (1 - p))) for p in (0.3, 0.5, 0.7))])
+        return logits, said
 
 
 class Margins:
@@ -141,6 +147,7 @@ def near_ties(model: StreamingModel, examples: Sequence[Example], policy: Policy
     found = set()
     for example in examples:
         memory, beams = Watched(model.model, model.target_start), Margins()
+        memory.write_head = model.write_head
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("streamllm.engine.session.beam_search", beams)
             translate(
@@ -171,7 +178,9 @@ def compare(
 @given(
     seed=st.integers(10, 10**6),
     sentences=st.lists(st.lists(st.sampled_from(WORDS), max_size=6).map(" ".join), min_size=2, max_size=6),
-    policy=st.sampled_from([WaitK(1), WaitK(3), Full(), RandomPolicy(), RALCP(2, 0.6), HoldN(1, beam=3)]),
+    policy=st.sampled_from(
+        [WaitK(1), WaitK(3), Full(), RandomPolicy(), RALCP(2, 0.6), HoldN(1, beam=3), policies.Learned(0.5)]
+    ),
     batch_size=st.integers(2, 7),
     end=st.floats(0, 7),
     unit=st.sampled_from(["word", "character"]),
@@ -187,7 +196,7 @@ def test_traces_do_not_depend_on_the_batch_size(
     unit: str,
     target_start: Any,
 ) -> None:
-    model = streaming(tokenizer, seed, end, unit, target_start=target_start)
+    model = streaming(tokenizer, seed, end, unit, target_start=target_start, write_head=tiny.write_head(seed))
     compare(model, examples_of(sentences), policy, batch_size)
 
 
@@ -206,6 +215,9 @@ def test_traces_do_not_depend_on_the_batch_size(
         policies.DST(0.6),
         policies.DrFrattn(0.3),
         policies.DOA(1),
+        policies.Learned(0.3),
+        policies.Learned(0.7),
+        bounded(policies.Learned(0.5), 1, 3),
         LocalAgreement(beam=2),
         HoldN(1, beam=3),
         RALCP(3, 0.6),
@@ -214,7 +226,8 @@ def test_traces_do_not_depend_on_the_batch_size(
 )
 def test_policies_that_ask_the_model_decide_the_same_in_a_batch(tokenizer: Any, policy: Policy) -> None:
     examples = examples_of(SENTENCES)
-    sure = sum(compare(streaming(tokenizer, seed, 5.0), examples, policy, 4) for seed in (1, 2))
+    models = [streaming(tokenizer, seed, 5.0, write_head=tiny.write_head(seed)) for seed in (1, 2)]
+    sure = sum(compare(model, examples, policy, 4) for model in models)
     assert sure >= len(examples)
 
 

@@ -32,14 +32,14 @@ def test_help_has_a_line_for_each_command_and_version_is_that_of_the_package(tmp
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_each_command_has_its_module(name: str) -> None:
-    assert find_spec(f"streamllm.cli.{name}") is not None
+    assert find_spec(f"streamllm.cli.{name.replace('-', '_')}") is not None
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["trian"], "error: there is no command 'trian'; did you mean train"),
-        (["xyzzy"], "error: there is no command 'xyzzy'; accepted are run, train, report"),
+        (["xyzzy"], "error: there is no command 'xyzzy'; accepted are run, train, train-head, report"),
         (["k=3"], "error: a command comes before k=3, as in streamllm run k=3"),
     ],
 )

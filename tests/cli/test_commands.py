@@ -71,15 +71,16 @@ def test_every_command_is_a_program_of_its_own_module_too(
     """`python -m streamllm.cli.compare A B` would do nothing, and end well."""
     monkeypatch.setattr("sys.argv", ["", "--help"])
     monkeypatch.setattr("streamllm.cli.main.main", lambda: print(" ".join(sys.argv)))
-    monkeypatch.delitem(sys.modules, f"streamllm.cli.{name}", raising=False)
-    runpy.run_module(f"streamllm.cli.{name}", run_name="__main__")
+    module = f"streamllm.cli.{name.replace('-', '_')}"
+    monkeypatch.delitem(sys.modules, module, raising=False)
+    runpy.run_module(module, run_name="__main__")
     assert capsys.readouterr().out == f"streamllm {name} --help\n"
 
 
-@pytest.mark.parametrize("name", ["run", "train", "live", "serve", "distill", "calibrate"])
+@pytest.mark.parametrize("name", ["run", "train", "train_head", "live", "serve", "distill", "calibrate"])
 def test_help_of_hydras_programs_begins_with_what_they_do(name: str):
     header = composed_help(name)
-    assert header.splitlines()[0].count(f"streamllm {name}") == 1
+    assert header.splitlines()[0].count(f"streamllm {name.replace('_', '-')}") == 1
 
 
 def composed_help(config: str) -> str:

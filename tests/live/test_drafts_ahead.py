@@ -16,12 +16,18 @@ from streamllm.engine.paradigms.documents import Continuous, Sentences
 from streamllm.engine.paradigms.revised import Revised
 from streamllm.live.streams import LiveStreams
 from streamllm.models.model import StreamingModel
-from streamllm.policies import DOA, DST, LSG, Confidence, Full, LocalAgreement, WaitIfWorse, WaitK
+from streamllm.policies import DOA, DST, LSG, Confidence, Full, Learned, LocalAgreement, WaitIfWorse, WaitK
 from streamllm.records import READ, WRITE, Action, Example, Policy, State
 
 TEXT = "Two dogs run, and a child plays with a ball on the beach."
 POLICIES: list[Policy] = [
-    *(WaitK(1), WaitK(3), Full(), Confidence(0.5), LocalAgreement(), WaitIfWorse(2, 1)),
+    WaitK(1),
+    WaitK(3),
+    Full(),
+    Confidence(0.5),
+    Learned(0.5),
+    LocalAgreement(),
+    WaitIfWorse(2, 1),
     *(LSG(0.05, 0.3, 1, 3), DST(0.6), DOA(1)),
 ]
 
@@ -30,7 +36,7 @@ def forwards(streams: LiveStreams) -> int:
     return streams.counts.steps
 
 
-@pytest.mark.parametrize("policy", [WaitK(1), WaitK(3), Confidence(0.5)])
+@pytest.mark.parametrize("policy", [WaitK(1), WaitK(3), Confidence(0.5), Learned(0.5)])
 def test_what_comes_as_expected_costs_no_forward(policy: Policy) -> None:
     streams = live()
     heard = Heard(streams, policy)

@@ -5,14 +5,15 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_fixtures import FakePrediction, FakeSession, sentence
 
 from streamllm.engine.loop import translate
-from streamllm.policies import AlignAtt, Confidence, Entropy, MultiK, WaitIfDiff, WaitIfWorse
-from streamllm.records import READ, WRITE, Example, State
+from streamllm.policies import AlignAtt, Confidence, Entropy, Learned, MultiK, WaitIfDiff, WaitIfWorse
+from streamllm.records import READ, WRITE, WRITE_BARE, Example, State
 
 Table = list[list[Any]]  # what holds with so many units read, so many written
 X = Y = 6  # more than any sentence here has units
@@ -76,11 +77,35 @@ def test_a_threshold_that_is_just_reached_is_reached() -> None:
     assert Entropy(0.69).start(sentence(1))(state) == READ
 
 
-@pytest.mark.parametrize("policy", [Confidence(0.0), Entropy(99.0), MultiK(1, 9, 0.0, 0.0), AlignAtt(1)])
+@pytest.mark.parametrize("policy", [Confidence(0.0), Entropy(99.0), MultiK(1, 9, 0.0, 0.0), AlignAtt(1), Learned(0.0)])
 def test_nothing_is_predicted_from_no_source(policy: Any) -> None:
     session = FakeSession()
     assert policy.start(sentence(1))(State(0, 0, False, session)) == READ
     assert session.asked == []
+
+
+# --- a write head
+
+
+@given(tables(PROBABILITIES), THRESHOLDS, LENGTHS, LENGTHS)
+def test_learned_writes_at_the_first_moment_that_the_head_is_sure_enough(
+    p: Table, threshold: float, x: int, y: int
+) -> None:
+    """A threshold that is just reached is reached: both are logits, rounded to float32 alike."""
+
+    def logit(probability: float) -> float:
+        return float(np.float32(math.log(probability / (1 - probability)))) if probability < 1 else math.inf
+
+    session = FakeSession(writes(y), write_logits=lambda read, written: logit(p[read][written]))
+    delays = translate(session, sentence(x), Learned(threshold)).delays
+    assert list(delays) == first_times(lambda read, t: read > 0 and p[read][t] >= threshold, x, y)
+
+
+def test_learned_makes_bare_units_until_the_source_has_ended() -> None:
+    model = FakeSession(write_logits=lambda read, written: 0.0)
+    decide = Learned(0.5).start(sentence(1))
+    assert decide(State(1, 0, False, model)) == WRITE_BARE
+    assert decide(State(1, 0, True, model)) == WRITE
 
 
 # --- multi-k

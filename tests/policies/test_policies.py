@@ -25,6 +25,7 @@ from streamllm.policies import (
     Entropy,
     Full,
     HoldN,
+    Learned,
     LocalAgreement,
     MultiK,
     Oracle,
@@ -301,6 +302,7 @@ NO_PROBABILITY = [-0.1, 1.1, 2, float("nan"), True, "0.5", None]
         (lambda v: DOA(1, 1, v), "heads", [[], [1], [[1]], 3]),
         (lambda v: DOA(1, 1, None, v), "z_score", [1, None, "true"]),
         (lambda v: DOA(1, 1, None, True, v), "max_tokens", NO_UNITS),
+        (Learned, "threshold", NO_PROBABILITY),
         (lambda v: AlignAtt(2, v), "heads", [[], [1], [[1]], [[1, 2, 3]], [[0, -1]], [[0, 1.0]], ["01"], 3]),
     ],
 )

@@ -70,7 +70,16 @@ NO_MLX = {*GROUND, "policies", "metrics", "data", "runs", "tracking", "plots", "
 NO_MLX_LM = NO_MLX | {"cpu", "engine", "models", "live"}
 # Modules that may load more than their room: what they are for needs a model, and they are imported when it is there.
 MAY_LOAD = {
-    "mlx": {"evaluation.api", "cli.calibrate", "cli.configured", "cli.distill", "cli.live", "cli.serve", "cli.train"},
+    "mlx": {
+        "evaluation.api",
+        "cli.calibrate",
+        "cli.configured",
+        "cli.distill",
+        "cli.live",
+        "cli.serve",
+        "cli.train",
+        "cli.train_head",
+    },
     "mlx_lm": {
         "engine.paradigms.windows",
         "models.alignment_heads",
@@ -208,12 +217,10 @@ def test_evaluation_loads_figures_only_when_it_draws() -> None:
 
 
 def test_a_memory_knows_of_the_engine_the_forward_alone() -> None:
-    """And what a forward notes of attention; what it may not be asked or give, and how much at a time; what sentences
-    begin with; and how streams live on, a record."""
-    below = {
-        f"streamllm.engine.{name}"
-        for name in ("forward", "attention", "finite", "positions", "portions", "living_on", "prefix")
-    }
+    """And what a forward notes of attention and of states, and the head that is asked about these; what it may not be
+    asked or give, and how much at a time; what sentences begin with; and how streams live on, a record."""
+    names = ("attention", "finite", "forward", "head", "living_on", "portions", "positions", "prefix", "write_head")
+    below = {f"streamllm.engine.{name}" for name in names}
     for module in MODULES:
         if module.startswith("streamllm.engine.paradigms"):
             engine = {other for other in ours(module) if room(other) == "engine"}

@@ -15,10 +15,12 @@ from streamllm.check import is_whole
 from streamllm.engine.attention import Attention, Call, RecordedAttention, UnreadableAttention
 from streamllm.engine.finite import Likeliest, Logits, check_logits
 from streamllm.engine.forward import forward
+from streamllm.engine.head import UnreadableStates
 from streamllm.engine.paradigms.together import takes_both
 from streamllm.engine.portions import TOGETHER, portions
 from streamllm.engine.positions import check_end, table
 from streamllm.engine.prefix import Prefix
+from streamllm.engine.write_head import WriteHead, some
 
 if TYPE_CHECKING:  # the cache needs mlx-lm, which is slow to import: runs that load no model do not wait for it
     from streamllm.cache.dual import DualStreamingCache
@@ -107,8 +109,16 @@ class Memory(Protocol):
         """As `write`, and where the last of ``tokens`` looked in the source."""
         ...
 
+    def judge(self, tokens: list[int]) -> tuple[Logits, float]:
+        """As `write`, and what the write head says of the state after the last of ``tokens``, as a logit.
+
+        Raises:
+            ValueError: there is no write head.
+        """
+        ...
+
     def likeliest(self, logits: Logits) -> int:
-        """The likeliest token by ``logits``, those of the last `write` or `attend`.
+        """The likeliest token by ``logits``, those of the last `write`, `attend` or `judge`.
 
         Raises:
             NotFinite: they are not finite.
@@ -188,9 +198,11 @@ class CachedMemory:
 
     Attributes:
         prefix: what the source begins with, where that is known: a first read that begins with it is fed the rest.
+        write_head: what `judge` asks.
     """
 
     prefix: Prefix | None = None
+    write_head: WriteHead | None = None
 
     def __init__(self, model: Any, target_start: int = 0, caches: "list[DualStreamingCache] | None" = None):
         from streamllm.cache.dual import make_caches
@@ -204,6 +216,7 @@ class CachedMemory:
         self._attends = False
         self._last = 0  # of how many of the last tokens logits are wanted, if not of one
         self._calls: list[Call] = []
+        self._states: list[mx.array] | None = None  # takes the hidden states of a forward, where they are wanted
         self.positions = table(model)
         self._half_fed = False  # some layers hold the tokens of a forward that failed, others do not
         self._waiting: list[int] = []  # source tokens that are fed with the next write
@@ -250,15 +263,15 @@ class CachedMemory:
         self.forward_passes += 1
         self.fed_tokens += len(tokens)
         self._half_fed = True
-        last: tuple[Any, Any] | None = None if len(tokens) == 1 else (slice(None), -1)
+        last: tuple[Any, Any] | None = None if len(tokens) == 1 and self._states is None else (slice(None), -1)
         if self._last:
             last = (0, slice(-self._last, None))
         elif rows:
             last = (slice(-1, None), 0)
         fed = mx.array(tokens)[:, None] if rows else mx.array([tokens])
         try:
-            logits, calls = forward(self.model, fed, views, last, MANY_EXPONENTIALS, self._attends)
-        except UnreadableAttention:  # all was fed
+            logits, calls = forward(self.model, fed, views, last, MANY_EXPONENTIALS, self._attends, states=self._states)
+        except (UnreadableAttention, UnreadableStates):  # all was fed
             self._half_fed = False
             raise
         self._half_fed = False
@@ -385,3 +398,13 @@ class CachedMemory:
             self._attends = False
         calls, self._calls = self._calls, []  # what is kept cannot be written over in place
         return logits, RecordedAttention(calls, list(self._columns))
+
+    def judge(self, tokens: list[int]) -> tuple[mx.array, float]:
+        head = some(self.write_head)
+        states: list[mx.array] = []
+        self._states = states
+        try:
+            logits = self.write(tokens)
+        finally:
+            self._states = None
+        return logits, float(head(np.array(states[-1].astype(mx.float32)))[-1])

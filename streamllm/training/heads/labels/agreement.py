@@ -1,0 +1,51 @@
+"""WRITE where the prediction is already what it will be."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from streamllm.check import whole_number
+from streamllm.training.heads.cells import Cells
+
+Floats = np.ndarray[Any, np.dtype[np.float32]]
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Whether each token that a WRITE would write is among the ``rank`` likeliest by the source so far.
+
+    The target is the translation that is learned from: with the model's own full-source translations (`streamllm
+    distill`), a rank of 1 says that the translation from this prefix begins as that from the whole source does, which
+    is what Zhang et al. 2020 (EMNLP, "meaningful units") ask of a prefix. Higher ranks ask less.
+
+    Args:
+        rank: of the likeliest tokens, how many count.
+
+    Raises:
+        ValueError: rank is not an integer of at least 1.
+    """
+
+    rank: int = 1
+
+    every_lag = False
+
+    def __post_init__(self) -> None:
+        whole_number("labels.rank", self.rank, of="")
+
+    @property
+    def measures(self) -> str:
+        return "rank"
+
+    def measured(self, cells: Cells) -> Floats:
+        return ranks(cells)
+
+    def targets(self, measured: Floats) -> Floats:
+        return (measured <= self.rank).astype(np.float32)
+
+
+def ranks(cells: Cells) -> Floats:
+    """Of the worst token of each cell, (C,): 1 is the likeliest; of equal ones, all have the best rank."""
+    own = np.take_along_axis(cells.logits, cells.parts.tokens[cells.places][:, None], axis=1)
+    found: Floats = np.maximum.reduceat(1 + (cells.logits > own).sum(axis=-1), cells.starts).astype(np.float32)
+    return found

@@ -1,0 +1,176 @@
+"""Cells of a corpus with what labels measured of them, kept in files like tokens: a stopped computation goes on, and
+another head on the same labels takes them as they are."""
+
+import json
+import logging
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from streamllm.check import whole_number
+from streamllm.contents import of_text
+from streamllm.files import replacing
+from streamllm.models.model import StreamingModel
+from streamllm.records import Example
+from streamllm.training.data import DataConfig, TrainingData
+from streamllm.training.heads.cells import Parts, cells_of, drawn_paths, every_path
+from streamllm.training.heads.labels.labels import Labels
+from streamllm.training.sources import Tokenized
+
+log = logging.getLogger(__name__)
+
+PAIRS = 64
+"""Pairs of a file."""
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class CellConfig:
+    """Which places of a pair are looked at.
+
+    Args:
+        rows: paths of a pair, drawn around those of wait-k; None takes wait-k's with every k.
+        ahead: target units that may be written and not read at most.
+        behind: the largest k that is drawn.
+        jitter: source units by which a drawn path strays from wait-k at each target unit, at most.
+        max_tokens: pairs with a longer stream are left out.
+        cache: a folder in which what was measured is kept; None is ``labels`` in the run folder.
+
+    Raises:
+        ValueError: a value is not accepted.
+    """
+
+    rows: int | None = 6
+    ahead: int = 3
+    behind: int = 8
+    jitter: int = 2
+    max_tokens: int = 256
+    cache: str | None = None
+
+    def __post_init__(self) -> None:
+        whole_number("cells.rows", self.rows, of="paths", null="for all")
+        whole_number("cells.ahead", self.ahead, 0, of="units")
+        whole_number("cells.behind", self.behind, of="units")
+        whole_number("cells.jitter", self.jitter, 0, of="units")
+        whole_number("cells.max_tokens", self.max_tokens, of="tokens")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Cells of many pairs, (C,) each.
+
+    Args:
+        states: what the output layer is given, (C, E), float16.
+        measured: by the labels, float32.
+        read, written, units: source units read, target units written, and |x|.
+    """
+
+    states: Array
+    measured: Array
+    read: Array
+    written: Array
+    units: Array
+
+    def __len__(self) -> int:
+        return len(self.measured)
+
+
+def measure(
+    model: StreamingModel,
+    examples: Sequence[Example],
+    labels: Labels,
+    config: CellConfig,
+    folder: Path,
+    made_of: str,
+    seed: int = 0,
+    progress: Callable[[int, int], None] = lambda done, of: None,
+) -> Measured:
+    """Measure the cells of sentence pairs, or read what is measured already.
+
+    Args:
+        folder: where it is kept; files of other settings beside it do not matter.
+        made_of: a digest of the model's weights.
+        progress: is told how many pairs are done, and of how many.
+
+    Raises:
+        ValueError: no pair is left, or a file is damaged.
+    """
+    data = TrainingData(examples, model.prompt, DataConfig(), seed)
+    pairs = [pair for pair in map(data.tokenize, examples) if pair.source and pair.target]
+    header = len(model.prompt.source_header) + len(model.prompt.source_footer), len(model.prompt.target_header)
+    pairs = [
+        pair
+        for pair in pairs
+        if max(header[0] + sum(map(len, pair.source)), header[1] + sum(map(len, pair.target))) <= config.max_tokens
+    ]
+    if not pairs:
+        raise ValueError("no sentence pair is left to learn from: see cells.max_tokens and the data set")
+    if len(pairs) < len(examples):
+        log.info(
+            "%d of %d pairs are left out: empty, or above cells.max_tokens", len(examples) - len(pairs), len(examples)
+        )
+    drawn = [config.rows, config.behind, config.jitter] if config.rows and not labels.every_lag else []
+    settings = [labels.measures, config.ahead, drawn, config.max_tokens, seed, model.prompt.rendered]
+    # φ counts; a model that was not trained to stream begins at 0 here, as in training.
+    name = of_text(json.dumps([made_of, model.target_start, *settings]), data.source.digest or "")[:16]
+    kept = folder / name
+    kept.mkdir(parents=True, exist_ok=True)
+    # Pairs of similar length stand in one file, so that little is padded; which do depends on no chance.
+    order = sorted(range(len(pairs)), key=lambda i: (len(pairs[i].source), len(pairs[i].target), i))
+    found = []
+    for start in range(0, len(order), PAIRS):
+        path = kept / f"{start // PAIRS:05d}.safetensors"
+        if not path.exists():
+            rng = random.Random(f"{seed}/{start}")
+            some = [pairs[i] for i in order[start : start + PAIRS]]
+            _write(path, _joined(_of_pairs(model, some, labels, config, rng)))
+        found.append(_read(path))
+        progress(min(start + PAIRS, len(order)), len(order))
+    return _joined(found)
+
+
+def _of_pairs(
+    model: StreamingModel, pairs: Sequence[Tokenized], labels: Labels, config: CellConfig, rng: random.Random
+) -> Iterator[Measured]:
+    paths = []
+    for pair in pairs:
+        parts, units = Parts.of(pair, model.prompt), len(pair.source)
+        if config.rows is None or labels.every_lag:
+            paths.append(every_path(parts, units, config.ahead))
+        else:
+            how = config.ahead, config.behind, config.jitter, config.rows
+            paths.append(drawn_paths(parts, units, *how, rng))
+    for cells in cells_of(model, pairs, paths):
+        if not len(cells.read):
+            continue
+        yield Measured(
+            cells.states.astype(np.float16),
+            labels.measured(cells),
+            cells.read.astype(np.int32),
+            cells.written.astype(np.int32),
+            np.full(len(cells.read), cells.units, np.int32),
+        )
+
+
+def _joined(parts: Any) -> Measured:
+    parts = list(parts)
+    return Measured(*(np.concatenate([getattr(part, one.name) for part in parts]) for one in fields(Measured)))
+
+
+def _write(path: Path, measured: Measured) -> None:
+    with replacing(path) as file:
+        mx.save_safetensors(file, {one.name: mx.array(getattr(measured, one.name)) for one in fields(Measured)})
+
+
+def _read(path: Path) -> Measured:
+    try:
+        arrays: Any = mx.load(str(path))
+        return Measured(**{name: np.array(array) for name, array in arrays.items()})
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"{path} is damaged ({error}): delete it, and it is measured again") from error
