@@ -272,3 +272,12 @@ def test_peers_get_the_prompts_that_full_has_fed_and_its_number_of_tokens(script
     assert prompt[-2:] == [*work.source_footer, *work.target_header]
     assert work.lengths == [4]
     assert work.first(0).prompts == []
+
+
+def test_a_head_that_is_asked_before_each_write_costs_no_forward(script: Any, tmp_path: Path):
+    bench = script("bench_head")
+    model = fresh(tmp_path / "model")
+    model.write_head = bench.head_of(model)
+    never, writes, decisions = bench.compare(model, PAIRS[:3], 2, 1, 2)
+    assert writes["forward_passes"] == never["forward_passes"] < decisions["forward_passes"]
+    assert {"ratio", "low", "high"} <= set(writes) - set(never)
