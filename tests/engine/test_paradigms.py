@@ -573,7 +573,8 @@ def bundled() -> Any:
 
 
 def test_every_policy_is_asked() -> None:
-    assert set(POLICIES) == set(policies.__all__)
+    """But Learned, whose head costs no forward (test_write_head.py)."""
+    assert set(POLICIES) == set(policies.__all__) - {"Learned"}
 
 
 @pytest.mark.parametrize("name", sorted(POLICIES))
