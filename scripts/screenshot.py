@@ -55,7 +55,7 @@ def main() -> None:
     sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=program, args=sandbox)
-        page = browser.new_page(viewport={"width": 1120, "height": 1800})
+        page = browser.new_page(viewport={"width": 1120, "height": 1900})
         page.goto(args.report.resolve().as_uri())
         titles = page.locator("#run-a option").all_text_contents()
         folders = dict(page.locator("#runs tbody tr").evaluate_all(FOLDERS))
