@@ -42,6 +42,7 @@ class Settled(NamedTuple):
     begun: bool
     reads: int
     written: int
+    predicted: bool  # whether it was known what comes next
 
 
 class Ahead:
@@ -76,6 +77,7 @@ class Ahead:
         self._guess_from = 0  # of `_taken`
         # What is read out with each prediction: what was asked for last.
         self._reads_out: Literal["nothing", "attention", "write_logit"] = "nothing"
+        self._predicts_first = False  # before tokens are given
         self.attention: Attention | None = None  # of the last prediction
         self.write_logit: float | None = None  # the same
         self.begun = False  # whether a unit was written, or tried to be; set by whoever writes
@@ -84,6 +86,7 @@ class Ahead:
         """The token that comes next, from all source read so far. It is not written yet."""
         if self._known:
             return self._known[0]
+        self._predicts_first = False
         if self._guess is not None and (guessed := self._guessed()):
             self._check(guessed)
         else:
@@ -159,6 +162,8 @@ class Ahead:
 
     def force(self, tokens: Sequence[int]) -> None:
         """Write these tokens, whatever was predicted. Those that are known to come cost nothing."""
+        if self._predicts_first and not self._known:
+            self.predict()  # as before source was taken back: what is written so far is fed before more is read
         given = list(tokens)
         while given and self._known and given[0] == self._known[0]:
             given.pop(0)
@@ -185,6 +190,7 @@ class Ahead:
         """Before source is read: forget what is known to come; what has been written cannot be taken back any more."""
         self.forget()
         self._taken, self._picked, self._marked = [], [], False
+        self._predicts_first = False
         self._reads += 1
 
     @property
@@ -201,7 +207,7 @@ class Ahead:
         """What there is to go back to once what is known to come is forgotten, and how many of the tokens that are fed
         are forgotten then."""
         opened, n = (self._again, self._unwritten) if self._known else (self._open, 0)
-        return Settled(tuple(opened), tuple(self._last), self.begun, self._reads, self._written), n
+        return Settled(tuple(opened), tuple(self._last), self.begun, self._reads, self._written, bool(self._known)), n
 
     def take_back(self, settled: Settled) -> None:
         """The memory was taken back to where it was when this was ``settled``; so is the target."""
@@ -211,6 +217,7 @@ class Ahead:
         self._read_out_nothing()
         self._taken, self._picked, self._marked = [], [], False
         self._forced += 1  # places before are none any more
+        self._predicts_first = settled.predicted
 
     def at_end(self, ends: Callable[[int], bool]) -> bool:
         """Whether the token that is known to come next ``ends`` the target."""

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_reference_session import ALL, WORDS, Case
@@ -77,6 +78,7 @@ def compare(ours: Session, theirs: Session, after: Steps) -> None:
     assert ours.units_read == theirs.units_read
 
 
+@pytest.mark.long
 @settings(max_examples=60)
 @given(
     seed=st.integers(0, 3),
@@ -146,3 +148,63 @@ def test_a_session_taken_back_goes_on_as_one_that_read_the_prefix_alone(
         compare(ours, theirs, after)
     except _Tie:
         return
+
+
+# --- by example
+
+
+def opened(tokenizer: Any, retention: Retention = ALL, pooled: bool = False) -> Session:
+    case = Case(0, 0.0, "group", 0, "word", "<mark>", False, (), retention=retention)
+    return case.session(tokenizer, Pool(case.model(tokenizer), 1).open() if pooled else None)
+
+
+@pytest.mark.parametrize("pooled", [False, True])
+@pytest.mark.parametrize("revises", [False, True])
+def test_what_was_written_stays_unless_the_output_revises(tokenizer: Any, revises: bool, pooled: bool) -> None:
+    ours, theirs = opened(tokenizer, pooled=pooled), opened(tokenizer)
+    for session in (ours, theirs):
+        session.read("a")
+        session.write()
+    ours.read("cat,")
+    wrote = ours.write().tokens
+    ours.end_source()
+    ours.take_back(1, revises)
+    if not revises:
+        theirs.write(wrote)
+    assert (ours.units_read, ours.target_tokens) == (1, theirs.target_tokens)
+    for session in (ours, theirs):
+        session.read("the")
+    np.testing.assert_allclose(np.array(ours.prediction().logits), np.array(theirs.prediction().logits), atol=1e-4)
+    assert ours.source_tokens == theirs.source_tokens
+
+
+def test_where_it_cannot_be_exact_it_is_one_error_and_nothing_has_changed(tokenizer: Any) -> None:
+    session = opened(tokenizer)
+    session.read("a")
+    with pytest.raises(ValueError, match="back to 2 units: 1 have been read"):
+        session.take_back(2)
+    session.write()
+    session.close_sentence()
+    session.read("cat,")
+    session.take_back(1)
+    with pytest.raises(RuntimeError, match="back to 0 units, only to 1: a target sentence ended"):
+        session.take_back(0)
+
+    session = opened(tokenizer, Retention(max_source=12))
+    for _ in range(20):
+        session.read("the")
+        session.write()
+    before = np.array(session.prediction().logits)
+    with pytest.raises(RuntimeError, match="cannot take the source back"):
+        session.take_back(14)
+    np.testing.assert_array_equal(before, np.array(session.prediction().logits))
+
+
+def test_a_mark_of_what_was_taken_back_is_none(tokenizer: Any) -> None:
+    session = opened(tokenizer)
+    session.read("a")
+    mark = session.mark()
+    session.read("cat,")
+    session.take_back(1, revises=True)
+    with pytest.raises(RuntimeError, match="cannot rewind"):
+        session.rewind(mark)

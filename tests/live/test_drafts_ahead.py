@@ -177,6 +177,7 @@ def play(streams: LiveStreams, texts: list[str], policies: list[Policy], seed: i
     return heard
 
 
+@pytest.mark.long
 @settings(max_examples=10)
 @given(seed=st.integers(0, 2**20))
 def test_expectations_change_nothing_that_is_told(seed: int) -> None:
@@ -198,6 +199,7 @@ HOW: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("how", HOW)
 def test_expectations_change_nothing_in_documents_and_windows(how: str) -> None:
     model = loaded()
