@@ -81,7 +81,7 @@ def call(command: str, folder: Path, python: Path) -> subprocess.CompletedProces
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", command],
         cwd=folder,
-        env=os.environ | inside | {"RAY_USAGE_STATS_ENABLED": "0", "RAY_raylet_start_wait_time_s": "300"},
+        env=os.environ | inside | {"RAY_USAGE_STATS_ENABLED": "0"},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
