@@ -52,14 +52,35 @@ def curves_text(
     if unknown := [key for key in (latency, quality) if key not in names]:
         raise ValueError(f"{unknown[0]!r} is no score; `streamllm list metrics` names them")
     of = names[latency], names[quality]
-    sets = by_test_set(runs)
-    parts = []
+    sets, parts = by_test_set(runs), []
+    without = {name: alone for name, rows in sets.items() if (alone := _no_curve(rows, by, seeds))}
+    if len(without) == len(sets):
+        name, alone = next(iter(without.items()))
+        raise ValueError(f"no curve of {name} has two points or more ({alone}): run more settings of a policy")
+    parts += [f"{name}: left out, no curve has two points or more ({alone})" for name, alone in without.items()]
+    sets = {name: rows for name, rows in sets.items() if name not in without}
     for name, rows in sets.items():
         parts.append("\n".join([f"{name}: {of[1].label} over {of[0].label}, [95 % intervals] by bootstrap", ""]))
         parts[-1] += _of_test_set(rows, of, by, baseline, bounds, seeds, samples, seed)
     if len(sets) > 1:
-        parts.append(_side_by_side(runs, of, seeds, samples, seed))
+        parts.append(_side_by_side(pandas.concat(list(sets.values())), of, seeds, samples, seed))
     return "\n\n".join(parts)
+
+
+def _curves(rows: "pandas.DataFrame", by: str, seeds: Sequence[str]) -> dict[str, list[list[str]]]:
+    """The curves, with policy=full where nothing bounds it apart: only that is full-sentence translation."""
+    curves = curves_of(rows, by, seeds)
+    if FULL in curves and "max_lag" in rows:
+        bounded = {str(folder) for folder in rows["folder"][rows["max_lag"].notna()]}
+        apart = [point for point in curves[FULL] if bounded.issuperset(map(str, point))]
+        curves |= {FULL: [point for point in curves[FULL] if point not in apart], f"{FULL}, bounded": apart}
+    return {name: curve for name, curve in curves.items() if curve}
+
+
+def _no_curve(rows: "pandas.DataFrame", by: str, seeds: Sequence[str]) -> str:
+    """The names of the curves where none has two points; else nothing."""
+    curves = _curves(rows, by, seeds)
+    return "" if any(len(curve) > 1 for curve in curves.values()) else ", ".join(curves)
 
 
 def _of_test_set(
@@ -74,11 +95,9 @@ def _of_test_set(
 ) -> str:
     latency, quality = of
     how: dict[str, Any] = {"latency": latency.key, "quality": quality.key, "samples": samples, "seed": seed}
-    curves = curves_of(rows, by, seeds)
+    curves = _curves(rows, by, seeds)
     full = curves.get(FULL, [])
     lines = {name: curve for name, curve in curves.items() if len(curve) > 1}
-    if not lines:
-        raise ValueError(f"no curve has two points or more ({', '.join(curves)}): run more settings of a policy")
     baseline = baseline or ("waitk" if "waitk" in lines else None)
     offline = full[0] if len(full) == 1 else None
     table = curve_table(lines, baseline, offline, bounds, **how)

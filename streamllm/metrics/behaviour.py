@@ -95,10 +95,18 @@ class CutShort:
             return None
         share = sum(after for _, after, _ in cut) / len(cut)
         example, *_ = (several or cut)[0]
-        return (
+        told = (
             f"{len(cut)} of {self._traces} translations ended with {share:.0%} of the source still to come (such as "
-            f"{example!r}). A source of several sentences is a document, which a translation that ends with its first "
-            "sentence does not cover: give paradigm=sentences (docs/documents.md)"
+            f"{example!r}). "
+        )
+        if not several:
+            return (
+                f"{told}The model has ended early, or such a source is a document without punctuation: for documents "
+                "give paradigm=sentences (docs/documents.md)"
+            )
+        return (
+            f"{told}A source of several sentences is a document, which a translation that ends with its first sentence "
+            "does not cover: give paradigm=sentences (docs/documents.md)"
         )
 
 

@@ -167,6 +167,24 @@ def test_compare_of_curves_tells_areas_points_and_losses(
     assert "'comet' is no score" in refused(monkeypatch, "compare", "--curves", tmp_path, "--quality", "comet")
 
 
+def test_full_with_a_bound_is_no_full_sentence_translation_and_a_set_without_a_curve_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+):
+    from test_curves import config_of, lagged, make_runs
+
+    make_runs(tmp_path)
+    before = call(monkeypatch, capsys, "compare", "--curves", tmp_path, "--samples", 20)
+    bounded = config_of("full.Full", None, 0) | {"max_lag": 2}
+    make_run(tmp_path / "full-8", lagged(2, 0.5), bounded)
+    text = call(monkeypatch, capsys, "compare", "--curves", tmp_path, "--samples", 20)
+    nose = re.findall(r"NoSE .*", before)
+    assert nose and re.findall(r"NoSE .*", text) == nose
+    make_run(tmp_path / "other-1", lagged(3, 0.4), config_of("waitk.WaitK", 3, 0, "another"))
+    both = call(monkeypatch, capsys, "compare", "--curves", tmp_path, "--samples", 20)
+    assert "another: left out, no curve has two points or more (waitk)" in both
+    assert re.findall(r"NoSE .*", both) == nose
+
+
 def test_compare_refuses_what_is_no_run(monkeypatch: pytest.MonkeyPatch, worse: Path, tmp_path: Path):
     assert "predictions.jsonl" in refused(monkeypatch, "compare", worse, Path(__file__).parent)
 

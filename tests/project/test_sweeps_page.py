@@ -192,5 +192,5 @@ def test_joblib_and_ray_want_different_cloudpickles(here: Path, environment: Cal
     found = call("python -m pip list", here, python).stdout
     (version,) = re.findall(r"(?m)^cloudpickle +(\d+)", found)
     assert int(version) < 3, "of hydra-ray-launcher"
-    latest = call("python -m pip install --dry-run 'joblib>=1.6' hydra-ray-launcher", here, python)
+    latest = call("python -m pip install --dry-run 'joblib>=1.6' 'hydra-ray-launcher>=1.2.2'", here, python)
     assert latest.returncode != 0 and "cloudpickle" in latest.stdout + latest.stderr
