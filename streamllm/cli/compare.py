@@ -22,6 +22,7 @@ from streamllm.runs.load import flat_config, read_config, runs_in
 from streamllm.runs.randomisation import NAME, TRIALS
 from streamllm.runs.scores import own_of_runs
 from streamllm.runs.sentence_scores import beside_score
+from streamllm.runs.stored import computed_otherwise
 from streamllm.runs.sums import SEED
 
 
@@ -84,6 +85,8 @@ def _plain(score: Score, found: Sequence[Mapping[str, Any]]) -> list[str]:
     a, b = (metrics.get(score.key) for metrics in found)
     if a is None or b is None:
         return []
+    if otherwise := computed_otherwise(found, score.key):
+        return [score.name, score.text(a), score.text(b), "", "", "", f"not compared: {' and '.join(otherwise)}"]
     return [score.name, score.text(a), score.text(b), f"{b - a:+.{score.digits}f}", "", "", ""]
 
 

@@ -67,19 +67,9 @@ def curves_text(
     return "\n\n".join(parts)
 
 
-def _curves(rows: "pandas.DataFrame", by: str, seeds: Sequence[str]) -> dict[str, list[list[str]]]:
-    """The curves, with policy=full where nothing bounds it apart: only that is full-sentence translation."""
-    curves = curves_of(rows, by, seeds)
-    if FULL in curves and "max_lag" in rows:
-        bounded = {str(folder) for folder in rows["folder"][rows["max_lag"].notna()]}
-        apart = [point for point in curves[FULL] if bounded.issuperset(map(str, point))]
-        curves |= {FULL: [point for point in curves[FULL] if point not in apart], f"{FULL}, bounded": apart}
-    return {name: curve for name, curve in curves.items() if curve}
-
-
 def _no_curve(rows: "pandas.DataFrame", by: str, seeds: Sequence[str]) -> str:
     """The names of the curves where none has two points; else nothing."""
-    curves = _curves(rows, by, seeds)
+    curves = curves_of(rows, by, seeds)
     return "" if any(len(curve) > 1 for curve in curves.values()) else ", ".join(curves)
 
 
@@ -95,7 +85,7 @@ def _of_test_set(
 ) -> str:
     latency, quality = of
     how: dict[str, Any] = {"latency": latency.key, "quality": quality.key, "samples": samples, "seed": seed}
-    curves = _curves(rows, by, seeds)
+    curves = curves_of(rows, by, seeds)
     full = curves.get(FULL, [])
     lines = {name: curve for name, curve in curves.items() if len(curve) > 1}
     baseline = baseline or ("waitk" if "waitk" in lines else None)

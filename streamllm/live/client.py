@@ -2,7 +2,7 @@
 `streamllm.client`.
 
     with Client("ws://127.0.0.1:12321/v1/stream") as client:
-        for word in "A man is riding a bicycle .".split():
+        for word in "A man is riding a bicycle.".split():
             client.send(word)
         client.end()
         print(*(message["unit"] for message in client.sentence() if message["type"] == "write"))

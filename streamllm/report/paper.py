@@ -21,7 +21,7 @@ from streamllm.runs.randomisation import NAME, TRIALS
 from streamllm.runs.scored import KNOWN, ON_A_CLOCK
 from streamllm.runs.scores import own_of_runs
 from streamllm.runs.sentence_scores import beside_score, sentence_scores
-from streamllm.runs.stored import SIGNATURE
+from streamllm.runs.stored import SIGNATURE, computed_otherwise
 from streamllm.runs.sums import SEED
 
 RunPath = str | os.PathLike[str]
@@ -125,6 +125,12 @@ def _columns(
     if unknown := [key for key in keys if key not in there]:
         clock = " (it needs runs with a clock: arrival.words_per_second=2.5)" if unknown[0] in ON_A_CLOCK else ""
         raise ValueError(f"metrics: {unknown[0]!r} is no number of these runs{clock}; they have {', '.join(there)}")
+    for key in keys:
+        if otherwise := computed_otherwise(found, key):
+            raise ValueError(
+                f"metrics: {known[key].name} of these runs does not compare ({' and '.join(otherwise)}): score them "
+                f"alike, with streamllm score RUN… metric={key}"
+            )
     return [known[key] for key in dict.fromkeys(keys)]
 
 

@@ -27,7 +27,8 @@ def curves_of(runs: "pandas.DataFrame", by: str = "policy", seeds: Sequence[str]
 
     Args:
         runs: rows of `load_runs`, of one test set.
-        by: the column whose values are the curves; "policy" is made of ``policy._target_`` where it is absent.
+        by: the column whose values are the curves; "policy" is made of ``policy._target_`` where it is absent, and a
+            ``full`` that ``max_lag`` hurries is "full, bounded".
         seeds: keys that seeds differ in.
 
     Raises: ValueError: a column is absent, or a curve would join runs of different models.
@@ -113,7 +114,10 @@ def _column(runs: "pandas.DataFrame", by: str) -> dict[str, list[str]]:
         raise ValueError(f"runs has no column {by!r}: give one of its columns, such as 'policy' or 'model.path'")
     found: dict[str, list[str]] = {}
     for value, folder in zip(values, _folders(runs), strict=True):
-        found.setdefault(str(value), []).append(folder)
+        name = str(value)
+        if by == "policy" and name == "full" and flatten(read_config(folder)).get("max_lag") is not None:
+            name = "full, bounded"  # does not wait for the end: as "full" it would count as full-sentence translation
+        found.setdefault(name, []).append(folder)
     return found
 
 

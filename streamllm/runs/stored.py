@@ -6,7 +6,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -215,3 +215,12 @@ def check_metrics(metrics: Mapping[str, Any]) -> None:
                 raise ValueError(f"{key} is {shown(value)}; it should be text")
         elif value is not None and not (type(value) in (int, float) and abs(value) <= sys.float_info.max):
             raise ValueError(f"{key} is {shown(value)}; it should be a finite number or null")
+
+
+def computed_otherwise(found: Sequence[Mapping[str, Any]], key: str) -> list[str]:
+    """What the signatures of a score differ in, such as "nrefs:2" and "nrefs:1", in the order of the runs' metrics;
+    empty if nothing, but for versions. Runs without the score, or without a signature of it, do not count."""
+    signed = [str(one[f"{key}{SIGNATURE}"]).split("|") for one in found if one.get(f"{key}{SIGNATURE}")]
+    parts = [[part for part in parts if not part.startswith("version:")] for parts in signed]
+    own = ["|".join(part for part in some if any(part not in other for other in parts)) for some in parts]
+    return list(dict.fromkeys(own)) if any(own) else []

@@ -21,6 +21,7 @@ from streamllm.metrics.scores import described, own_score
 from streamllm.runs.folder import INSTANCES, METRICS, RunFolder
 from streamllm.runs.instances import read_instances
 from streamllm.runs.load import load_traces
+from streamllm.runs.scores import name_own
 
 CONFIG = {
     "dataset": {"target_language": "de", "target_unit": None},
@@ -127,6 +128,20 @@ def test_compare_shows_both_values_the_difference_and_how_sure_it_is(
     assert re.search(shown, found["BLEU"])
     assert re.search(rf"A +{a['chrf']:.2f}  B +{b['chrf']:.2f} +{number} +\[{number}, {number}\]  p < ", found["chrF"])
     assert {"AL", "LAAL", "AP", "DAL"} <= found.keys()
+
+
+def test_scores_over_other_references_are_not_compared(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], worse: Path, better: Path
+):
+    for run, ter, references in ((worse, 50.0, 1), (better, 20.0, 2)):
+        metrics = json.loads((run / "metrics.json").read_text())
+        signature = f"nrefs:{references}|case:lc|version:2.{references}"
+        (run / "metrics.json").write_text(json.dumps(metrics | {"ter": ter, "ter_signature": signature}))
+        name_own(run, [own_score("ter", "TER", 2, False)])
+    text = call(monkeypatch, capsys, "compare", worse, better, "--samples", 20)
+    assert re.search(r"\nTER +A +50\.00  B +20\.00 +not compared: nrefs:1 and nrefs:2", text)
+    message = refused(monkeypatch, "compare", worse, better, "--markdown", "--metrics", "bleu,ter")
+    assert "TER of these runs does not compare (nrefs:1 and nrefs:2)" in message and "metric=ter" in message
 
 
 def test_compare_says_what_both_are_set_to_otherwise(
