@@ -150,7 +150,11 @@ def test_wrong_input_gets_one_line(folder: Path, overrides: list[str], says: str
     assert "Traceback" not in done.stderr
 
 
-GIVEN = {"tiny_en_de_on": ["model.path=outputs/mine/model"], "tiny_en_de_documents": ["fresh.path=outputs/mine/model"]}
+GIVEN = {
+    "tiny_en_de_on": ["model.path=outputs/mine/model"],
+    "tiny_en_de_documents": ["fresh.path=outputs/mine/model"],
+    "tiny_en_de_partial": ["model.path=outputs/mine/model"],
+}
 
 
 @pytest.mark.parametrize("name", [path.stem for path in sorted((ROOT / "conf" / "experiment").glob("*.yaml"))
