@@ -9,11 +9,11 @@ Needs playwright (`pip install playwright`) and a Chromium on the PATH (Debian: 
 """
 
 import argparse
-import os
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from chromium import launched
 
 FOLDERS = "rows => rows.map(row => [Number(row.dataset.run), row.querySelector('th').title])"
 
@@ -47,14 +47,14 @@ def main() -> None:
     parser.add_argument("--b", required=True, help="the second one")
     parser.add_argument("--sentence", type=int, default=2, help="which sentence of the sorted list to open, from 1")
     args = parser.parse_args()
-    from playwright.sync_api import sync_playwright  # type: ignore[import-not-found]
+    try:
+        _draw(args)
+    except FileNotFoundError as error:
+        sys.exit(f"error: {error}")
 
-    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if program is None:
-        sys.exit("error: there is no chromium on the PATH (Debian: apt-get install chromium)")
-    sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
-    with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=program, args=sandbox)
+
+def _draw(args: argparse.Namespace) -> None:
+    with launched() as browser:
         page = browser.new_page(viewport={"width": 1120, "height": 1900})
         page.goto(args.report.resolve().as_uri())
         titles = page.locator("#run-a option").all_text_contents()
@@ -69,7 +69,6 @@ def main() -> None:
         page.locator("#sentences tr.row").nth(args.sentence - 1).click()
         page.evaluate("window.scrollTo(0, 0)")
         page.screenshot(path=args.picture)
-        browser.close()
 
 
 if __name__ == "__main__":

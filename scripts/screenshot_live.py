@@ -7,10 +7,10 @@ Needs playwright (`pip install playwright`) and a Chromium on the PATH (Debian: 
 """
 
 import argparse
-import os
-import shutil
 import sys
 from pathlib import Path
+
+from chromium import launched
 
 TYPED = (
     (3, "A man in a green jacket is waiting at the bus stop. "),
@@ -28,14 +28,14 @@ def main() -> None:
     parser.add_argument("--height", type=int, default=760)
     parser.add_argument("--scheme", choices=("light", "dark"), default="light")
     args = parser.parse_args()
-    from playwright.sync_api import sync_playwright  # type: ignore[import-not-found]
+    try:
+        _draw(args)
+    except FileNotFoundError as error:
+        sys.exit(f"error: {error}")
 
-    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if program is None:
-        sys.exit("error: there is no chromium on the PATH (Debian: apt-get install chromium)")
-    sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
-    with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=program, args=sandbox)
+
+def _draw(args: argparse.Namespace) -> None:
+    with launched() as browser:
         page = browser.new_page(viewport={"width": args.width, "height": args.height}, color_scheme=args.scheme)
         page.goto(args.address)
         page.wait_for_selector("#state[data-state=open]")
@@ -46,7 +46,6 @@ def main() -> None:
             page.keyboard.type(text, delay=100)
         page.wait_for_timeout(2000)
         page.screenshot(path=args.picture)
-        browser.close()
 
 
 if __name__ == "__main__":

@@ -3,10 +3,8 @@ said on the console, and nothing is asked of another host."""
 
 import json
 import math
-import os
 import random
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -27,7 +25,7 @@ pytest.importorskip("uvicorn", reason="the extra serve is not installed")
 pytest.importorskip("websockets", reason="the extra serve is not installed")
 pytest.importorskip("playwright", reason="playwright is not installed (pip install playwright)")
 
-from playwright import sync_api as playwright
+from chromium import launched
 from test_server import TOKEN, Running, alone
 
 from streamllm.engine.loop import translate
@@ -88,14 +86,11 @@ def serve(model: StreamingModel) -> Iterator[Serve]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if program is None:
-        pytest.skip("there is no chromium on the PATH (Debian: apt-get install chromium)")
-    arguments = ["--disable-background-networking", *(["--no-sandbox"] if os.geteuid() == 0 else [])]
-    with playwright.sync_playwright() as driver:
-        found = driver.chromium.launch(executable_path=program, args=arguments)
-        yield found
-        found.close()
+    try:
+        with launched("--disable-background-networking") as found:
+            yield found
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture

@@ -1,12 +1,11 @@
 """The report in a real Chromium: it opens without a word on the console and without a request, and can be used."""
 
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from chromium import launched
 from document_traces import documents
 from test_compare import sentences, trace
 from test_report import NASTY, config, run
@@ -14,7 +13,7 @@ from test_report import NASTY, config, run
 from streamllm.records import Event, Trace
 from streamllm.report import write_report
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (pip install playwright)")
+pytest.importorskip("playwright.sync_api", reason="playwright is not installed (pip install playwright)")
 
 pytestmark = pytest.mark.browser
 
@@ -24,14 +23,11 @@ Open = Callable[..., Page]
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if program is None:
-        pytest.skip("there is no chromium on the PATH (Debian: apt-get install chromium)")
-    arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
-    with playwright.sync_playwright() as driver:
-        found = driver.chromium.launch(executable_path=program, args=arguments)
-        yield found
-        found.close()
+    try:
+        with launched() as found:
+            yield found
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture
