@@ -127,6 +127,14 @@ class Lookahead(Protocol):
         """What the model's write head says of the next token, as a logit: above 0, WRITE is likelier right than not."""
         ...
 
+    def wait_probability(self, latency: str | None = None) -> float:
+        """How likely the model's wait token is to come next: it wants to read on. Other answers leave it out.
+
+        Args:
+            latency: what the target header asks for, until something is written; None is the prompt's own.
+        """
+        ...
+
 
 @dataclass(frozen=True)
 class State:

@@ -211,3 +211,18 @@ def _attention_or(least: int, original: Any) -> Any:
         return out
 
     return attention
+
+
+def log_sums(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The logarithm of the sum of the exponentials of each row of logits (N, V), and the softmax of the row."""
+    shares = np.empty_like(logits)
+    totals = np.empty(len(logits), logits.dtype)
+    for start in range(0, len(logits), ROWS):
+        x, rows = shares[start : start + ROWS], logits[start : start + ROWS]
+        top = rows.max(axis=-1, keepdims=True)
+        np.subtract(rows, top, out=x)
+        np.exp(x, out=x)
+        sums = x.sum(axis=-1, keepdims=True)
+        x /= sums
+        totals[start : start + ROWS] = (np.log(sums) + top)[:, 0]
+    return totals, shares

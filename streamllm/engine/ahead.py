@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 import mlx.core as mx
 
 from streamllm.engine.attention import Attention
-from streamllm.engine.finite import Logits
+from streamllm.engine.finite import Likeliest, Logits, without
 from streamllm.engine.paradigms.memory import Memory
 from streamllm.engine.sampling import Sampling
 
@@ -52,10 +52,17 @@ class Ahead:
         memory: holds what is fed; an empty one.
         header: tokens that come before all others of the target, fed with the first prediction.
         sampler: picks a token; None is greedy.
+        never: a token that is never written, whatever its logit; None for none.
     """
 
-    def __init__(self, memory: Memory, header: Sequence[int], sampler: Sampling | Sampler | None = None):
-        self._memory, self._header, self._sampler = memory, header, sampler
+    def __init__(
+        self,
+        memory: Memory,
+        header: Sequence[int],
+        sampler: Sampling | Sampler | None = None,
+        never: int | None = None,
+    ):
+        self._memory, self._header, self._sampler, self._never = memory, header, sampler, never
         self._open = list(header)  # to be fed before the next prediction
         # Tokens that come next, each predicted after feeding the one before: all but the last are fed.
         self._known: list[int] = []
@@ -105,6 +112,13 @@ class Ahead:
             self._known, self._logits = [self._picked[len(self._taken)]], [logits]
         return self._known[0]
 
+    def head_with(self, header: Sequence[int]) -> None:
+        """Begin the target with this header instead, as long as nothing is written; then it stays as it is."""
+        if not self.begun and header != self._header:
+            self.forget()
+            self._header, self._open = header, list(header)
+            self._taken, self._picked = [], []  # what was picked after another header
+
     def guess(self, guess: Guess | None) -> None:
         """From here on ask ``guess`` what comes next, after the tokens written from here; None ends it. That changes
         nothing but the cost: `predict` checks it in one forward, and keeps what it would have predicted."""
@@ -137,7 +151,8 @@ class Ahead:
     def _choose(self, logits: Logits, likeliest: int, ahead: int = 0) -> int:
         """A token by ``logits``, which so many tokens that are known come before."""
         if self._sampler is None:
-            return likeliest
+            return likeliest if likeliest != self._never else int(Likeliest.of(without(logits, likeliest)).found()[0])
+        logits = without(logits, self._never)
         if isinstance(self._sampler, Sampling):
             return self._sampler.draw(logits, self._reads, self._written + ahead)
         row = mx.array(logits)[None].astype(mx.float32)

@@ -121,6 +121,10 @@ class DraftsAhead:
         logit: float = self._answer("write_logit")
         return logit
 
+    def wait_probability(self, latency: str | None = None) -> float:
+        probability: float = self._answer("wait_probability", latency)
+        return probability
+
     def close_sentence(self) -> None:
         self._answer("close_sentence")
 
@@ -298,6 +302,10 @@ class _Noting:
     def write_logit(self) -> float:
         logit: float = self._ahead.note("write_logit")
         return logit
+
+    def wait_probability(self, latency: str | None = None) -> float:
+        probability: float = self._ahead.note("wait_probability", latency)
+        return probability
 
 
 class _Heard:

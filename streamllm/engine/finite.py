@@ -50,6 +50,17 @@ class Likeliest:
         return tokens, logits[tokens] if logits.ndim == 1 else logits[np.arange(len(tokens)), tokens]
 
 
+def without(logits: Logits, token: int | None) -> Logits:
+    """Logits (…, V), of which a token, if one is given, is ruled out; in a copy of their own."""
+    if token is None:
+        return logits
+    if isinstance(logits, np.ndarray):
+        copied = logits.copy()
+        copied[..., token] = -np.inf
+        return copied
+    return mx.where(mx.arange(logits.shape[-1]) == token, mx.array(-math.inf, logits.dtype), logits)
+
+
 def check_logits(highest: Iterable[float], source_tokens: int, target_tokens: int) -> None:
     """Check the highest of each row of logits, those of the next token after so many tokens.
 

@@ -19,14 +19,16 @@ IsCut = Callable[[list[int]], bool]
 
 @dataclass(frozen=True)
 class NextToken:
-    """A `records.Prediction` from the ``logits`` (V,) of the next token."""
+    """A `records.Prediction` from the ``logits`` (V,) of the next token, of those that may be written: all but
+    ``never``."""
 
     logits: Logits
     end_tokens: frozenset[int]
+    never: int | None = None
 
     @cached_property
     def _logprobs(self) -> np.ndarray:
-        return logprobs(self.logits)  # no operation of MLX: in a batch, each would be evaluated on its own
+        return logprobs(self.logits, self.never)  # no operation of MLX: in a batch, each would be evaluated on its own
 
     @property
     def token(self) -> int:
@@ -63,15 +65,32 @@ def copied(logits: Logits) -> np.ndarray:
     return np.array(logits) if isinstance(logits, np.ndarray) else np.array(logits.astype(mx.float32))
 
 
-def logprobs(logits: Logits) -> np.ndarray:
-    """Log-probabilities, float64, of logits (…, V). Raises: NotFinite: a row has NaN, +inf, or all -inf."""
+def logprobs(logits: Logits, never: int | None = None) -> np.ndarray:
+    """Log-probabilities, float64, of logits (…, V); that of the token ``never`` is -inf. Raises: NotFinite: a row has
+    NaN, +inf, or all -inf."""
     values = logits.astype(np.float64) if isinstance(logits, np.ndarray) else _float64(logits)
+    if never is not None:
+        values[..., never] = -np.inf
     highest = values.max(axis=-1, keepdims=True)
     if not np.isfinite(highest).all():
         raise NotFinite(not_finite_logits(float(highest[~np.isfinite(highest)][0])))
     values -= highest
     normalised: np.ndarray = values - np.log(np.exp(values).sum(axis=-1, keepdims=True))
     return normalised
+
+
+class NoWaitToken(ValueError):
+    """A model is asked for its wait token, and has none."""
+
+
+def probability_of(wait_token: int | None, logits: Logits) -> float:
+    """How likely a model's wait token is by logits (V,). Raises: NoWaitToken: it has none."""
+    if wait_token is None:
+        raise NoWaitToken(
+            "the model has no wait token, which policy=wait_token asks for: train one with objective=wait_token, "
+            "such as `streamllm train experiment=tiny_en_de_wait` (docs/learned.md)"
+        )
+    return float(np.exp(logprobs(logits)[wait_token]))
 
 
 def _float64(logits: mx.array) -> np.ndarray:

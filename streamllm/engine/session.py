@@ -25,9 +25,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from streamllm.engine.ahead import Ahead, Guess, Place, Sampler
-from streamllm.engine.finite import Logits
+from streamllm.engine.finite import Logits, without
 from streamllm.engine.limits import LONGEST_UNIT
-from streamllm.engine.lookahead import NextToken, beam_search, copied, write_on
+from streamllm.engine.lookahead import NextToken, beam_search, copied, probability_of, write_on
 from streamllm.engine.paradigms.memory import Fork, Memory
 from streamllm.engine.reads import BeforeRead, Reads
 from streamllm.engine.sampling import Sampling
@@ -82,7 +82,7 @@ class Session:
         max_ahead: int | None = None,
     ):
         self.memory, self.prompt = memory, prompt
-        self._ahead = Ahead(memory, prompt.target_header, sampler)
+        self._ahead = Ahead(memory, prompt.target_header, sampler, prompt.wait_token)
         self._max_unit_tokens, self._heads = max_unit_tokens, alignment_heads
         self._max_ahead = math.inf if max_ahead is None else max_ahead
         self._last_reads = Reads()
@@ -408,12 +408,13 @@ class Session:
         units can be hidden than it holds.
         """
         if hidden <= 0:
-            return NextToken(self._ahead.logits, self.prompt.end_tokens)
+            return NextToken(self._ahead.logits, self.prompt.end_tokens, self.prompt.wait_token)
         units = max(0, len(self._unit_ends) - hidden)
         read = self.memory.source_tokens
         seen = self._unit_ends[units - 1] if units else min(self._source_start, read)
         # A policy may keep it, since no later read makes it stale.
-        return NextToken(copied(self._ahead.with_hidden(read - seen)), self.prompt.end_tokens)
+        logits = copied(self._ahead.with_hidden(read - seen))
+        return NextToken(logits, self.prompt.end_tokens, self.prompt.wait_token)
 
     def draft(self, max_units: int = 200, max_tokens: float = math.inf, guess: Guess | None = None) -> Hypothesis:
         """The units that greedy writing (or the sampler) would give from here, up to the end token; no unit begins
@@ -467,12 +468,13 @@ class Session:
             raise ValueError(f"the beam's size is {size}; accepted is at least 1")
         self._ahead.shorten()
         branches: list[Fork] = []
-        following = first = self._ahead.logits  # after each hypothesis that has not ended
+        never = self.prompt.wait_token
+        following = first = without(self._ahead.logits, never)  # after each hypothesis that has not ended
 
         def step(parents: list[int], tokens: list[int]) -> Logits:
             nonlocal following
             branches[:] = branches or [self.memory.fork()]
-            following = branches[0].step(parents, tokens)
+            following = without(branches[0].step(parents, tokens), never)
             return following
 
         def is_cut(tokens: list[int]) -> bool:
@@ -553,6 +555,19 @@ class Session:
             ValueError: the model has no write head, or its hidden states cannot be read.
         """
         return self._ahead.judged()
+
+    def wait_probability(self, latency: str | None = None) -> float:
+        """How likely the model's wait token comes next: it wants to read on before it writes.
+
+        Args:
+            latency: what the target header asks for, as long as nothing is written; None leaves the prompt's own.
+
+        Raises:
+            ValueError: the model has no wait token, or its header no place for a latency.
+        """
+        if latency is not None:
+            self._ahead.head_with(self.prompt.header_asking(latency))
+        return probability_of(self.prompt.wait_token, self._ahead.logits)
 
     def unit_attention(self, heads: Sequence[Sequence[int]] | None = None) -> np.ndarray:
         """How much each of ``heads`` (None: all) attends to each source unit that is held when the next token is

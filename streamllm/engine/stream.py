@@ -46,6 +46,8 @@ class Asked(Protocol):
 
     def write_logit(self) -> float: ...
 
+    def wait_probability(self, latency: str | None = None) -> float: ...
+
 
 class SessionLike(Asked, Protocol):
     """What the loop needs of a `streamllm.engine.session.Session`."""
@@ -117,6 +119,9 @@ class Answers:
 
     def write_logit(self) -> float:
         return self._session.write_logit()
+
+    def wait_probability(self, latency: str | None = None) -> float:
+        return self._session.wait_probability(latency)
 
     def draft(self) -> Hypothesis:
         left = self._limits.left(self._state), self._limits.tokens_left(self._state, self.tokens)

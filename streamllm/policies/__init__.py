@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from streamllm.policies.stride import Stride as Stride
     from streamllm.policies.wait_if_diff import WaitIfDiff as WaitIfDiff
     from streamllm.policies.wait_if_worse import WaitIfWorse as WaitIfWorse
+    from streamllm.policies.wait_token import WaitToken as WaitToken
     from streamllm.policies.waitk import WaitK as WaitK
 
 __getattr__, __dir__, __all__ = face(
@@ -47,5 +48,6 @@ __getattr__, __dir__, __all__ = face(
         "WaitIfDiff": "streamllm.policies.wait_if_diff",
         "WaitIfWorse": "streamllm.policies.wait_if_worse",
         "WaitK": "streamllm.policies.waitk",
+        "WaitToken": "streamllm.policies.wait_token",
     },
 )

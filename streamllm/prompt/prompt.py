@@ -11,6 +11,8 @@ from streamllm.prompt.chat import SOURCE, TARGET, after_target, around_source, h
 from streamllm.prompt.vocabulary import WHITE_SPACE, Vocabulary
 from streamllm.units import Unit, check_unit
 
+PLACE = "{latency}"
+
 
 @dataclass(frozen=True)
 class Prompt:
@@ -25,6 +27,10 @@ class Prompt:
         chat: take header and footers from the tokenizer's chat template instead, with ``instruction`` before
             the source; the three texts above must then be empty.
         instruction: what the model is told before the source; of a chat template only.
+        latency: what stands for ``{latency}`` in ``target_header``, if that has it: how late the model is asked to
+            write (EAST, arXiv 2504.09570). A policy may ask for another one (`PromptTokens.header_asking`).
+        wait_token: the control token with which the model says that it wants to read on (``policy=wait_token``). It is
+            asked for, and never written.
 
     Raises: ValueError: a value is of another type, or they do not fit each other.
     """
@@ -36,17 +42,25 @@ class Prompt:
     stop: str | None = None
     chat: bool = False
     instruction: str = ""
+    latency: str = ""
+    wait_token: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("source_header", "source_footer", "target_header", "instruction"):
+        for name in ("source_header", "source_footer", "target_header", "instruction", "latency"):
             check.text(f"prompt.{name}", getattr(self, name))
         check.text("prompt.stop", self.stop, null="for none")
+        check.text("prompt.wait_token", self.wait_token, null="for none")
         for name in ("leading_space", "chat"):
             check.flag(f"prompt.{name}", getattr(self, name))
         if self.chat and (self.source_header or self.source_footer or self.target_header):
             raise ValueError(
                 "prompt.chat takes headers and footer from the chat template: leave source_header, "
                 "source_footer and target_header empty, or set chat to false"
+            )
+        if (PLACE in self.target_header) != bool(self.latency):
+            raise ValueError(
+                f"prompt.latency is {self.latency!r} and prompt.target_header {self.target_header!r}; the former stands "
+                f"where the latter has {PLACE}: give both or none"
             )
         if self.stop == "":
             raise ValueError("prompt.stop is empty and would end every sentence at once: set it to null")
@@ -59,8 +73,8 @@ class PromptTokens:
 
     Raises:
         ValueError: the prompt asks for a chat template and the tokenizer has none or an unfit one, the target
-            header comes out empty, there is no end token, no token says ``stop``, or words are to be written and the
-            vocabulary does not say where they begin.
+            header comes out empty, there is no end token, no token says ``stop``, the wait token is no control token,
+            or words are to be written and the vocabulary does not say where they begin.
     """
 
     def __init__(self, prompt: Prompt, tokenizer: Any, source_unit: Unit = "word", target_unit: Unit = "word"):
@@ -82,7 +96,7 @@ class PromptTokens:
         self._bos = [bos] if has_bos and bos not in header else []
         self.source_header: list[int] = [*self._bos, *header]
         self.source_footer: list[int] = vocabulary.encode(self.text.source_footer)
-        self.target_header: list[int] = vocabulary.encode(self.text.target_header)
+        self.target_header: list[int] = vocabulary.encode(self._target_header(self.text.latency))
         if not self.target_header:
             raise ValueError(
                 "the target header is empty, so nothing predicts the first target token: set prompt.target_header, "
@@ -91,6 +105,7 @@ class PromptTokens:
         self.end_tokens = frozenset(int(token) for token in tokenizer.eos_token_ids) | self._end_of_turn()
         if not self.end_tokens and self.text.stop is None:
             raise ValueError("the tokenizer has no end token: set eos_token_id in config.json, or prompt.stop")
+        self.wait_token = self._wait_token()
         # Asked for again and again: of single tokens, and of words (``text_of`` takes a tuple).
         cache = lru_cache(maxsize=65536)
         self._unit_tokens = cache(lambda text: tuple(vocabulary.encode_words(text)))
@@ -119,7 +134,39 @@ class PromptTokens:
         """The whole prompt as it is fed, with signs for source and target: what a run is compared by."""
         bos = "".join(map(self.vocabulary.shown, self._bos))
         text = self.text
-        return f"{bos}{text.source_header}{SOURCE}{text.source_footer}{text.target_header}{TARGET}"
+        return f"{bos}{text.source_header}{SOURCE}{text.source_footer}{self._target_header(text.latency)}{TARGET}"
+
+    def header_asking(self, latency: str) -> list[int]:
+        """The target header that asks for another latency.
+
+        Raises:
+            ValueError: the prompt has no place for it, or it has more or fewer tokens than the prompt's own: what
+                windows keep is counted in them.
+        """
+        if PLACE not in self.text.target_header:
+            raise ValueError(
+                f"latency is {latency!r}, which the model cannot be asked for: its prompt.target_header has no {PLACE}. "
+                "Leave it out, or train with it (docs/learned.md)"
+            )
+        header = self.vocabulary.encode(self._target_header(latency))
+        if len(header) != len(self.target_header):
+            raise ValueError(
+                f"latency is {latency!r}, which makes a target header of {len(header)} tokens; that of "
+                f"{self.text.latency!r} has {len(self.target_header)}, and all have as many"
+            )
+        return header
+
+    def _target_header(self, latency: str) -> str:
+        return self.text.target_header.replace(PLACE, latency)
+
+    def _wait_token(self) -> int | None:
+        if (text := self.text.wait_token) is None:
+            return None
+        tokens = self.vocabulary.encode(text)
+        if len(tokens) != 1 or tokens[0] not in self.vocabulary.control or tokens[0] in self.end_tokens:
+            names = ", ".join(sorted(map(self.vocabulary.shown, self.vocabulary.control - self.end_tokens))[:8])
+            raise ValueError(f"prompt.wait_token is {text!r}; accepted is a control token that ends nothing: {names}")
+        return tokens[0]
 
     def source_tokens(self, unit: str, first: bool) -> list[int]:
         """Tokens of one source unit; ``first`` says whether it is the first of its stream."""

@@ -22,6 +22,8 @@ class Encoded:
 
     Of a stream of several sentences, ``k`` is 0 and all three are what `documents.seen` gives; of a `RandomPath`, ``k``
     is 0, too.
+
+    ``latency``: which of ``data.latencies`` its target header asks for; -1 is the prompt's own.
     """
 
     source: list[int]
@@ -33,6 +35,7 @@ class Encoded:
     labels: list[int]  # -1 where nothing is learned (the header)
     k: int
     sentences: int = 1
+    latency: int = -1
 
     def __len__(self) -> int:
         return len(self.source) + len(self.target)
@@ -40,7 +43,7 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Batch:
-    """Right-padded arrays: source (B, S), the others (B, T), k (B,)."""
+    """Right-padded arrays: source (B, S), the others (B, T), k and latency (B,)."""
 
     source: np.ndarray
     source_units: np.ndarray
@@ -50,6 +53,7 @@ class Batch:
     whole_units: np.ndarray
     labels: np.ndarray
     k: np.ndarray
+    latency: np.ndarray
 
     @property
     def tokens(self) -> int:
@@ -81,4 +85,5 @@ def pad(group: Sequence[Encoded]) -> Batch:
         whole_units=stack([e.whole_units for e in group], 0),
         labels=stack([e.labels for e in group], -1),
         k=np.array([e.k for e in group], dtype=np.int32),
+        latency=np.array([e.latency for e in group], dtype=np.int32),
     )

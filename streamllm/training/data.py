@@ -84,6 +84,10 @@ def values_of_k(given: int | str | Sequence[int | str], name: str, words: Sequen
     return values
 
 
+def _is_tag(tag: object) -> bool:
+    return isinstance(tag, str | int) and not isinstance(tag, bool) and bool(str(tag))
+
+
 @dataclass(frozen=True)
 class DataConfig:
     """How sentence pairs become batches.
@@ -102,6 +106,8 @@ class DataConfig:
         cache: a folder for tokens, so that they are made once and shuffled as a whole (`sources.TokenFiles`). With
             ``bpe_dropout`` or ``source_mask`` they differ in every epoch, and nothing is kept.
         documents: how pairs are joined to streams of several sentences; None leaves each alone.
+        latencies: tags for ``{latency}`` in ``prompt.target_header``; each stream asks for one of them. None leaves
+            the prompt's own. What a tag means, the objective says.
     """
 
     k: int | str | Sequence[int | str] = (1, 2, 3, 4, 5, 7, 9, FULL)
@@ -112,6 +118,7 @@ class DataConfig:
     buffer: int | None = None
     cache: str | None = None
     documents: Documents | None = None
+    latencies: Sequence[str | int] | None = None
 
     def __post_init__(self) -> None:
         whole_number("data.batch_tokens", self.batch_tokens, of="tokens")
@@ -120,10 +127,23 @@ class DataConfig:
         number("data.bpe_dropout", self.bpe_dropout, least=0, below=1)
         probability("data.source_mask", self.source_mask)
         self.ks  # noqa: B018
+        self.tags  # noqa: B018
 
     @property
     def ks(self) -> list[int | str]:
         return values_of_k(self.k, "data.k", words=(FULL, RANDOM))
+
+    @property
+    def tags(self) -> list[str]:
+        """``latencies`` as they stand in the header."""
+        found = self.latencies
+        if found is None:
+            return []
+        if not isinstance(found, Sequence) or isinstance(found, str) or not found or not all(map(_is_tag, found)):
+            raise ValueError(
+                f"data.latencies is {found!r}; accepted is a list of tags, such as [low,medium,high], or null for none"
+            )
+        return [str(tag) for tag in found]
 
 
 class TrainingData:
@@ -146,6 +166,7 @@ class TrainingData:
         self.config = config
         self.seed = seed
         self.dropout = dropout
+        self._headers = [prompt.header_asking(tag) for tag in config.tags]
         self._count = lru_cache(1 << 18)(lambda text: len(prompt.encode(text)))
         self._count_later = lru_cache(1 << 18)(lambda word: len(prompt.encode(prompt.spaced(word, False, "word"))))
 
@@ -168,8 +189,10 @@ class TrainingData:
             begins_document(example),
         )
 
-    def encode(self, pair: Example | Tokenized, k: K, rng: random.Random | None = None) -> Encoded:
-        """One pair in tokens; with ``rng``, regularised."""
+    def encode(
+        self, pair: Example | Tokenized, k: K, rng: random.Random | None = None, latency: int = -1
+    ) -> Encoded:
+        """One pair in tokens; with ``rng``, regularised. ``latency``: which of ``data.latencies`` it asks for."""
         if isinstance(pair, Example):
             pair = self.tokenize(pair, rng)
         source, target = len(pair.source), len(pair.target)
@@ -178,12 +201,17 @@ class TrainingData:
             units, lag = [min(count, source + 1) for count in k.counts(source, target)], 0
         else:
             units, lag = list(range(target + 1)), source + 1 if k == FULL else int(k)
-        return self._encoded([pair], [units], [[source + 1] * (target + 1)], lag, early)
+        return self._encoded([pair], [units], [[source + 1] * (target + 1)], lag, early, latency=latency)
 
     def encode_stream(
-        self, pairs: Sequence[Example | Tokenized], k: K, held: bool, rng: random.Random | None = None
+        self,
+        pairs: Sequence[Example | Tokenized],
+        k: K,
+        held: bool,
+        rng: random.Random | None = None,
+        latency: int = -1,
     ) -> Encoded:
-        """Several pairs as one stream (`documents.seen`); with ``rng``, regularised.
+        """Several pairs as one stream (`documents.seen`); with ``rng`` and ``latency`` as `encode`.
 
         Pairs that are tokenised already are as they are at the beginning of a stream.
         """
@@ -196,7 +224,7 @@ class TrainingData:
         units, whole = seen(*lengths, lag, held), seen(*lengths, None, held)
         # Where reading goes on, some is seen of the sentences that follow.
         whole = [[*map(max, *both)] for both in zip(units, whole, strict=True)]
-        return self._encoded(tokenized, units, whole, 0, None if rng is None else f"{k}/{held}", held)
+        return self._encoded(tokenized, units, whole, 0, None if rng is None else f"{k}/{held}", held, latency)
 
     def _encoded(
         self,
@@ -206,6 +234,7 @@ class TrainingData:
         k: int,
         early: str | None,
         held: bool = False,
+        latency: int = -1,
     ) -> Encoded:
         """Some pairs in one stream.
 
@@ -226,8 +255,8 @@ class TrainingData:
             tokens += piece
             units += [i] * len(piece)
 
-        header = len(prompt.target_header)
-        output = list(prompt.target_header)
+        output = list(prompt.target_header if latency < 0 else self._headers[latency])
+        header = len(output)
         output_units, whole_units = [units_of[0][0]] * header, [whole_of[0][0]] * header
         for pair, units_of_pair, whole_of_pair in zip(pairs, units_of, whole_of, strict=True):
             ends = [[prompt.end_token]] * (len(units_of_pair) - len(pair.target))
@@ -241,7 +270,7 @@ class TrainingData:
         if early is not None:  # a generator of its own: the order of the data must not depend on this
             drawn = random.Random(f"{early}/{output}")
             arrival = [o if drawn.random() < 0.5 else p for o, p in zip(own, predicted, strict=True)]
-        return Encoded(tokens, units, output[:-1], predicted, arrival, whole_units[1:], labels, k, len(pairs))
+        return Encoded(tokens, units, output[:-1], predicted, arrival, whole_units[1:], labels, k, len(pairs), latency)
 
     def _tokens(self, text: str, rng: random.Random | None) -> list[int]:
         if self.dropout is None or rng is None:
@@ -293,10 +322,11 @@ class TrainingData:
     def _planned(self, pairs: Sequence[Example | Tokenized], k: K, held: bool | None, rng: random.Random) -> Planned:
         """One pair (``held`` is None), or a stream of several. Where ``rng`` draws tokens they are laid out now, since
         the next stream draws after them."""
+        latency = rng.randrange(len(self._headers)) if self._headers else -1
         if held is None:
-            encoded = partial(self.encode, pairs[0], k, rng)
+            encoded = partial(self.encode, pairs[0], k, rng, latency)
         else:
-            encoded = partial(self.encode_stream, pairs, k, held, rng)
+            encoded = partial(self.encode_stream, pairs, k, held, rng, latency)
         if self.dropout is not None or self.config.source_mask:
             made = encoded()
             return Planned(len(made.source), len(made.target), made.sentences, lambda: made)

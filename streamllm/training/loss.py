@@ -207,6 +207,34 @@ def _relative_entropy_by_numpy_vjp(primals: Any, cotangents: Any, outputs: Any) 
     return mx.zeros_like(teacher), outputs[1] * cotangents[0], mx.zeros_like(labels)
 
 
+def margins(logits: mx.array, token: int, lazy: bool = False) -> tuple[mx.array, mx.array]:
+    """How much likelier all other tokens together are than ``token``, as a logit: log (1 - P(token)) - log P(token),
+    (N,), for logits (N, V); and the distribution of the others among themselves, (N, V), which gets no gradient.
+
+    By numpy on a CPU, as `cross_entropy`, unless nothing may be evaluated yet (``lazy``).
+    """
+    ours: Any = _margins_by_numpy if exponentials.on_cpu(logits) and not lazy else _margins
+    found, shares = ours(mx.where(mx.arange(logits.shape[-1]) == token, -math.inf, logits))
+    return found - logits[:, token], mx.stop_gradient(shares)
+
+
+@mx.custom_function
+def _margins_by_numpy(others: mx.array) -> Any:
+    total, shares = exponentials.log_sums(np.asarray(others))
+    return mx.array(total), mx.array(shares)
+
+
+@_margins_by_numpy.vjp
+def _margins_by_numpy_vjp(primals: Any, cotangents: Any, outputs: Any) -> Any:
+    return cotangents[0][:, None] * outputs[1]
+
+
+def _margins(others: mx.array) -> tuple[mx.array, mx.array]:
+    others = others.astype(mx.float32)
+    total = mx.logsumexp(others, axis=-1)
+    return total, mx.exp(others - total[:, None])
+
+
 def _relative_entropy(teacher: mx.array, logits: mx.array, labels: mx.array) -> mx.array:
     logp, logq = (x - mx.logsumexp(x, axis=-1, keepdims=True) for x in map(_wide, (teacher, logits)))
     possible = logp > -math.inf

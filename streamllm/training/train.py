@@ -229,6 +229,10 @@ def train(
         training_data = TrainingData(source, streaming.prompt, data, seed, dropout)
         held_out = TrainingData(validation_examples, streaming.prompt, replace(data, bpe_dropout=0.0), seed)
 
+        prepared = getattr(objective, "prepared", None)
+        if prepared is not None:
+            objective = prepared(streaming.prompt, data.tags)
+
         scored = _scored(streaming, validation_examples[: validation.sentences], validation_corpus)
 
         def score(_: nn.Module) -> dict[str, float | None]:  # the trainer changes the model of `streaming` in place

@@ -50,4 +50,13 @@ class SelfDistillation:
 def from_a_part(batch: Batch, rows: int) -> np.ndarray:
     """Which rows of `of_labels`, of that many, are predicted from less than their whole source sentence."""
     partial: np.ndarray = batch.k[:, None] + batch.target_units < batch.whole_units
-    return partial.reshape(-1) if rows == partial.size else partial[batch.labels >= 0]
+    return _flat(partial, batch, rows)
+
+
+def of_rows(batch: Batch, each: np.ndarray, rows: int) -> np.ndarray:
+    """What is so for ``each`` (B,) stream, of the rows of `of_labels`, of that many."""
+    return _flat(np.broadcast_to(each[:, None], batch.labels.shape), batch, rows)
+
+
+def _flat(values: np.ndarray, batch: Batch, rows: int) -> np.ndarray:
+    return values.reshape(-1) if rows == values.size else values[batch.labels >= 0]
