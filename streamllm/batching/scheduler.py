@@ -3,11 +3,9 @@
 Invariant: a sentence's trace, but for its times, does not depend on the sentences beside it or on their number.
 """
 
-import gc
 import logging
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 from streamllm.batching.coroutines import Clock, Task, run_all
@@ -20,6 +18,7 @@ from streamllm.engine.limits import Limits
 from streamllm.engine.loop import translate
 from streamllm.engine.paradigms.memory import Memory
 from streamllm.engine.session import Session
+from streamllm.machine import fewer_collections
 from streamllm.models.lengths import fitting
 from streamllm.models.model import StreamingModel
 from streamllm.models.positions import noticing
@@ -85,7 +84,7 @@ def in_sessions(
     if batches or Decoder.serves(getattr(model, "model", None)):
         way = batching(model)
         if batches and way.why_not is None:
-            with _fewer_collections():
+            with fewer_collections():
                 yield from _batched(model, examples, translate_one, min(batch_size, len(examples)), seed, way)
             return
         if way.decoder is not None:
@@ -107,19 +106,6 @@ def _one_by_one(
             yield translate_one(model.session(seed, example.id, row), example, time.perf_counter)
         finally:
             pool.close(row)
-
-
-@contextmanager
-def _fewer_collections() -> Iterator[None]:
-    """Python's search for cycles goes through all that is loaded, and sentences leave hardly any behind."""
-    before = gc.get_threshold()
-    gc.freeze()
-    gc.set_threshold(50_000, *before[1:])
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)
-        gc.unfreeze()
 
 
 # --- several runs
@@ -149,7 +135,7 @@ def jobs_together(
     if batch_size > 1 and sentences:
         way = batching(model)
         if way.why_not is None:
-            with _fewer_collections():
+            with fewer_collections():
                 yield from _jobs_batched(model, sentences, min(batch_size, len(sentences)), way)
             return
         log.info("sentences are translated one by one: %s", way.why_not)

@@ -59,8 +59,8 @@ class Prompt:
             )
         if (PLACE in self.target_header) != bool(self.latency):
             raise ValueError(
-                f"prompt.latency is {self.latency!r} and prompt.target_header {self.target_header!r}; the former stands "
-                f"where the latter has {PLACE}: give both or none"
+                f"prompt.latency is {self.latency!r} and prompt.target_header {self.target_header!r}; the former "
+                f"stands where the latter has {PLACE}: give both or none"
             )
         if self.stop == "":
             raise ValueError("prompt.stop is empty and would end every sentence at once: set it to null")
@@ -145,8 +145,8 @@ class PromptTokens:
         """
         if PLACE not in self.text.target_header:
             raise ValueError(
-                f"latency is {latency!r}, which the model cannot be asked for: its prompt.target_header has no {PLACE}. "
-                "Leave it out, or train with it (docs/learned.md)"
+                f"latency is {latency!r}, which the model cannot be asked for: its prompt.target_header has no "
+                f"{PLACE}. Leave it out, or train with it (docs/learned.md)"
             )
         header = self.vocabulary.encode(self._target_header(latency))
         if len(header) != len(self.target_header):

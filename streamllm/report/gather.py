@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from streamllm.files import RunError
+from streamllm.machine import fewer_collections
 from streamllm.metrics.latency import corpus_latency
 from streamllm.metrics.longform import LATENCIES, sentence_latency
 from streamllm.metrics.quality import quality, sentence_bleu
@@ -145,12 +146,17 @@ class Report:
 
 def gather(paths: Sequence[str | os.PathLike[str]], samples: int = 1000) -> Report:
     """Read all runs that ``paths`` give. Arguments and errors are those of `streamllm.report.write_report`."""
+    if samples < 0:
+        raise ValueError(f"samples is {samples}; give a number of samples, or 0 for no intervals")
+    with fewer_collections():
+        return _gathered(paths, samples)
+
+
+def _gathered(paths: Sequence[str | os.PathLike[str]], samples: int) -> Report:
     import pandas
 
     from streamllm.plots import policy_name
 
-    if samples < 0:
-        raise ValueError(f"samples is {samples}; give a number of samples, or 0 for no intervals")
     table, unfinished, trainings = _find(paths)
     folders = [Path(folder) for folder in table["folder"]]
     configs = [flat_config(read_config(folder)) for folder in folders]
@@ -265,7 +271,7 @@ def _results(
     traces = load_traces(folder)
     documents = any(trace.segments for trace in traces)
     names = [score.key for score in shown_on(SENTENCES)]
-    scored = scored_run(folder, ["bleu"] if documents else names)
+    scored = scored_run(folder, ["bleu"] if documents else names, traces)
     if samples:
         intervals.append(bootstrap_of(scored, samples, metrics=["bleu"])["bleu"])
     if documents:

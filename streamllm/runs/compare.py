@@ -20,6 +20,7 @@ import numpy as np
 from streamllm.check import whole_number
 from streamllm.files import RunError
 from streamllm.metrics.scores import Score, scores
+from streamllm.records import Trace
 from streamllm.runs.randomisation import NAME, TIE, TRIALS, randomisation_p
 from streamllm.runs.scored import BLEU_NAME, KNOWN, ON_A_CLOCK, RunPath, Scored
 from streamllm.runs.sentence_scores import beside_score
@@ -125,9 +126,10 @@ def bootstrap(
     return bootstrap_of(scored, samples, seed)
 
 
-def scored_run(run: RunPath, metrics: Sequence[str] | None = None) -> "Scored":
-    """A finished run's sentences with their scores: for its interval, its table, or both. Raises: as `bootstrap`."""
-    return Scored.of(run, metrics)
+def scored_run(run: RunPath, metrics: Sequence[str] | None = None, traces: Sequence[Trace] | None = None) -> "Scored":
+    """A finished run's sentences with their scores: for its interval, its table, or both. ``traces`` are its own, if
+    they have been read. Raises: as `bootstrap`."""
+    return Scored.of(run, metrics, traces)
 
 
 def bootstrap_of(

@@ -74,7 +74,8 @@ class Scored:
     clock: ArrivalClock | None = None  # of the latencies in `ON_A_CLOCK`
 
     @classmethod
-    def of(cls, run: RunPath, asked: Sequence[str] | None) -> "Scored":
+    def of(cls, run: RunPath, asked: Sequence[str] | None, traces: Sequence[Trace] | None = None) -> "Scored":
+        """``traces`` are those of the run, if somebody has read them."""
         stored = stored_run(run)
         stored.metrics()  # raises for a run that has not finished
         beside = sentence_scores(stored) if asked is None or not {*asked} <= {*KNOWN} else {}
@@ -87,7 +88,7 @@ class Scored:
         on_clock: list[str] = []
         in_time = clock is not None and (asked is None or not {*asked}.isdisjoint(ON_A_CLOCK))
         # One at a time: of a long run, whole traces are gigabytes.
-        for line in stored.stored_traces() if in_time else stored.lines():
+        for line in traces or (stored.stored_traces() if in_time else stored.lines()):
             if line.segments:
                 return cls._of_documents(stored, asked, beside, language, unit, chosen_tokenizer, clock)
             if not names:

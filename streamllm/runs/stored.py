@@ -16,7 +16,7 @@ from streamllm.checked import fit, parse, read_json, read_json_lines, shown
 from streamllm.contents import listed
 from streamllm.files import RunError, read_bytes
 from streamllm.records import Trace
-from streamllm.runs.lines import PredictionLine, TimingLine
+from streamllm.runs.lines import PredictionLine, TimingLine, from_lines, matching
 
 if TYPE_CHECKING:
     from streamllm.runs.traces import StoredTraces
@@ -144,7 +144,10 @@ class StoredRun:
         Raises:
             RunError: as `lines`.
         """
-        return list(self.stored_traces())
+        lines = [line for _, line in self._lines()]
+        times: dict[str, TimingLine] = {}
+        self._times(times)
+        return [from_lines(line, matching(line, times.get(line.id))) for line in lines]
 
     def stored_traces(self, look: Callable[[PredictionLine], None] = lambda line: None) -> "StoredTraces":
         """As `traces`, but each is read when it is asked for; all lines are checked now.
@@ -166,8 +169,8 @@ class StoredRun:
             found.append(id, begin, times.get(id, NOWHERE))
         return found
 
-    def _times(self) -> dict[str, int]:
-        """Where the times of each sentence begin in their file."""
+    def _times(self, kept: dict[str, TimingLine] | None = None) -> dict[str, int]:
+        """Where the times of each sentence begin in their file; ``kept`` gets the times themselves."""
         from streamllm.runs.quick import quick_timing
 
         path = self.path / TIMINGS
@@ -180,6 +183,8 @@ class StoredRun:
         try:
             for _, begin, line in read_json_lines(path, TimingLine, damaged, quick_timing):
                 found[line.id] = begin  # of two, the last: a kill left a time without its sentence
+                if kept is not None:
+                    kept[line.id] = line
         except OSError as error:
             wrong.append(str(error))
         if wrong:

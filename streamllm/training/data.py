@@ -189,9 +189,7 @@ class TrainingData:
             begins_document(example),
         )
 
-    def encode(
-        self, pair: Example | Tokenized, k: K, rng: random.Random | None = None, latency: int = -1
-    ) -> Encoded:
+    def encode(self, pair: Example | Tokenized, k: K, rng: random.Random | None = None, latency: int = -1) -> Encoded:
         """One pair in tokens; with ``rng``, regularised. ``latency``: which of ``data.latencies`` it asks for."""
         if isinstance(pair, Example):
             pair = self.tokenize(pair, rng)

@@ -43,7 +43,9 @@ def streaming(model: Any, tokenizer: Any, prompt: Prompt, **settings: Any) -> St
 
 
 @pytest.mark.parametrize("sampling", [{}, {"temperature": 0.8}, {"temperature": 0.8, "top_p": 0.5}])
-@pytest.mark.parametrize("policy", [WaitK(2), LocalAgreement(), RALCP(beam=3, threshold=0.6)], ids=lambda p: type(p).__name__)
+@pytest.mark.parametrize(
+    "policy", [WaitK(2), LocalAgreement(), RALCP(beam=3, threshold=0.6)], ids=lambda p: type(p).__name__
+)
 @pytest.mark.parametrize("batch_size", [1, 4])
 def test_what_is_written_is_as_if_the_wait_token_had_no_probability(
     tokenizer: Any, policy: Any, batch_size: int, sampling: dict[str, float]
@@ -51,7 +53,10 @@ def test_what_is_written_is_as_if_the_wait_token_had_no_probability(
     likely, ruled_out = (model_that_waits(tokenizer, 5, bias) for bias in (1000.0, -1000.0))
     found, expected = (
         {t.id: (t.prediction, t.delays) for t in translate_many(one, EXAMPLES, policy, Limits(), batch_size)}
-        for one in (streaming(likely, tokenizer, TAGGED, **sampling), streaming(ruled_out, tokenizer, PLAIN, **sampling))
+        for one in (
+            streaming(likely, tokenizer, TAGGED, **sampling),
+            streaming(ruled_out, tokenizer, PLAIN, **sampling),
+        )
     )
     assert found == expected
     assert any(prediction for prediction, _ in found.values())

@@ -149,7 +149,9 @@ def test_without_latencies_the_data_is_as_before(model: StreamingModel) -> None:
     assert {row for batch, _ in tagged for row in batch.latency.tolist()} == {0}
 
 
-def test_what_is_translated_costs_what_it_costs_without_the_wait_token(model: StreamingModel, computed_by: None) -> None:
+def test_what_is_translated_costs_what_it_costs_without_the_wait_token(
+    model: StreamingModel, computed_by: None
+) -> None:
     """With no weight of the decision, and a wait token that nothing predicts, it is self-distillation."""
     batch = batch_of(model, (1, 2))
     model.model.train()

@@ -89,11 +89,12 @@ class WaitToken:
         teacher = without(taught(model, batch, target_start, paradigm), self.token)
         partial = mx.array(from_a_part(batch, len(labels)))
         of_part, of_whole = mx.where(partial, labels, -1), mx.where(partial, -1, labels)
+        latency = of_rows(batch, batch.latency, len(labels))
         return (
             (1 - self.weight) * cross_entropy(others, of_part, label_smoothing, lazy)
             + self.weight * relative_entropy(teacher, others, of_part, lazy)
             + cross_entropy(others, of_whole, label_smoothing, lazy)
-            + self.decision * self._decisions(logits, teacher, of_part, of_rows(batch, batch.latency, len(labels)), lazy)
+            + self.decision * self._decisions(logits, teacher, of_part, latency, lazy)
         )
 
     def _decisions(
