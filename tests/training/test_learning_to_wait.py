@@ -156,8 +156,6 @@ def test_what_is_translated_costs_what_it_costs_without_the_wait_token(
     batch = batch_of(model, (1, 2))
     model.model.train()
     found = objective(model, decision=0.0, weight=0.4)(model.model, batch, 0, "group", 0.1).item()
-    logits, labels = of_labels(model.model, batch, 0, "group")
-    del logits, labels
     plain = SelfDistillation(0.4)(model.model, batch, 0, "group", 0.1).item()
     assert found == pytest.approx(plain, rel=0.02)  # one token of 300 fewer
     model.model.eval()

@@ -83,10 +83,10 @@ class WaitToken:
     def __call__(self, model: Any, batch: Batch, target_start: int, paradigm: str, label_smoothing: float) -> mx.array:
         lazy = is_lazy(model)
         logits, labels = of_labels(model, batch, target_start, paradigm)
-        others = without(logits, self.token)
+        others: Any = without(logits, self.token)
         if not model.training:
             return cross_entropy(others, labels, label_smoothing, lazy)
-        teacher = without(taught(model, batch, target_start, paradigm), self.token)
+        teacher: Any = without(taught(model, batch, target_start, paradigm), self.token)
         partial = mx.array(from_a_part(batch, len(labels)))
         of_part, of_whole = mx.where(partial, labels, -1), mx.where(partial, -1, labels)
         latency = of_rows(batch, batch.latency, len(labels))
