@@ -87,7 +87,7 @@ class Forgetful(Session):
     """Forgets what it has predicted whenever it is to write."""
 
     def write(self, tokens: tuple[int, ...] = (), bare: bool = False) -> Emission:
-        if not self._queue:
+        if not self._output.has_more:
             self._ahead.forget()
         return super().write(tokens, bare)
 

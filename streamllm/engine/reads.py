@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from streamllm.engine.ahead import Settled
+from streamllm.engine.output import Stand
 from streamllm.engine.paradigms.memory import Held
 
 MOST = 256
@@ -13,20 +14,14 @@ MOST = 256
 
 
 class BeforeRead(NamedTuple):
-    """A session before a read, when ``units`` source units had been read. One is made for each read: it is cheap."""
+    """A session before a read, when ``units`` source units had been read."""
 
     units: int
     held: Held
     settled: Settled
     ended_reads: int
     source_ended: bool
-    queue: tuple[str, ...]
-    tail_written: bool
-    has_unit: bool
-    after_space: bool
-    boundary_is_stale: bool
-    target_tokens: int
-    last_tokens: tuple[int, ...]
+    output: Stand
 
 
 class Reads:
@@ -43,7 +38,7 @@ class Reads:
         if len(self._before) == MOST:
             self._fewest = self._before[0].units + 1
         self._before.append(before)
-        if gone := self._before[0].target_tokens - self._start:
+        if gone := self._before[0].output.tokens - self._start:
             del self._target[:gone]
             self._start += gone
 
@@ -82,6 +77,6 @@ class Reads:
         """Forget that read and those behind it; returns the target tokens since."""
         while self._before.pop() is not before:
             pass
-        since = self._target[before.target_tokens - self._start :]
-        self.rewound(before.target_tokens)
+        since = self._target[before.output.tokens - self._start :]
+        self.rewound(before.output.tokens)
         return since

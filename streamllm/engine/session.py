@@ -28,12 +28,12 @@ from streamllm.engine.ahead import Ahead, Guess, Place, Sampler
 from streamllm.engine.finite import Logits, without
 from streamllm.engine.limits import LONGEST_UNIT
 from streamllm.engine.lookahead import NextToken, beam_search, copied, probability_of, write_on
+from streamllm.engine.output import Output, Stand
 from streamllm.engine.paradigms.memory import Fork, Memory
 from streamllm.engine.reads import BeforeRead, Reads
 from streamllm.engine.sampling import Sampling
 from streamllm.prompt import PromptTokens
 from streamllm.records import Emission, Hypothesis
-from streamllm.units import ends_sentence, pieces
 
 ENDED_READS = 8
 """After so many units read in a row with the target at its end, the source is taken to be more than a sentence (as
@@ -48,14 +48,8 @@ class Mark:
     """A point in the target to go back to with `Session.rewind`, valid until the next read."""
 
     place: Place
-    queue: tuple[str, ...]
+    output: Stand
     epoch: int
-    tail_written: bool
-    has_unit: bool
-    after_space: bool
-    boundary_is_stale: bool
-    target_tokens: int
-    last_tokens: tuple[int, ...] = ()
 
 
 class Session:
@@ -83,23 +77,16 @@ class Session:
     ):
         self.memory, self.prompt = memory, prompt
         self._ahead = Ahead(memory, prompt.target_header, sampler, prompt.wait_token)
-        self._max_unit_tokens, self._heads = max_unit_tokens, alignment_heads
+        self._output, self._heads = Output(prompt, max_unit_tokens), alignment_heads
         self._max_ahead = math.inf if max_ahead is None else max_ahead
         self._last_reads = Reads()
         self._epoch = 0  # grows with each read, and whenever source is taken back
-        self._queue: deque[str] = deque()  # units that came out of one token together
         self._reads = 0
         self._ended_reads = 0  # units read in a row, up to the last: the target was at its end before each
         # Number of source tokens fed by the end of each unit that is held, at least in part; and how many are not.
         self._unit_ends: list[int] = []
         self._units_gone = 0
         self._source_ended = False
-        self._tail_written = False  # what stood before the stop text in its token
-        self._has_unit = False
-        self._last_tokens: tuple[int, ...] = ()  # of the last unit, or of what extended it
-        self._after_space = False  # whether the last token written ends in white space
-        self._boundary_is_stale = False  # where the last unit ends was not predicted from all source
-        self.target_tokens = 0
         self._unit_starts: list[int] = []  # the same at their beginnings: between two units there may be a footer
         self._ended = 0  # sentences of a document
         self._held_ends: deque[tuple[int, int]] = deque()  # of those that are held: tokens of both streams by then
@@ -115,6 +102,11 @@ class Session:
     @property
     def fed_tokens(self) -> int:
         return self.memory.fed_tokens
+
+    @property
+    def target_tokens(self) -> int:
+        """Tokens written, without header and end tokens."""
+        return self._output.tokens
 
     @property
     def units_read(self) -> int:
@@ -144,7 +136,7 @@ class Session:
         self._epoch += 1
         if not tokens:
             return
-        self._boundary_is_stale = self._has_unit
+        self._output.boundary_is_stale = self._output.has_unit
         self._ended_reads = self._ended_reads + units if self._ahead.at_end(self._ends) else 0
         self._ahead.settle()
         if self._ended_reads > ENDED_READS:
@@ -162,13 +154,7 @@ class Session:
             settled,
             self._ended_reads,
             self._source_ended and not footer,
-            tuple(self._queue),
-            self._tail_written,
-            self._has_unit,
-            self._after_space,
-            self._boundary_is_stale,
-            self.target_tokens,
-            self._last_tokens,
+            self._output.stand(),
         )
 
     def take_back(self, units: int, revises: bool = False) -> None:
@@ -196,14 +182,14 @@ class Session:
         written = self._last_reads.take_back(found)
         self._ended_reads, self._source_ended = found.ended_reads, found.source_ended
         if revises:
-            self._queue, self._tail_written = deque(found.queue), found.tail_written
-            self._has_unit, self._after_space = found.has_unit, found.after_space
-            self.target_tokens, self._last_tokens = found.target_tokens, found.last_tokens
+            self._output.back_to(found.output)
         elif written:
             self._ahead.force(written)
             self._ahead.begun = True
             self._last_reads.wrote(written)
-        self._boundary_is_stale = self._has_unit if written and not revises else found.boundary_is_stale
+            self._output.boundary_is_stale = self._output.has_unit
+        else:
+            self._output.boundary_is_stale = found.output.boundary_is_stale
         del self._unit_ends[units - self._units_gone :], self._unit_starts[units - self._units_gone :]
         self._reads = units
         self._epoch += 1
@@ -233,8 +219,9 @@ class Session:
         A token that holds the stop text is not fed either. What it says before that text is written once the
         source has ended; until then the token is forgotten by the next read, like an end token.
         """
-        if self._queue:
-            return _emission(self._queue.popleft())
+        output = self._output
+        if output.has_more:
+            return output.more()
         if tokens:
             return self._force(tokens)
         written: list[int] = []
@@ -243,73 +230,35 @@ class Session:
             token = self._ahead.predict()
             if token in self.prompt.end_tokens or token == _END:
                 break
-            if bare and not written and not self._source_ended and self._would_end_sentence(token):
+            if bare and not written and not self._source_ended and output.would_end_sentence(token):
                 break
             before_stop = self.prompt.text_before_stop(token)
             if before_stop is not None:
-                if self._source_ended and not self._tail_written:
-                    tail, self._tail_written = before_stop, True
+                if self._source_ended and not output.tail_written:
+                    tail, output.tail_written = before_stop, True
                 break
-            if self._is_whole(written, token):
+            if output.is_whole(written, token):
                 break
             if bare and (is_cut := self.prompt.divides(written, token)):
                 break
             written.append(self._ahead.take())
-            if self.prompt.target_unit == "character" and self._is_whole_characters(written):
+            if output.is_closed(written):
                 break
         self._ahead.begun = True
         emission = self._emit(written, tail)
-        self._boundary_is_stale |= is_cut  # what follows extends it
+        output.boundary_is_stale |= is_cut  # what follows extends it
         return emission
-
-    def _would_end_sentence(self, token: int) -> bool:
-        """Whether a token would end the sentence right after the word that was written last."""
-        if not self._has_unit or self._after_space or not self.prompt.divides(self._last_tokens, token):
-            return False
-        return ends_sentence(self.prompt.text_of(self._last_tokens) + self.prompt.text_of((token,)))
 
     def _force(self, tokens: tuple[int, ...]) -> Emission:
         self._ahead.force(tokens)
         self._ahead.begun = True
         emission = self._emit(list(tokens))
-        self._boundary_is_stale = self._has_unit  # the model may not end the unit here
+        self._output.boundary_is_stale = self._output.has_unit  # the model may not end the unit here
         return emission
 
     def _emit(self, tokens: list[int], tail: str = "") -> Emission:
-        self.target_tokens += len(tokens)
         self._last_reads.wrote(tokens)
-        text = self.prompt.text_of(tuple(tokens)) + tail
-        after_space = self._after_space
-        if tokens:
-            self._after_space = self.prompt.ends_unit(tokens[-1])
-            self._last_tokens = tuple(tokens)
-        before = "." + " " * after_space if self._has_unit else ""  # as far as `pieces` has to know it
-        units = pieces(text, self.prompt.target_unit, before)
-        if not units:
-            return Emission(None)
-        # A word that goes on after a read, against the earlier prediction, is still one word.
-        inside = self._boundary_is_stale and not after_space and not self._starts_unit(tokens)
-        extends = inside and self.prompt.target_unit == "word"
-        self._has_unit, self._boundary_is_stale = True, False
-        self._queue.extend(units[1:])
-        return _emission(units[0], tuple(tokens), extends)
-
-    def _starts_unit(self, tokens: list[int]) -> bool:
-        return bool(tokens) and (self.prompt.starts_unit(tokens[0]) or not self.prompt.decode(tokens[:1]))
-
-    def _is_whole(self, tokens: list[int], following: int) -> bool:
-        """Whether ``tokens`` are a whole unit, given the token that would follow."""
-        if not tokens or len(tokens) >= self._max_unit_tokens:
-            return bool(tokens)
-        if self.prompt.target_unit == "character":
-            return False
-        if not (self.prompt.starts_unit(following) or self.prompt.ends_unit(tokens[-1])):
-            return False
-        return self.prompt.says_something(tuple(tokens))
-
-    def _is_whole_characters(self, tokens: list[int]) -> bool:
-        text = self.prompt.decode(tokens)
-        return bool(text.strip()) and not text.endswith("\ufffd")
+        return self._output.emit(tokens, tail)
 
     # Sentences of a document
 
@@ -317,9 +266,8 @@ class Session:
         """End the target sentence: the end token is written, and what is written next begins another one."""
         self._ahead.close(self._ends, self.prompt.end_token)
         self._ended += 1
-        self._queue.clear()
         self._last_reads.clear(self.units_read, self.target_tokens)
-        self._tail_written = self._has_unit = self._after_space = self._boundary_is_stale = False
+        self._output.begin_sentence()
 
     def nothing_left(self) -> bool:
         """Whether the model would end the next sentence at once: it sees nothing more to be written. A model that was
@@ -366,17 +314,7 @@ class Session:
         return self._mark(self._ahead.mark())
 
     def _mark(self, place: Place) -> Mark:
-        return Mark(
-            place,
-            tuple(self._queue),
-            self._epoch,
-            self._tail_written,
-            self._has_unit,
-            self._after_space,
-            self._boundary_is_stale,
-            self.target_tokens,
-            self._last_tokens,
-        )
+        return Mark(place, self._output.stand(), self._epoch)
 
     def rewind(self, mark: Mark) -> None:
         """Take back what was written after ``mark``. It stays known, so that writing it again costs nothing.
@@ -391,11 +329,8 @@ class Session:
         self._restore(mark)
 
     def _restore(self, mark: Mark) -> None:
-        self._queue = deque(mark.queue)
-        self._tail_written, self._after_space = mark.tail_written, mark.after_space
-        self._has_unit, self._boundary_is_stale = mark.has_unit, mark.boundary_is_stale
-        self.target_tokens, self._last_tokens = mark.target_tokens, mark.last_tokens
-        self._last_reads.rewound(mark.target_tokens)
+        self._output.back_to(mark.output)
+        self._last_reads.rewound(mark.output.tokens)
 
     # Looking ahead
 
@@ -440,7 +375,7 @@ class Session:
         rows: list[np.ndarray] = []
 
         def look() -> None:
-            rows.append(rows[-1] if self._queue and rows else self.unit_attention(heads).mean(axis=0))
+            rows.append(rows[-1] if self._output.has_more and rows else self.unit_attention(heads).mean(axis=0))
 
         hypothesis = self._drafted(max_units, max_tokens, look)
         return hypothesis, np.array(rows[: len(hypothesis)]).reshape(len(hypothesis), len(self._unit_ends))
@@ -500,8 +435,8 @@ class Session:
         used = 0
         while True:
             emission, before = self.write(), used
-            used = self.target_tokens - mark.target_tokens
-            if not ended and before < used == len(tokens) and not self._is_closed(emission.tokens):
+            used = self.target_tokens - mark.output.tokens
+            if not ended and before < used == len(tokens) and not self._output.is_closed(emission.tokens):
                 used = before
                 break
             if emission.unit is None:
@@ -511,10 +446,6 @@ class Session:
         self._ahead = ahead
         self._restore(mark)
         return tuple(hypothesis), used
-
-    def _is_closed(self, tokens: tuple[int, ...]) -> bool:
-        """Whether ``tokens`` are a whole unit whatever follows."""
-        return self.prompt.target_unit == "character" and self._is_whole_characters(list(tokens))
 
     def attended(self, heads: Sequence[Sequence[int]] | None = None) -> int:
         """Which source unit (from 0) the next token is predicted from: the one that ``heads`` (None: the model's
@@ -587,8 +518,3 @@ class Session:
             # Every second sum is of what lies between two units: nothing, or a footer.
             attended[:, some] = np.add.reduceat(weights[:, : bounds[-1]], bounds[:-1], axis=1)[:, ::2]
         return attended
-
-
-def _emission(piece: str, tokens: tuple[int, ...] = (), extends: bool = False) -> Emission:
-    unit = piece.lstrip()
-    return Emission(unit, tokens, extends, piece[: len(piece) - len(unit)])

@@ -61,7 +61,8 @@ class SessionLike(Asked, Protocol):
     @property
     def fed_tokens(self) -> int: ...
 
-    target_tokens: int
+    @property
+    def target_tokens(self) -> int: ...
 
     def read(self, unit: str) -> None: ...
 

@@ -140,11 +140,11 @@ def test_a_session_taken_back_goes_on_as_one_that_read_the_prefix_alone(
         assert ours.target_tokens - tokens == len(written), at
     ours.take_back(read, revises)
     if not revises:  # units of one token come out one by one: some may be left, of what was given, too
-        theirs._queue.clear()
+        theirs._output._queue.clear()
         if written:
             theirs.write(tuple(written))
-            theirs._after_space = ours._after_space
-        theirs._queue = ours._queue.copy()
+            theirs._output._after_space = ours._output._after_space
+        theirs._output._queue = ours._output._queue.copy()
     assert ours.target_tokens == theirs.target_tokens
     try:
         compare(ours, theirs, after)
