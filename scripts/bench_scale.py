@@ -211,17 +211,19 @@ def bootstrap(folder: Path, size: int) -> None:
 WORDS = "a small dog runs over the green grass and two men in red coats look at it ."
 
 
-def long(folder: Path, size: int) -> None:
-    """Sentences of ``size`` words among short ones, 25 among 1,000: both together cost what they cost apart."""
-    short = [" ".join(WORDS.split()[: 6 + i % 12]) for i in range(1000)]
-    of_many = [" ".join((WORDS.split() * size)[i : size + i]) for i in range(25)]
+def long(folder: Path, size: int, keys: Sequence[str] = ()) -> None:
+    """Sentences of ``size`` words among short ones, 25 among 1,000 (one among 40, if ``keys`` of run.py name another
+    model): both together cost what they cost apart."""
+    many, few = (40, 1) if keys else (1000, 25)
+    short = [" ".join(WORDS.split()[: 6 + i % 12]) for i in range(many)]
+    of_many = [" ".join((WORDS.split() * size)[i : size + i]) for i in range(few)]
     seconds = []
     for name, lines in (("start", short[:1]), ("short", short), ("long", of_many), ("both", [*short, *of_many])):
         for language in ("en", "de"):
             (folder / f"{name}.{language}").write_text("".join(f"{line}\n" for line in lines))
         files = [f"dataset.{side}={folder / name}.{end}" for side, end in (("source", "en"), ("target", "de"))]
         command = [str(ROOT / "run.py"), "tracker=none", "dataset=files", *files, f"output.root={folder}"]
-        seconds.append(measure(f"{len(lines)} sentences ({name})", [*command, "policy=full"], folder))
+        seconds.append(measure(f"{len(lines)} sentences ({name})", [*command, "policy=full", *keys], folder))
     start, alone, others, both = seconds
     print(f"both: {(both - start) / (alone + others - 2 * start):.2f} times the sum of both alone, starts left out")
 
@@ -261,11 +263,13 @@ def main() -> None:
     parser.add_argument("task", choices=TASKS)
     parser.add_argument("--size", type=int, help="points, sentences, lines or pairs; each task has its own")
     parser.add_argument("--other", type=Path, help="another checkout, for peak")
-    parser.add_argument("keys", nargs="*", help="of run.py, for peak")
+    parser.add_argument("keys", nargs="*", help="of run.py, for peak and long")
     arguments = parser.parse_intermixed_args()
     task, size = TASKS[arguments.task]
     if task is peak:
         task = partial(peak, other=arguments.other, keys=arguments.keys)
+    elif task is long:
+        task = partial(long, keys=arguments.keys)
     with tempfile.TemporaryDirectory() as folder:
         task(Path(folder), arguments.size or size)
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from streamllm.batching.coroutines import Clock, Task, run_all
+from streamllm.batching.lengths import by_length
 from streamllm.batching.pool import Pool
 from streamllm.batching.sizes import batch_size_of, threads_for
 from streamllm.batching.threads import Shared, T, Team, in_threads
@@ -153,7 +154,8 @@ def _jobs_batched(
     # One job after the other, so that the first ones end early; the longest sentences of each go first.
     place = {id(job): i for i, (job, _) in enumerate(sentences)}
     in_order = sorted(sentences, key=lambda each: (place[id(each[0])], -len(each[1].source)))
-    return _rows(model, (task(*each) for each in in_order if not each[0].given_up), rows, way)
+    for group in _groups(in_order, lambda each: len(each[1].source), way):
+        yield from _rows(model, (task(*each) for each in group if not each[0].given_up), min(rows, len(group)), way)
 
 
 def _outcome(model: StreamingModel, job: Job, example: Example, clock: Clock, row: Memory | None = None) -> Outcome:
@@ -179,7 +181,13 @@ def _batched(
         return lambda row, clock: translate_one(model.session(seed, example.id, row), example, clock)
 
     longest_first = sorted(examples, key=lambda example: len(example.source), reverse=True)
-    return _rows(model, map(task, longest_first), rows, way)
+    for group in _groups(longest_first, lambda example: len(example.source), way):
+        yield from _rows(model, map(task, group), min(rows, len(group)), way)
+
+
+def _groups(items: Sequence[T], length: Callable[[T], int], way: Batching) -> list[Sequence[T]]:
+    """Those that share a pool: all, where each row has blocks of its own (numpy); else those of similar length."""
+    return [items] if way.decoder is not None else [*by_length(items, length)]
 
 
 def _rows(model: StreamingModel, tasks: Iterable[Task[T]], rows: int, way: Batching) -> Iterator[T]:
