@@ -9,7 +9,7 @@ import numpy as np
 
 from streamllm.engine.attention import Attention
 from streamllm.engine.finite import Logits
-from streamllm.engine.write_head import WriteHead, some
+from streamllm.engine.write_head import Judgement, WriteHead, some
 
 Columns = list[int]
 """Of the tokens of a hypothesis, in their order."""
@@ -41,7 +41,7 @@ class Answer:
     likeliest: list[int]
     highest: list[float]
     attention: Attention | None
-    write_logit: float | None = None
+    judgement: Judgement | None = None
 
 
 @dataclass(frozen=True)
@@ -63,11 +63,12 @@ class Asked:
     judges: list[bool]
 
 
-def judge(head: WriteHead | None, states: np.ndarray[Any, Any], asked: Asked) -> list[float | None]:
+def judge(head: WriteHead | None, states: np.ndarray[Any, Any], asked: Asked) -> list[Judgement | None]:
     """What the write head says of the last of ``states`` (tokens asked for, E) of each row; None for a row that did not
     ask. All rows go through it at once."""
-    logits = some(head)(states[np.array(asked.ends) - 1]).tolist()
-    return [logit if judges else None for logit, judges in zip(logits, asked.judges, strict=True)]
+    last = states[np.array(asked.ends) - 1]
+    said = zip(some(head)(last).tolist(), last, asked.judges, strict=True)
+    return [Judgement(logit, state) if judges else None for logit, state, judges in said]
 
 
 class Holder(Protocol):

@@ -102,7 +102,7 @@ class InModel:
         found, highest = (each.tolist() for each in likeliest.found())
         answers = []
         each_row = zip([0, *asked.ends], asked.ends, asked.attends, cut, judged, strict=False)
-        for start, end, attends, own, write_logit in each_row:
+        for start, end, attends, own, judgement in each_row:
             attention = None
             if attends:
                 last = asked.tokens[end - 1]
@@ -110,7 +110,7 @@ class InModel:
                 one, there = slice(one_row, one_row + 1), slice(place, place + 1)
                 of_it = [(queries[one, :, there], keys[one], scale) for queries, keys, scale in calls]
                 attention = RecordedAttention(of_it, np.flatnonzero(source[fed.slot[last]] != UNUSED).tolist())
-            answers.append(Answer(own, found[start:end], highest[start:end], attention, write_logit))
+            answers.append(Answer(own, found[start:end], highest[start:end], attention, judgement))
         return answers
 
     def _forward(

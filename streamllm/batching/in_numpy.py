@@ -104,7 +104,7 @@ class InNumpy:
         at = logits.argmax(axis=-1)  # of NaN and numbers NaN
         found, highest = at.tolist(), logits[np.arange(len(at)), at].tolist()
         answers, start = [], 0
-        for end, several, attends, write_logit in zip(asked.ends, asked.several, asked.attends, judged, strict=True):
+        for end, several, attends, judgement in zip(asked.ends, asked.several, asked.attends, judged, strict=True):
             attention = None
             if attends:
                 assert noted is not None
@@ -112,7 +112,7 @@ class InNumpy:
                 queries = [each[end - 1] for each in noted]
                 attention = HeldAttention(queries, self._blocks.keys_of(slot), source[slot].copy(), self._decoder.scale)
             own = logits[start:end] if several else logits[start]
-            answers.append(Answer(own, found[start:end], highest[start:end], attention, write_logit))
+            answers.append(Answer(own, found[start:end], highest[start:end], attention, judgement))
             start = end
         return answers
 

@@ -13,7 +13,7 @@ from streamllm.engine.paradigms.memory import Held, TargetStart, check_gaps
 from streamllm.engine.portions import FEWEST, TOGETHER, portions
 from streamllm.engine.positions import check_end
 from streamllm.engine.prefix import Prefix
-from streamllm.engine.write_head import WriteHead, some
+from streamllm.engine.write_head import Judgement, WriteHead, some
 
 
 class Owner(Protocol):
@@ -99,15 +99,15 @@ class Row(Forgets):
         assert answer.attention is not None
         return answer.logits, answer.attention
 
-    def judge(self, tokens: list[int]) -> tuple[Logits, float]:
+    def judge(self, tokens: list[int]) -> tuple[Logits, Judgement]:
         some(self._pool.write_head)
         self.judges = True
         try:
             answer = self._ask(tokens, 0)
         finally:
             self.judges = False
-        assert answer.write_logit is not None
-        return answer.logits, answer.write_logit
+        assert answer.judgement is not None
+        return answer.logits, answer.judgement
 
     def check(self, tokens: list[int], last: int) -> tuple[Logits, list[int]]:
         self.checked = last

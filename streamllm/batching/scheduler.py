@@ -77,8 +77,14 @@ def in_sessions(
     translate_one: TranslateOne,
     batch_size: int | None = 1,
     seed: int = 0,
+    threads: int | None = None,
 ) -> Generator[Trace, None, None]:
-    """As `translate_many`, each example by a call of ``translate_one`` with a session of its own."""
+    """As `translate_many`, each example by a call of ``translate_one`` with a session of its own.
+
+    Args:
+        threads: how many share a batch; None is `threads_for`. With one, the same sentences give the same numbers to
+            the last digit.
+    """
     asked = "" if batch_size is None else f"batch_size is {batch_size}, but "
     batch_size = batch_size_of(batch_size)
     batches = batch_size > 1 and len(examples) > 1
@@ -86,7 +92,7 @@ def in_sessions(
         way = batching(model)
         if batches and way.why_not is None:
             with fewer_collections():
-                yield from _batched(model, examples, translate_one, min(batch_size, len(examples)), seed, way)
+                yield from _batched(model, examples, translate_one, min(batch_size, len(examples)), seed, way, threads)
             return
         if way.decoder is not None:
             yield from _one_by_one(way.pool(model, 1), model, examples, translate_one, seed)
@@ -176,13 +182,14 @@ def _batched(
     rows: int,
     seed: int,
     way: Batching,
+    threads: int | None,
 ) -> Iterator[Trace]:
     def task(example: Example) -> Task[Trace]:
         return lambda row, clock: translate_one(model.session(seed, example.id, row), example, clock)
 
     longest_first = sorted(examples, key=lambda example: len(example.source), reverse=True)
     for group in _groups(longest_first, lambda example: len(example.source), way):
-        yield from _rows(model, map(task, group), min(rows, len(group)), way)
+        yield from _rows(model, map(task, group), min(rows, len(group)), way, threads)
 
 
 def _groups(items: Sequence[T], length: Callable[[T], int], way: Batching) -> list[Sequence[T]]:
@@ -190,10 +197,12 @@ def _groups(items: Sequence[T], length: Callable[[T], int], way: Batching) -> li
     return [items] if way.decoder is not None else [*by_length(items, length)]
 
 
-def _rows(model: StreamingModel, tasks: Iterable[Task[T]], rows: int, way: Batching) -> Iterator[T]:
+def _rows(
+    model: StreamingModel, tasks: Iterable[Task[T]], rows: int, way: Batching, threads: int | None = None
+) -> Iterator[T]:
     """What tasks return, of which there are as many at a time as ``rows``."""
     model.prefix  # noqa: B018  fed here, before threads ask for it
-    threads = threads_for(rows, way.decoder.parameters if way.decoder else None)
+    threads = threads or threads_for(rows, way.decoder.parameters if way.decoder else None)
     shared = Shared(tasks)
 
     def part(team: Team, number: int) -> Iterator[T]:

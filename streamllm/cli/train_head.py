@@ -2,9 +2,11 @@
 
     streamllm train-head dataset.data_dir=FOLDER
     streamllm train-head model=folder model.path=FOLDER labels=agreement labels.rank=3 dataset=… write=true
+    streamllm train-head objective=grpo model.head_path=outputs/head-…/head dataset.data_dir=FOLDER
 
 Model and prompt are those of `streamllm run`, the data those of `streamllm train`, with the same keys. Stopped in any
 way, the same command goes on. With write=true the head is kept beside the weights, where the policy finds it.
+With objective=grpo a head that was trained from labels goes on learning from rewards.
 """
 
 from dataclasses import dataclass
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from streamllm.cli.annotations import Part
@@ -24,6 +27,7 @@ from streamllm.training.heads.train import train_head
 
 PARTS = {"dataset": "corpus", "validation": "validation_corpus"}
 PARTS |= {name: name for name in ("model", "prompt", "labels", "head", "cells", "training", "optimizer", "tracker")}
+PARTS["objective"] = "objective"
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -36,6 +40,7 @@ class TrainHeadKeys(CommandKeys):
         dataset: what is learned from.
         validation: another data set, on which the loss is computed while training.
         labels: when WRITE is right.
+        objective: grpo learns by reward instead of from labels; null is none.
         head: the shape of the head.
         cells: which places of a pair are looked at.
         training: how long and how fast to learn.
@@ -55,6 +60,11 @@ class TrainHeadKeys(CommandKeys):
     optimizer: Part | None
     tracker: Part | None
     write: bool
+    objective: Part | None = None
+
+
+OF_LABELS = ("labels", "head", "cells")
+"""Keys that say how a head learns from labels."""
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train_head")
@@ -64,10 +74,28 @@ def main(cfg: DictConfig) -> float:
     hold_out(cfg)
     config, keys = checked(cfg, TrainHeadKeys)
     del config["write"]  # of this one command, and nothing of what comes out
+    name = str(keys.name)
+    if keys.objective is not None:
+        name = _by_reward(name)
+        for key in OF_LABELS:
+            del config[key]
     parts: dict[str, Any] = {argument: made(cfg.get(key), key) for key, argument in PARTS.items()}
-    name, root = str(keys.name), Path(str(keys.output.root))
+    root = Path(str(keys.output.root))
     scores = train_head(config, name, seed=keys.seed, root=root, rerun=keys.rerun, write=keys.write, **parts)
     return -float(scores["validation_loss"])
+
+
+def _by_reward(name: str) -> str:
+    """The name of a training by reward, which is not called after labels.
+
+    Raises: ValueError: keys of labels are given.
+    """
+    composed = HydraConfig.get()
+    labels, objective = (composed.runtime.choices[group] for group in ("labels", "objective"))
+    given = [word.lstrip("+~").partition("=")[0] for word in composed.overrides.task]
+    if unread := [key for key in given if key.partition(".")[0] in OF_LABELS]:
+        raise ValueError(f"{unread[0]} is for learning from labels, and objective={objective} has none: leave it out")
+    return name if "name" in given else f"{name.removesuffix(f'-{labels}')}-{objective}"
 
 
 def command() -> None:

@@ -14,6 +14,7 @@ from streamllm.engine.attention import Attention
 from streamllm.engine.finite import Likeliest, Logits, without
 from streamllm.engine.paradigms.memory import Memory
 from streamllm.engine.sampling import Sampling
+from streamllm.engine.write_head import Judgement
 
 Sampler = Callable[[mx.array], mx.array]
 """Log-probabilities (1, V) -> token (1,)."""
@@ -86,7 +87,7 @@ class Ahead:
         self._reads_out: Literal["nothing", "attention", "write_logit"] = "nothing"
         self._predicts_first = False  # before tokens are given
         self.attention: Attention | None = None  # of the last prediction
-        self.write_logit: float | None = None  # the same
+        self.judgement: Judgement | None = None  # the same
         self.begun = False  # whether a unit was written, or tried to be; set by whoever writes
 
     def predict(self) -> int:
@@ -101,7 +102,7 @@ class Ahead:
             if self._reads_out == "attention":
                 logits, self.attention = self._memory.attend(self._open)
             elif self._reads_out == "write_logit":
-                logits, self.write_logit = self._memory.judge(self._open)
+                logits, self.judgement = self._memory.judge(self._open)
             else:
                 logits = self._memory.write(self._open)
             self._last = self._open
@@ -334,18 +335,18 @@ class Ahead:
         assert self.attention is not None
         return self.attention
 
-    def judged(self) -> float:
+    def judged(self) -> Judgement:
         """What the write head says of the next token. From here on it is asked at each prediction, which costs nothing
         more; where the next token is known without it, that is predicted anew."""
         self._reads_out = "write_logit"
-        if self.write_logit is None or len(self._known) != 1:
+        if self.judgement is None or len(self._known) != 1:
             self.forget()
         self.predict()
-        assert self.write_logit is not None
-        return self.write_logit
+        assert self.judgement is not None
+        return self.judgement
 
     def _read_out_nothing(self) -> None:
-        self.attention = self.write_logit = None
+        self.attention = self.judgement = None
 
     def scripted(self, tokens: Sequence[int]) -> "Ahead":
         """A copy to which ``tokens`` are known to come, one of which nobody takes: it never asks the memory."""

@@ -485,7 +485,11 @@ class Session:
         Raises:
             ValueError: the model has no write head, or its hidden states cannot be read.
         """
-        return self._ahead.judged()
+        return self._ahead.judged().logit
+
+    def judged_state(self) -> np.ndarray:
+        """What the write head is given to say `write_logit`: a state (E,), float32. Raises: as `write_logit`."""
+        return self._ahead.judged().state.copy()  # which is cut from those of all sentences
 
     def wait_probability(self, latency: str | None = None) -> float:
         """How likely the model's wait token comes next: it wants to read on before it writes.

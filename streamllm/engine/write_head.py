@@ -3,7 +3,7 @@ in float32 whatever the model is in: in bfloat16 thresholds near 0 and 1 could n
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -38,6 +38,13 @@ class WriteHead:
         weight, bias = self.layers[-1]
         logits: Floats = (x @ weight.T + bias)[:, 0]
         return logits
+
+
+class Judgement(NamedTuple):
+    """What a write head says of a state (E,), as a logit."""
+
+    logit: float
+    state: Floats
 
 
 def some(head: WriteHead | None) -> WriteHead:

@@ -44,6 +44,7 @@ from streamllm.training.fresh import FreshModel
 from streamllm.training.grown import GrownModel
 from streamllm.training.loop import Trainer, TrainingConfig
 from streamllm.training.objectives.cross_entropy import CrossEntropy
+from streamllm.training.objectives.grpo import GRPO
 from streamllm.training.objectives.objective import Objective
 from streamllm.training.sources import Buffered, Source, TokenFiles, Whole, token_files
 from streamllm.units import Unit
@@ -134,6 +135,11 @@ def train(
         raise ValueError(
             f"paradigm is {type(paradigm).__name__}, which is a way of decoding: train with paradigm=group (or "
             "interleaved), and give this one to streamllm run"
+        )
+    if isinstance(objective, GRPO):
+        raise ValueError(
+            "objective=grpo teaches a write head: streamllm train-head objective=grpo model.head_path=…; weights and "
+            "adapters do not learn by reward yet"
         )
     _check_weights(model, adapter)
     group = mx.distributed.init()

@@ -209,11 +209,11 @@ def test_a_write_head_is_told_what_it_is_told_in_a_memory_of_its_own(model: Any,
     def judged(n: int) -> Any:
         def task(memory: Memory, clock: Any = None) -> list[float]:
             memory.read([i % VOCABULARY for i in range(n)])
-            first = memory.judge([1, 2])[1]
+            first = memory.judge([1, 2])[1].logit
             memory.read([3, 4])
             logits, second = memory.judge([5])
             assert memory.likeliest(logits) == int(np.array(logits).argmax())
-            return [first, second]
+            return [first, second.logit]
 
         return task
 

@@ -78,7 +78,7 @@ class Watched(GroupMemory):
 
     def judge(self, tokens: Sequence[int]) -> Any:
         logits, said = super().judge(tokens)
-        self.margin = min([self.margin, *(abs(said - np.log(p / (1 - p))) for p in (0.3, 0.5, 0.7))])
+        self.margin = min([self.margin, *(abs(said.logit - np.log(p / (1 - p))) for p in (0.3, 0.5, 0.7))])
         return logits, said
 
 

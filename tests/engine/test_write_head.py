@@ -36,7 +36,7 @@ def judged(model: Any) -> float:
     memory = GroupMemory(model)
     memory.write_head = tiny.write_head(0)
     memory.read([3, 9])
-    return memory.judge([4])[1]
+    return memory.judge([4])[1].logit
 
 
 def test_layers_have_a_relu_between_them_and_none_at_the_end() -> None:
@@ -83,7 +83,7 @@ def test_asking_costs_no_forward_and_changes_no_logit(tokenizer: Any, paradigm: 
         for read, written in (([4, 5], [6]), ([7], [8, 9]), ([3, 2, 1], [5])):
             memory.read(read)
             if asks:
-                found, logit = memory.judge(written)
+                found, (logit, _) = memory.judge(written)
                 said.append(logit)
             else:
                 found = memory.write(written)
@@ -104,6 +104,17 @@ def test_a_logit_is_float32_whatever_the_model_is_in(tokenizer: Any, dtype: mx.D
     session = _session(model, tokenizer, WriteHead([(np.zeros((1, 32), np.float32), np.full(1, 8.001, np.float32))]))
     session.read("the")
     assert session.write_logit() == np.float32(8.001)  # 8.0 in bfloat16
+
+
+def test_the_state_that_was_judged_is_what_the_head_was_given(tokenizer: Any) -> None:
+    head = tiny.write_head(1)
+    session = _session(tiny.random_model(3, len(tokenizer)), tokenizer, head)
+    session.read("the")
+    state = session.judged_state()
+    assert head(state[None])[0] == pytest.approx(session.write_logit(), abs=1e-5)
+    session.write()
+    session.read("dog")
+    assert (session.judged_state() != state).any()
 
 
 def _session(model: Any, tokenizer: Any, head: WriteHead | None) -> Session:

@@ -20,7 +20,7 @@ from streamllm.engine.paradigms.together import takes_both
 from streamllm.engine.portions import TOGETHER, portions
 from streamllm.engine.positions import check_end, table
 from streamllm.engine.prefix import Prefix
-from streamllm.engine.write_head import WriteHead, some
+from streamllm.engine.write_head import Judgement, WriteHead, some
 
 if TYPE_CHECKING:  # the cache needs mlx-lm, which is slow to import: runs that load no model do not wait for it
     from streamllm.cache.dual import DualStreamingCache
@@ -109,8 +109,8 @@ class Memory(Protocol):
         """As `write`, and where the last of ``tokens`` looked in the source."""
         ...
 
-    def judge(self, tokens: list[int]) -> tuple[Logits, float]:
-        """As `write`, and what the write head says of the state after the last of ``tokens``, as a logit.
+    def judge(self, tokens: list[int]) -> tuple[Logits, Judgement]:
+        """As `write`, and what the write head says of the state after the last of ``tokens``.
 
         Raises:
             ValueError: there is no write head.
@@ -399,7 +399,7 @@ class CachedMemory:
         calls, self._calls = self._calls, []  # what is kept cannot be written over in place
         return logits, RecordedAttention(calls, list(self._columns))
 
-    def judge(self, tokens: list[int]) -> tuple[mx.array, float]:
+    def judge(self, tokens: list[int]) -> tuple[mx.array, Judgement]:
         head = some(self.write_head)
         states: list[mx.array] = []
         self._states = states
@@ -407,4 +407,5 @@ class CachedMemory:
             logits = self.write(tokens)
         finally:
             self._states = None
-        return logits, float(head(np.array(states[-1].astype(mx.float32)))[-1])
+        found = np.array(states[-1].astype(mx.float32))
+        return logits, Judgement(float(head(found)[-1]), found[-1])

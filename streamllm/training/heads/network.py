@@ -56,6 +56,15 @@ class Network(nn.Module):  # type: ignore[misc]
         self.layers = [nn.Linear(n, m) for n, m in pairwise(widths)]
         self._mean, self._deviation = mx.array(mean), mx.array(deviation)  # no parameters: nothing to learn
 
+    @staticmethod
+    def of(head: WriteHead) -> "Network":
+        """One that goes on with a head; its norm stays in the first layer."""
+        widths = [len(bias) for _, bias in head.layers[:-1]]
+        network = Network(np.zeros(head.width, np.float32), np.ones(head.width, np.float32), widths, 0)
+        for layer, (weight, bias) in zip(network.layers, head.layers, strict=True):
+            layer.weight, layer.bias = mx.array(weight), mx.array(bias)
+        return network
+
     def __call__(self, states: mx.array) -> mx.array:
         """Logits (N,) of WRITE."""
         x = (states - self._mean) / self._deviation

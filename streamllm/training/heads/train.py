@@ -1,5 +1,5 @@
-"""One training of a write head, free of Hydra: cells are measured, a network learns from them, and ``head/`` in the run
-folder is what ``model.head_path=…`` takes. The model stays as it is."""
+"""One training of a write head, free of Hydra: a network learns from labels of cells, or by reward, and ``head/`` in
+the run folder is what ``model.head_path=…`` takes. The model stays as it is."""
 
 import json
 import logging
@@ -13,6 +13,7 @@ import numpy as np
 
 from streamllm.data.joined import sentence_pairs
 from streamllm.engine.paradigms.group import Group
+from streamllm.engine.write_head import WriteHead
 from streamllm.files import write_atomically
 from streamllm.models import write_heads
 from streamllm.models.loading import ModelConfig, find_model
@@ -23,10 +24,12 @@ from streamllm.runs import made_from
 from streamllm.runs.environment import environment
 from streamllm.runs.folder import METRICS, RunFolder
 from streamllm.tracking.tracker import Guarded, RunInfo, Tracker
+from streamllm.training.heads import by_reward
 from streamllm.training.heads.labels.labels import Labels
 from streamllm.training.heads.measured import CellConfig, Measured, measure
 from streamllm.training.heads.network import BinaryCrossEntropy, CellData, HeadConfig, Network
 from streamllm.training.loop import Trainer, TrainingConfig
+from streamllm.training.objectives.grpo import GRPO
 from streamllm.training.train import Corpus
 
 log = logging.getLogger(__name__)
@@ -51,12 +54,15 @@ def train_head(
     optimizer: optim.Optimizer | None = None,
     rerun: bool = False,
     write: bool = False,
+    objective: GRPO | None = None,
 ) -> dict[str, Any]:
     """Train a head, or resume, and return its scores; a finished training only returns them.
 
     Args:
         config: the resolved configuration; it names the run folder.
         write: put the head beside the weights of the model, or of its adapter, too.
+        objective: learn by reward instead of from labels, going on with the head that the model has (`GRPO`). Then
+            ``labels``, ``head`` and ``cells`` are not used.
         rerun: train anew; a folder that is there is kept under another name.
 
     Raises:
@@ -65,11 +71,14 @@ def train_head(
     """
     if training.dropout:
         raise ValueError(f"training.dropout is {training.dropout}, and a write head has none: leave it at 0")
+    if objective is not None:
+        by_reward.check(training, objective)
     run = RunFolder.of(config, name, root)
     if rerun and (aside := run.set_aside()) is not None:
         log.info("what was in %s is in %s now", run.path, aside)
-    model = replace(model, head_path=None)  # one that is there does not matter to the next one
     folder, adapter = find_model(model.path), Path(model.adapter_path) if model.adapter_path else None
+    chosen = Path(model.head_path) if model.head_path else None
+    model = replace(model, head_path=None)  # one that is there does not matter to the next one
     weights = write_heads.trained_on(folder, adapter)
     made = {
         "weights": {"trained_on": weights},
@@ -79,6 +88,9 @@ def train_head(
     }
     made_from.check(run, made)
     if not run.finished:
+        start = None if objective is None else by_reward.start_of(folder, adapter, chosen)
+        if start is not None:
+            made |= by_reward.contents(start)
         learned, held_out = ([*sentence_pairs(one.load())] for one in (corpus, validation_corpus))
         made |= made_from.of_sentences(learned) | made_from.of_sentences(held_out, "validation sentences")
         made_from.check(run, made)
@@ -96,10 +108,20 @@ def train_head(
                 kept = Path(cells.cache) if cells.cache else run.path / LABELS
                 return measure(streaming, examples, labels, cells, kept, weights, seed, progress)
 
-            of_learned, of_held_out = measured(learned, "training data"), measured(held_out, "validation data")
-            scores = _train(
-                run, of_learned, of_held_out, labels, head, training, optimizer, seed, guarded, weights, made
-            )
+            facts = {"run": run.path.name}
+            if objective is None or start is None:
+                of_learned, of_held_out = measured(learned, "training data"), measured(held_out, "validation data")
+                found, scores = _by_labels(
+                    run, of_learned, of_held_out, labels, head, training, optimizer, seed, guarded, made
+                )
+                facts["labels"] = type(labels).__name__.lower()
+            else:
+                how = training, optimizer, seed, guarded, made
+                found, scores = by_reward.learn(run, streaming, learned, held_out, start, corpus, objective, *how)
+                facts["objective"] = type(objective).__name__.lower()
+            (run.path / HEAD).mkdir(exist_ok=True)
+            write_heads.write(run.path / HEAD, found, weights, facts)
+            write_atomically(run.path / METRICS, json.dumps(scores, indent=2) + "\n")
             guarded.summary(scores)
     scores = run.metrics()
     to = run.path / HEAD
@@ -112,7 +134,7 @@ def train_head(
     return scores
 
 
-def _train(
+def _by_labels(
     run: RunFolder,
     learned: Measured,
     held_out: Measured,
@@ -122,9 +144,8 @@ def _train(
     optimizer: optim.Optimizer | None,
     seed: int,
     guarded: Guarded,
-    weights: str,
     made: Any,
-) -> dict[str, Any]:
+) -> tuple[WriteHead, dict[str, Any]]:
     states = learned.states.astype(np.float32)
     deviation = states.std(axis=0)
     network = Network(states.mean(axis=0), np.where(deviation > 1e-6, deviation, 1), head.hidden, seed)
@@ -158,10 +179,7 @@ def _train(
         "validation_accuracy": float(((logits >= 0) == (targets >= 0.5)).mean()),
         "validation_writes": float(targets.mean()),
     }
-    (run.path / HEAD).mkdir(exist_ok=True)
-    write_heads.write(run.path / HEAD, found, weights, {"labels": type(labels).__name__.lower(), "run": run.path.name})
-    write_atomically(run.path / METRICS, json.dumps(scores, indent=2) + "\n")
-    return scores
+    return found, scores
 
 
 def _facts(head: Path) -> dict[str, Any]:

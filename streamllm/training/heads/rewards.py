@@ -1,0 +1,42 @@
+"""What a sampled read/write path is worth: the quality of its translation less what its lag costs."""
+
+import math
+
+from streamllm.metrics.latency import differentiable_average_lagging
+from streamllm.metrics.quality import chrf_counts, chrf_of_counts, sentence_bleu
+from streamllm.records import Trace
+
+NOTHING = 1.0
+"""Points by which writing nothing is worse than writing nothing right at the end of the source."""
+
+
+def reward(trace: Trace, quality: str, latency: float, language: str, tokenizer: str | None = None) -> float:
+    """Quality (0 to 100) less ``latency`` times DAL; always finite.
+
+    DAL (`differentiable_average_lagging`) is between 0 and the units of the source. LAAL would fall below 0, and pay
+    for writing everything at once. Without output no lag is defined: that is worth `NOTHING` less than the worst
+    output.
+
+    Args:
+        quality: "bleu" or "chrf".
+        language, tokenizer: of BLEU, as for `sentence_bleu`.
+    """
+    if not trace.delays:
+        return -latency * trace.source_units - NOTHING
+    lag = differentiable_average_lagging(trace.delays, trace.source_units)
+    return _quality(trace.prediction, trace.reference, quality, language, tokenizer) - latency * lag
+
+
+def _quality(prediction: str, reference: str, quality: str, language: str, tokenizer: str | None) -> float:
+    if quality == "bleu":
+        return sentence_bleu(prediction, reference, language, tokenizer)
+    return chrf_with_penalty(prediction, reference)
+
+
+def chrf_with_penalty(prediction: str, reference: str) -> float:
+    """chrF (0 to 100) times exp(1 - c / r) where the prediction has more characters c than the reference r, as BLEU
+    has it for the opposite: chrF weighs recall twice, and so forgives what is too much, but not what is missing. White
+    space does not count."""
+    score = chrf_of_counts(chrf_counts([prediction], [reference])[0].tolist())
+    ours, theirs = (len("".join(text.split())) for text in (prediction, reference))
+    return score * math.exp(1 - ours / theirs) if ours > theirs > 0 else score
