@@ -135,6 +135,59 @@ class Lookahead(Protocol):
         """
         ...
 
+    def explore(self, source: str, width: int, quality: Callable[[str], float]) -> "Explored":
+        """Translate this sentence in many ways before any of it is read: `streamllm.engine.frontier.explore`. No policy
+        for streaming asks this, since it is told the whole source.
+
+        Raises:
+            ValueError: it has begun.
+        """
+        ...
+
+    def note(self, name: str, value: Any) -> None:
+        """Keep something that JSON can hold in the trace of this sentence, under this name."""
+        ...
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way through a whole sentence.
+
+    ``decisions`` has a letter for each time that a policy was asked, "R" for READ and "W" for WRITE; ``quality`` is
+    what was asked of the ``prediction``.
+    """
+
+    decisions: str
+    prediction: str
+    delays: tuple[int, ...]
+    quality: float
+
+
+Value = Callable[[float, Sequence[int]], float]
+"""What a way is worth, from its quality and its delays; -inf where it is worth nothing."""
+
+
+class Explored(Protocol):
+    """Ways through one sentence, all of which were gone to their end."""
+
+    @property
+    def ways(self) -> Sequence[Way]: ...
+
+    @property
+    def units(self) -> int:
+        """Of the source."""
+        ...
+
+    @property
+    def target_unit(self) -> str:
+        """That of the prompt, "word" or "character"."""
+        ...
+
+    def regrets(self, way: Way, value: Value) -> Sequence[float | None]:
+        """Of each decision of a way: what the best one on after READ is worth, less the best after WRITE. None where
+        the two come to the same, or one of them was not tried."""
+        ...
+
 
 @dataclass(frozen=True)
 class State:
@@ -234,3 +287,4 @@ class Trace:
     prediction: str
     stats: dict[str, Any] = field(default_factory=dict)  # forward passes, fed tokens, seconds
     segments: tuple[Segment, ...] = ()  # of a document
+    notes: dict[str, Any] = field(default_factory=dict)  # of the policy

@@ -91,6 +91,7 @@ class FakeSession:
         self.asked: list[tuple[str, int, int]] = []
         self.heads: Any = None  # that were asked about last
         self.forward_passes = self.source_tokens = self.target_tokens = self.fed_tokens = 0
+        self.notes: dict[str, Any] = {}
 
     def count(self, kind: str) -> int:
         return sum(name == kind for name, _ in self.calls)
@@ -165,6 +166,9 @@ class FakeSession:
     def write_logit(self) -> float:
         assert self._write_logits, "the policy asked for a write head, and this session has none"
         return self._write_logits(*self._asked("write_logit"))
+
+    def explore(self, source: str, limits: Any, width: int, quality: Callable[[str], float]) -> Any:
+        raise AssertionError("the policy looks for ways, and this session has none")
 
     def _asked(self, question: str, hidden: int = 0) -> tuple[int, int]:
         self.asked.append((question, self.count("read") - hidden, self._written))

@@ -35,7 +35,7 @@ class Gathered:
 
     def hypotheses(self, row: Row) -> None:
         """The last tokens of the row's hypotheses, each in the last column of its path."""
-        first, seen = row.target_start + row.target_offset - 1, row.source_offset
+        first, seen = row.target_start + row.target_offset - 1, row.source_offset - row.hidden
         self.tokens += row.branching
         for path in row.paths:
             n = len(path)

@@ -109,7 +109,9 @@ class InModel:
                 one_row, place = (int(cell[last]) for cell in cells)
                 one, there = slice(one_row, one_row + 1), slice(place, place + 1)
                 of_it = [(queries[one, :, there], keys[one], scale) for queries, keys, scale in calls]
-                attention = RecordedAttention(of_it, np.flatnonzero(source[fed.slot[last]] != UNUSED).tolist())
+                attention = RecordedAttention(
+                    of_it, np.flatnonzero(source[fed.slot[last]] < fed.source_end[last]).tolist()
+                )
             answers.append(Answer(own, found[start:end], highest[start:end], attention, judgement))
         return answers
 

@@ -108,9 +108,11 @@ class InNumpy:
             attention = None
             if attends:
                 assert noted is not None
-                slot = int(fed.slot[asked.tokens[end - 1]])
+                last = asked.tokens[end - 1]
+                slot = int(fed.slot[last])
+                seen = np.where(source[slot] < fed.source_end[last], source[slot], UNUSED)
                 queries = [each[end - 1] for each in noted]
-                attention = HeldAttention(queries, self._blocks.keys_of(slot), source[slot].copy(), self._decoder.scale)
+                attention = HeldAttention(queries, self._blocks.keys_of(slot), seen, self._decoder.scale)
             own = logits[start:end] if several else logits[start]
             answers.append(Answer(own, found[start:end], highest[start:end], attention, judgement))
             start = end

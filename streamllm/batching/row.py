@@ -6,10 +6,11 @@ from itertools import count, islice
 from typing import Protocol
 
 from streamllm.batching.holder import Answer, Columns
+from streamllm.batching.twins import Places, RowTwin
 from streamllm.engine.attention import Attention
 from streamllm.engine.finite import Logits, check_logits
 from streamllm.engine.paradigms.forgetting import Forgets, Forgetting
-from streamllm.engine.paradigms.memory import Held, TargetStart, check_gaps
+from streamllm.engine.paradigms.memory import Held, TargetStart, check_gaps, check_holds_all
 from streamllm.engine.portions import FEWEST, TOGETHER, portions
 from streamllm.engine.positions import check_end
 from streamllm.engine.prefix import Prefix
@@ -42,7 +43,7 @@ class Row(Forgets):
     """
 
     def __init__(self, pool: Owner, slot: int, target_start: TargetStart):
-        self._pool, self.slot, self._positions = pool, slot, pool.positions
+        self._pool, self.slot, self.positions = pool, slot, pool.positions
         self._after_source, self._keeps_start = target_start == "after_source", False
         self.target_start = 0 if target_start == "after_source" else target_start
         self.unread: list[int] = []  # source tokens to be fed
@@ -75,7 +76,7 @@ class Row(Forgets):
     def _read(self, tokens: list[int], waits: bool = False) -> None:
         self._count_waiting()
         held = self.source_offset + len(self.unread)
-        check_end(self._positions, held + len(tokens))
+        check_end(self.positions, held + len(tokens))
         if waits and len(tokens) < TOGETHER:
             self._waiting = len(tokens)
         else:
@@ -99,8 +100,12 @@ class Row(Forgets):
         assert answer.attention is not None
         return answer.logits, answer.attention
 
-    def judge(self, tokens: list[int]) -> tuple[Logits, Judgement]:
+    def check_judges(self) -> None:
+        """Raises: ValueError: there is no write head."""
         some(self._pool.write_head)
+
+    def judge(self, tokens: list[int]) -> tuple[Logits, Judgement]:
+        self.check_judges()
         self.judges = True
         try:
             answer = self._ask(tokens, 0)
@@ -121,7 +126,7 @@ class Row(Forgets):
         if self._after_source and not self.target_offset and not self._keeps_start:
             self.target_start = self.source_held - hidden
         self._keeps_start = self._keeps_start and hidden > 0
-        check_end(self._positions, self.target_start + self.target_offset + len(tokens))
+        check_end(self.positions, self.target_start + self.target_offset + len(tokens))
         self.branches_end = 0
         if self._waiting and (hidden or self.checked > 1 or self._waiting + len(tokens) > TOGETHER):
             self._count_waiting()
@@ -187,9 +192,31 @@ class Row(Forgets):
         self._count_waiting()
         return RowBranches(self)
 
+    def beside(self, source: list[int]) -> RowTwin:
+        check_holds_all(self.forgetting is not None)
+        costs = self.forward_passes, self.fed_tokens
+        self._read(source)
+        self.forward_passes, self.fed_tokens = costs
+        return RowTwin(self, Places(self.length + len(self.unread)), self._after_source)
+
+    def ask_for(self, tokens: list[int], paths: list[Columns], seen: int, start: int) -> Answer:
+        """Feed tokens of a twin, each in the last column of its path.
+
+        Args:
+            seen: source tokens that they see.
+            start: position of the first target token.
+        """
+        own, self.target_start = self.target_start, start
+        self.branching, self.paths = tokens, paths
+        self.branches_end = max(self.branches_end, *(max(path) + 1 for path in paths))
+        try:
+            return self._wait([], self.source_held - seen)
+        finally:
+            self.branching, self.paths, self.target_start, self.hidden = [], [], own, 0
+
     def branch(self, tokens: list[int], paths: list[Columns]) -> Logits:
         """Feed one token to each hypothesis, in the last column of its path; logits (len(tokens), V)."""
-        check_end(self._positions, self.target_start + self.target_offset + len(paths[0]))
+        check_end(self.positions, self.target_start + self.target_offset + len(paths[0]))
         self.branching, self.paths = tokens, paths
         self.branches_end = max(self.branches_end, *(path[-1] + 1 for path in paths))
         try:

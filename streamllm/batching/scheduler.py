@@ -26,8 +26,11 @@ from streamllm.models.positions import noticing
 from streamllm.records import Example, Policy, Trace
 
 log = logging.getLogger(__name__)
-TranslateOne = Callable[[Session, Example, Clock], Trace]
-"""Translates an example with a session; the clock is that of the sentence."""
+Does = Callable[[Session, Example, Clock], T]
+"""What is done with an example and its session; the clock is that of the sentence."""
+
+TranslateOne = Does[Trace]
+"""Translates it."""
 
 
 def translate_many(
@@ -74,12 +77,12 @@ def by_policy(model: StreamingModel, policy: Policy, limits: Limits) -> Translat
 def in_sessions(
     model: StreamingModel,
     examples: Sequence[Example],
-    translate_one: TranslateOne,
+    does: Does[T],
     batch_size: int | None = 1,
     seed: int = 0,
     threads: int | None = None,
-) -> Generator[Trace, None, None]:
-    """As `translate_many`, each example by a call of ``translate_one`` with a session of its own.
+) -> Generator[T, None, None]:
+    """As `translate_many`, but what is done with each example, in a session of its own, is what ``does`` says.
 
     Args:
         threads: how many share a batch; None is `threads_for`. With one, the same sentences give the same numbers to
@@ -92,25 +95,25 @@ def in_sessions(
         way = batching(model)
         if batches and way.why_not is None:
             with fewer_collections():
-                yield from _batched(model, examples, translate_one, min(batch_size, len(examples)), seed, way, threads)
+                yield from _batched(model, examples, does, min(batch_size, len(examples)), seed, way, threads)
             return
         if way.decoder is not None:
-            yield from _one_by_one(way.pool(model, 1), model, examples, translate_one, seed)
+            yield from _one_by_one(way.pool(model, 1), model, examples, does, seed)
             return
         if batches:
             log.info("%ssentences are translated one by one: %s", asked, way.why_not)
     for example in examples:
-        yield translate_one(model.session(seed, example.id), example, time.perf_counter)
+        yield does(model.session(seed, example.id), example, time.perf_counter)
 
 
 def _one_by_one(
-    pool: Pool, model: StreamingModel, examples: Sequence[Example], translate_one: TranslateOne, seed: int
-) -> Iterator[Trace]:
+    pool: Pool, model: StreamingModel, examples: Sequence[Example], does: Does[T], seed: int
+) -> Iterator[T]:
     """In order, in a pool of one row: numpy computes its forwards faster than MLX does."""
     for example in examples:
         row = pool.open()
         try:
-            yield translate_one(model.session(seed, example.id, row), example, time.perf_counter)
+            yield does(model.session(seed, example.id, row), example, time.perf_counter)
         finally:
             pool.close(row)
 
@@ -178,14 +181,14 @@ def _outcome(model: StreamingModel, job: Job, example: Example, clock: Clock, ro
 def _batched(
     model: StreamingModel,
     examples: Sequence[Example],
-    translate_one: TranslateOne,
+    does: Does[T],
     rows: int,
     seed: int,
     way: Batching,
     threads: int | None,
-) -> Iterator[Trace]:
-    def task(example: Example) -> Task[Trace]:
-        return lambda row, clock: translate_one(model.session(seed, example.id, row), example, clock)
+) -> Iterator[T]:
+    def task(example: Example) -> Task[T]:
+        return lambda row, clock: does(model.session(seed, example.id, row), example, clock)
 
     longest_first = sorted(examples, key=lambda example: len(example.source), reverse=True)
     for group in _groups(longest_first, lambda example: len(example.source), way):

@@ -67,7 +67,7 @@ class Ahead:
         self._open = list(header)  # to be fed before the next prediction
         # Tokens that come next, each predicted after feeding the one before: all but the last are fed.
         self._known: list[int] = []
-        self._logits: list[Logits] = []  # that each of them was predicted from
+        self._logits: list[Logits | None] = []  # that each of them was predicted from; None once let go of
         # What was known and has been written since the last read. Logits are kept once a mark is out: those of a
         # whole sentence, in a batch those of all sentences, would fill the memory.
         self._taken: list[tuple[int, Logits | None]] = []
@@ -163,6 +163,10 @@ class Ahead:
     def logits(self) -> Logits:
         """What the next token was predicted from, (V,)."""
         self.predict()
+        if self._logits[0] is None:
+            self.forget()
+            self.predict()
+        assert self._logits[0] is not None
         return self._logits[0]
 
     def take(self) -> int:
@@ -292,7 +296,7 @@ class Ahead:
             self._taken = self._taken[: place.taken]
             self._written -= len(back)
             self._known = [token for token, _ in back] + self._known
-            self._logits = [logits for _, logits in back] + self._logits  # type: ignore[assignment]
+            self._logits = [logits for _, logits in back] + self._logits
             self._open = []
             self._last = [self._taken[-1][0]] if self._taken else self._before
         self.begun = place.begun
@@ -348,9 +352,22 @@ class Ahead:
     def _read_out_nothing(self) -> None:
         self.attention = self.judgement = None
 
+    def let_go(self) -> None:
+        """Forget the logits of what is known to come. In a batch they are a part of what was computed for all of its
+        sentences, and many twins that wait would fill the memory with them."""
+        self._logits = [None] * len(self._known)
+
+    def twin(self, memory: Memory) -> "Ahead":
+        """A copy that goes on by itself, in a memory that holds the same."""
+        twin = copy(self)
+        twin._memory, twin.attention = memory, None
+        for name in ("_open", "_known", "_logits", "_taken", "_picked", "_last", "_before"):
+            setattr(twin, name, list(getattr(self, name)))
+        return twin
+
     def scripted(self, tokens: Sequence[int]) -> "Ahead":
         """A copy to which ``tokens`` are known to come, one of which nobody takes: it never asks the memory."""
         script = copy(self)
         script._known, script._taken = list(tokens), []
-        script._logits = [None] * len(tokens)  # type: ignore[list-item]
+        script._logits = [None] * len(tokens)
         return script

@@ -9,7 +9,7 @@ Invariant: each call is answered as by a session that has never worked ahead.
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +19,7 @@ from streamllm.engine.finite import SentenceError
 from streamllm.engine.limits import Limits
 from streamllm.engine.session import Mark, Session
 from streamllm.engine.stream import Answers
-from streamllm.records import Action, Decide, Emission, Example, Hypothesis, Policy, Prediction, State, Write
+from streamllm.records import Action, Decide, Emission, Example, Explored, Hypothesis, Policy, Prediction, State, Write
 
 MOST_WRITTEN = 8
 """Units that are written ahead after each unit that is read ahead."""
@@ -124,6 +124,14 @@ class DraftsAhead:
     def wait_probability(self, latency: str | None = None) -> float:
         probability: float = self._answer("wait_probability", latency)
         return probability
+
+    def explore(self, source: str, limits: Limits, width: int, quality: Callable[[str], float]) -> Explored:
+        explored: Explored = self._answer("explore", source, limits, width, quality)
+        return explored
+
+    @property
+    def notes(self) -> dict[str, Any]:
+        return self._session.notes
 
     def close_sentence(self) -> None:
         self._answer("close_sentence")
@@ -280,6 +288,7 @@ class _Noting:
 
     def __init__(self, ahead: DraftsAhead):
         self._ahead = ahead
+        self.notes: dict[str, Any] = {}  # it notes again when it is asked in earnest
 
     def prediction(self, hidden: int = 0) -> Any:
         return self._ahead.note("prediction", hidden)
@@ -306,6 +315,9 @@ class _Noting:
     def wait_probability(self, latency: str | None = None) -> float:
         probability: float = self._ahead.note("wait_probability", latency)
         return probability
+
+    def explore(self, source: str, limits: Limits, width: int, quality: Callable[[str], float]) -> Any:
+        return self._ahead.note("explore", source, limits, width, quality)
 
 
 class _Heard:

@@ -49,32 +49,8 @@ def stream(
 
 def _sentence(stream: Stream, decide: Decide) -> Iterator[tuple[Event, State]]:
     """All events of a source that is one sentence."""
-    session, limits = stream.session, stream.limits
-    while True:
-        if cut := limits.cut(stream.state, session.target_tokens):
-            if stream.source_done:
-                yield stream.event("stop", cut)
-                return
-            if cut == "max_tokens":  # that of units can be told from the counts of a trace
-                yield stream.event("limit", cut)
-            yield stream.take("forced_read")
-            continue
-        action: Action = Write()
-        if not stream.source_done:
-            action, drafts = stream.decide(decide, stream.state, session.target_tokens)
-            yield from drafts
-        if isinstance(action, Read):
-            yield stream.take("read")
-        elif happened := stream.write(action):
-            yield happened
-        elif stream.source_done:
-            yield stream.event("stop", "end_token")
-            return
-        elif limits.early_stop == "stop":
-            yield stream.event("stop", "early_stop")
-            return
-        else:
-            yield stream.take("forced_read")
+    while not (yield from stream.step(decide)):
+        pass
 
 
 def stream_document(
@@ -224,7 +200,7 @@ def translate(
         happens = stream_document(session, source, policy, example, living_on, limits, target_unit, clock)
     for happened, state in _named(example, happens):
         recording.add(happened, state)
-    return recording.trace(len(source), counted(session))
+    return recording.trace(len(source), counted(session), session.notes)
 
 
 def counted(session: SessionLike) -> dict[str, int]:

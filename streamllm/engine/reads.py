@@ -3,6 +3,7 @@ prefix."""
 
 from collections import deque
 from collections.abc import Sequence
+from copy import copy
 from typing import NamedTuple
 
 from streamllm.engine.ahead import Settled
@@ -41,6 +42,11 @@ class Reads:
         if gone := self._before[0].output.tokens - self._start:
             del self._target[:gone]
             self._start += gone
+
+    def copy(self) -> "Reads":
+        reads = copy(self)
+        reads._before, reads._target = self._before.copy(), list(self._target)
+        return reads
 
     def wrote(self, tokens: Sequence[int]) -> None:
         self._target += tokens

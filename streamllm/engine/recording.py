@@ -46,8 +46,8 @@ class Recording:
             self._delays.append(read)
             self._elapsed.append(seconds)
 
-    def trace(self, source_units: int, stats: dict[str, Any]) -> Trace:
-        """All of it; ``stats`` are what the session counted, besides the seconds."""
+    def trace(self, source_units: int, stats: dict[str, Any], notes: dict[str, Any] | None = None) -> Trace:
+        """All of it; ``stats`` are what the session counted, besides the seconds, and ``notes`` those of the policy."""
         example = self._example
         return Trace(
             id=example.id,
@@ -61,4 +61,5 @@ class Recording:
             prediction=join(self._shown, self._target_unit),
             stats={"seconds": self._events[-1].seconds if self._events else 0.0, **stats},
             segments=example.segments,
+            notes=dict(notes or {}),
         )

@@ -20,13 +20,15 @@ import math
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from streamllm.engine.ahead import Ahead, Guess, Place, Sampler
 from streamllm.engine.finite import Logits, without
-from streamllm.engine.limits import LONGEST_UNIT
+from streamllm.engine.limits import LONGEST_UNIT, Limits
 from streamllm.engine.lookahead import NextToken, beam_search, copied, probability_of, write_on
 from streamllm.engine.output import Output, Stand
 from streamllm.engine.paradigms.memory import Fork, Memory
@@ -34,6 +36,10 @@ from streamllm.engine.reads import BeforeRead, Reads
 from streamllm.engine.sampling import Sampling
 from streamllm.prompt import PromptTokens
 from streamllm.records import Emission, Hypothesis
+from streamllm.units import pieces
+
+if TYPE_CHECKING:
+    from streamllm.engine.frontier import Exploration
 
 ENDED_READS = 8
 """After so many units read in a row with the target at its end, the source is taken to be more than a sentence (as
@@ -87,6 +93,7 @@ class Session:
         self._unit_ends: list[int] = []
         self._units_gone = 0
         self._source_ended = False
+        self.notes: dict[str, Any] = {}  # of the policy, for the trace
         self._unit_starts: list[int] = []  # the same at their beginnings: between two units there may be a footer
         self._ended = 0  # sentences of a document
         self._held_ends: deque[tuple[int, int]] = deque()  # of those that are held: tokens of both streams by then
@@ -331,6 +338,49 @@ class Session:
     def _restore(self, mark: Mark) -> None:
         self._output.back_to(mark.output)
         self._last_reads.rewound(mark.output.tokens)
+
+    # Ways on
+
+    def explore(
+        self, source: str, limits: Limits, width: int, quality: Callable[[str], float], judges: bool = False
+    ) -> "Exploration":
+        """See `streamllm.engine.frontier.explore`. The session stays as it is.
+
+        Raises:
+            ValueError: it has begun, or its memory forgets.
+        """
+        from streamllm.engine.frontier import explore
+
+        if self._reads or self.target_tokens:
+            raise ValueError("ways through a sentence are looked for before it begins, and this one has: ask first")
+        held, units = self.memory.held(), pieces(source, self.prompt.source_unit)
+        tokens = [self.prompt.source_tokens(unit, first=i == 0) for i, unit in enumerate(units)]
+        fed = [self.prompt.source_header, *tokens, self.prompt.source_footer]
+        twin = self._twin(self.memory.beside([token for some in fed for token in some]))
+        try:
+            return explore(twin, units, limits, self.prompt.target_unit, width, quality, judges)
+        finally:
+            self.memory.take_back(held)
+
+    def twin(self) -> "Session":
+        """One that stands where this one does, and goes on by itself; of a session that `explore` has made."""
+        return self._twin(self.memory.twin())  # type: ignore[attr-defined]
+
+    def _twin(self, memory: Memory) -> "Session":
+        twin = copy(self)
+        twin.memory, twin._ahead, twin._last_reads = memory, self._ahead.twin(memory), self._last_reads.copy()
+        twin._output, twin._held_ends = copy(self._output), self._held_ends.copy()
+        twin._output.back_to(self._output.stand())  # with a queue of its own
+        twin._unit_ends, twin._unit_starts = list(self._unit_ends), list(self._unit_starts)
+        return twin
+
+    def rest(self) -> None:
+        """Hold no more than it needs while others go on."""
+        self._ahead.let_go()
+
+    def close(self) -> None:
+        """A twin is not wanted any more."""
+        self.memory.close()  # type: ignore[attr-defined]
 
     # Looking ahead
 

@@ -5,8 +5,9 @@ Invariant: each step is an event, with the state after it.
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Generator, Iterable, Sequence
+from copy import copy
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from streamllm.records import (
     Decide,
     Emission,
     Event,
+    Explored,
     Hypothesis,
     Looks,
     Prediction,
@@ -47,6 +49,11 @@ class Asked(Protocol):
     def write_logit(self) -> float: ...
 
     def wait_probability(self, latency: str | None = None) -> float: ...
+
+    def explore(self, source: str, limits: Limits, width: int, quality: Callable[[str], float]) -> Explored: ...
+
+    @property
+    def notes(self) -> dict[str, Any]: ...
 
 
 class SessionLike(Asked, Protocol):
@@ -123,6 +130,14 @@ class Answers:
 
     def wait_probability(self, latency: str | None = None) -> float:
         return self._session.wait_probability(latency)
+
+    def explore(self, source: str, width: int, quality: Callable[[str], float]) -> Explored:
+        if self.before:
+            raise ValueError("ways are looked for through single sentences, and this is one of a document")
+        return self._session.explore(source, self._limits, width, quality)
+
+    def note(self, name: str, value: Any) -> None:
+        self._session.notes[name] = value
 
     def draft(self) -> Hypothesis:
         left = self._limits.left(self._state), self._limits.tokens_left(self._state, self.tokens)
@@ -208,6 +223,45 @@ class Stream:
         if not emission.extends:
             self.written, self._state = self.written + 1, None
         return self.event("extend" if emission.extends else "write", emission.text)
+
+    def step(self, decide: Decide) -> Generator[tuple[Event, State], None, bool]:
+        """One step of a source that is one sentence; returns whether it has ended."""
+        session, limits = self.session, self.limits
+        if cut := limits.cut(self.state, session.target_tokens):
+            if self.source_done:
+                yield self.event("stop", cut)
+                return True
+            if cut == "max_tokens":  # that of units can be told from the counts of a trace
+                yield self.event("limit", cut)
+            yield self.take("forced_read")
+            return False
+        action: Action = Write()
+        if not self.source_done:
+            action, drafts = self.decide(decide, self.state, session.target_tokens)
+            yield from drafts
+        if isinstance(action, Read):
+            yield self.take("read")
+        elif happened := self.write(action):
+            yield happened
+        elif self.source_done:
+            yield self.event("stop", "end_token")
+            return True
+        elif limits.early_stop == "stop":
+            yield self.event("stop", "early_stop")
+            return True
+        else:
+            yield self.take("forced_read")
+        return False
+
+    def twin(self, session: SessionLike, rest: Iterable[str]) -> "Stream":
+        """One that stands where this one does, with a session of its own; ``rest`` is what is left of the source."""
+        twin = copy(self)
+        twin.session, twin._source, twin.seen = session, iter(rest), list(self.seen)
+        return twin
+
+    def asks(self) -> bool:
+        """Whether the next `step` asks a policy."""
+        return not self.source_done and self.limits.cut(self.state, self.session.target_tokens) is None
 
 
 def checked(action: Action) -> Action:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from streamllm.policies.drfrattn import DrFrattn as DrFrattn
     from streamllm.policies.dst import DST as DST
     from streamllm.policies.entropy import Entropy as Entropy
+    from streamllm.policies.frontier import Frontier as Frontier
     from streamllm.policies.full import Full as Full
     from streamllm.policies.hold_n import HoldN as HoldN
     from streamllm.policies.learned import Learned as Learned
@@ -36,6 +37,7 @@ __getattr__, __dir__, __all__ = face(
         "DST": "streamllm.policies.dst",
         "DrFrattn": "streamllm.policies.drfrattn",
         "Entropy": "streamllm.policies.entropy",
+        "Frontier": "streamllm.policies.frontier",
         "Full": "streamllm.policies.full",
         "HoldN": "streamllm.policies.hold_n",
         "LSG": "streamllm.policies.lsg",

@@ -42,8 +42,16 @@ class Bounded:
 
 
 def bounded(policy: Policy, min_lag: int | None = None, max_lag: int | None = None) -> Policy:
-    """``policy`` within bounds; ``policy`` itself when there are none. Raises: ValueError: as `check_policy`."""
+    """``policy`` within bounds; ``policy`` itself when there are none.
+
+    Raises: ValueError: as `check_policy`; or it takes no bounds.
+    """
     check_policy(policy)
+    if (min_lag, max_lag) != (None, None) and not getattr(policy, "takes_bounds", True):
+        raise ValueError(
+            f"policy={type(policy).__name__.lower()} chooses whole ways through a sentence, which bounds would leave: "
+            "leave min_lag and max_lag at null"
+        )
     return policy if min_lag is None and max_lag is None else Bounded(policy, min_lag, max_lag)
 
 

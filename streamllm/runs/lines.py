@@ -29,6 +29,7 @@ class PredictionLine:
     events: tuple[Event, ...]
     stats: dict[str, int | float | None] = field(default_factory=dict)  # whole numbers stay so
     segments: tuple[Segment, ...] = ()
+    notes: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_prediction(self)
@@ -108,6 +109,7 @@ def to_prediction(trace: Trace) -> dict[str, Any]:
         "events": [{"kind": event.kind, "text": event.text} for event in trace.events],
         "stats": {key: value for key, value in trace.stats.items() if not _is_time(key)},
         **({"segments": [asdict(segment) for segment in trace.segments]} if trace.segments else {}),
+        **({"notes": trace.notes} if trace.notes else {}),
     }
 
 
@@ -139,6 +141,7 @@ def from_lines(prediction: PredictionLine, timing: TimingLine | None) -> Trace:
         prediction=prediction.prediction,
         stats=prediction.stats | (timing.stats if timing else {}),
         segments=prediction.segments,
+        notes=prediction.notes,
     )
 
 

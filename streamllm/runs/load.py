@@ -82,6 +82,19 @@ def _delays(trace: Trace) -> list[int]:
     return [*trace.delays[:written], *[trace.source_units + 1] * (len(trace.delays) - written)]
 
 
+def load_fronts(run: str | os.PathLike[str] | None) -> dict[str, dict[str, Any]] | None:
+    """What a run of `policies.Frontier` has found of each sentence, for another run to choose from; None for None.
+
+    Raises: as `load_traces`. ValueError: it is a run of another policy.
+    """
+    if run is None:
+        return None
+    found = {trace.id: trace.notes.get("front") for trace in load_traces(run)}
+    if missing := [id for id, front in found.items() if not front]:
+        raise ValueError(f"{run} has no front of sentence {missing[0]!r}: give a run of policy=frontier")
+    return found  # type: ignore[return-value]
+
+
 def load_runs(root: str | os.PathLike[str] = "outputs", set_aside: bool = False, kind: str = RUN) -> "pandas.DataFrame":
     """One row for each finished run in ``root``: ``folder``, ``name`` and ``digest``, its configuration with
     dots between keys (``policy.k``), and its metrics. A run whose files are damaged is left out, with a warning.

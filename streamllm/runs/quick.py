@@ -4,7 +4,7 @@ Invariant: a line that is read here is one that `streamllm.checked.fit` would re
 good or bad, are left to it, and it has the words for what is wrong."""
 
 from functools import cache
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import msgspec
 
@@ -31,6 +31,7 @@ class _Prediction(msgspec.Struct, forbid_unknown_fields=True):
     source_units: int
     events: tuple[_Event, ...]
     stats: dict[str, int | float | None] = {}
+    notes: dict[str, Any] = {}
     segments: tuple[()] = ()
 
 

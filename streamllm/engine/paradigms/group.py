@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import mlx.core as mx
 
@@ -12,7 +12,7 @@ from streamllm.cache.retention import Retention
 from streamllm.engine.living_on import LivingOn
 from streamllm.engine.paradigms.branches import Branches
 from streamllm.engine.paradigms.forgetting import Forgets, Forgetting, Window, forgetting_of
-from streamllm.engine.paradigms.memory import CachedMemory, Held, TargetStart, check_gaps
+from streamllm.engine.paradigms.memory import CachedMemory, Held, TargetStart, check_gaps, check_holds_all
 
 if TYPE_CHECKING:  # the cache needs mlx-lm, which is slow to import: runs that load no model do not wait for it
     from streamllm.cache.dual import DualStreamingCache
@@ -150,6 +150,10 @@ class GroupMemory(Forgets, CachedMemory):
 
     def forgets_before(self, n: int) -> bool:
         return self.makes_room(n)
+
+    def beside(self, source: list[int]) -> Self:
+        check_holds_all(self.forgetting is not None)
+        return super().beside(source)
 
     def fork(self) -> "Branches":
         self._feed_waiting()

@@ -6,7 +6,8 @@ Invariant: a `Memory` holds exactly the tokens that it was given and has not tri
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from copy import copy
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, Self
 
 import mlx.core as mx
 import numpy as np
@@ -61,6 +62,15 @@ class Held(NamedTuple):
     start: int = 0
     keeps_start: bool = False
     gaps: int = 0
+
+
+def check_holds_all(forgets: bool) -> None:
+    """Raises: ValueError: a memory ``forgets``, so none can stand beside it."""
+    if forgets:
+        raise ValueError(
+            "policy=frontier tries many ways through one sentence, in memories that forget nothing: choose "
+            "paradigm=group, and leave model.max_source and model.max_target at null"
+        )
 
 
 def check_gaps(held: Held, gaps: int) -> None:
@@ -173,6 +183,28 @@ class Memory(Protocol):
     def fork(self) -> "Fork":
         """The target as it stands, to go on with in several ways; the memory still holds the same tokens. Since the
         last write, nothing has been read."""
+        ...
+
+    def beside(self, source: list[int]) -> "Twin":
+        """An empty memory of the same sentence, to try ways on in before it begins: it will read these tokens, or the
+        first of them, and feeding them costs once what twins of it read. When all is tried, `take_back` frees what it
+        has taken here.
+
+        Raises:
+            ValueError: this memory forgets, and so cannot.
+        """
+        ...
+
+
+class Twin(Memory, Protocol):
+    """A memory that can be copied."""
+
+    def twin(self) -> "Twin":
+        """One that holds the same, and goes on by itself."""
+        ...
+
+    def close(self) -> None:
+        """What it holds is not wanted any more."""
         ...
 
 
@@ -370,6 +402,21 @@ class CachedMemory:
 
     def keep_last(self, source: int, target: int) -> None:
         raise RuntimeError(f"{type(self).__name__} holds all that it is fed: open a memory that forgets")
+
+    def beside(self, source: list[int]) -> Self:
+        return self.twin()
+
+    def twin(self) -> Self:
+        self._feed_waiting()
+        twin = copy(self)
+        twin.caches = [cache.copy() for cache in self.caches]
+        twin._sources = [cache.source for cache in twin.caches]
+        twin._targets = [cache.target for cache in twin.caches]
+        twin._columns = list(self._columns)
+        return twin
+
+    def close(self) -> None:
+        self.caches = []
 
     def likeliest(self, logits: Logits) -> int:
         likeliest = Likeliest.of(logits)
