@@ -6,7 +6,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from streamllm.contents import of_files
+from streamllm.contents import of_file, of_files
 from streamllm.metrics.other_units import Ends, InCharacters
 
 TOKENIZER, SENTENCEPIECE = "tokenizer.json", "tokenizer.model"
@@ -60,6 +60,13 @@ class InSubwords(InCharacters):
         except Exception as error:  # of Rust and of C++, with all kinds
             raise ValueError(f"{file} is no tokenizer that can be read ({str(error)[:80]})") from error
         return lambda text: [end for _, end in found.encode(text, add_special_tokens=False).offsets]
+
+    @property
+    def units(self) -> str:
+        """The tokenizer by its name, and by the beginning of a digest of its file."""
+        given = Path(self._tokenizer).expanduser()
+        name = given.name if given.exists() else self._tokenizer
+        return f"unit:subword|tokenizer:{name}@{of_file(self._file)[:8]}"
 
     def ends(self, text: str) -> Sequence[int]:
         return self._ends(text)

@@ -4,6 +4,7 @@ Invariant: a reference that is missing is left out (None for sacrebleu), and nev
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -81,18 +82,25 @@ def _lines(file: str, count: int) -> list[str | None]:
 
 
 class BySacrebleu(OfCorpus):
-    """A corpus score of sacrebleu. ``change`` is done to every text before."""
+    """A corpus score of sacrebleu. ``change`` is done to every text before, and the signature ends with what
+    ``changed`` says of it."""
 
-    def __init__(self, scorer: Callable[[], Any], change: Callable[[str], str] = str, **given: Any):
+    def __init__(
+        self,
+        scorer: Callable[[], Any],
+        change: Callable[[str], str] = str,
+        changed: Callable[[], str] = str,
+        **given: Any,
+    ):
         super().__init__(**given)
-        self._scorer, self._change = scorer, change
+        self._scorer, self._change, self._changed = scorer, change, changed
 
     def __call__(self, traces: Sequence[Trace]) -> float:
         predictions, streams = self.texts(traces)
         scorer = self._scorer()
         changed = [[None if text is None else self._change(text) for text in stream] for stream in streams]
         score = scorer.corpus_score([self._change(text) for text in predictions], changed).score
-        self.signature = str(scorer.get_signature())
+        self.signature = "|".join(filter(None, (str(scorer.get_signature()), self._changed())))
         return float(score)
 
 
@@ -153,8 +161,11 @@ class Bleu(BySacrebleu):
         def change(text: str) -> str:
             return _moses(text, moses_language(language or "")) if moses else text
 
+        def changed() -> str:
+            return f"moses:{moses_language(language or '')}|sacremoses:{version('sacremoses')}" if moses else ""
+
         of: dict[str, Any] = {"key": key, "label": label, "language": language, "references": references}
-        super().__init__(scorer, change, higher_is_better=True, **of)
+        super().__init__(scorer, change, changed, higher_is_better=True, **of)
 
 
 def _moses(text: str, language: str) -> str:
@@ -201,8 +212,6 @@ class ErrorRate(OfCorpus):
             import jiwer
         except ImportError as error:
             raise MetricError(f"metric={self.key} needs jiwer: pip install 'jiwer>=4'") from error
-        from importlib.metadata import version
-
         predictions, streams = self.texts(traces)
         ours = self._clean(predictions)
         process = jiwer.process_words if self._of == "words" else jiwer.process_characters

@@ -9,8 +9,8 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from itertools import accumulate
 
-from streamllm.metrics.latency import METRICS, Metric
-from streamllm.metrics.longform import LAGGINGS, document, resegment
+from streamllm.metrics.latency import METRICS, Metric, latency_signature
+from streamllm.metrics.longform import LAGGINGS, document, longform_signature, resegment
 from streamllm.metrics.own import MetricError
 from streamllm.records import Trace
 from streamllm.units import Unit, join, unit_of
@@ -127,12 +127,19 @@ class InCharacters:
         self._metric = METRICS[latency]
         self.key = f"{latency}_{self.of}"
         self.label = f"{latency.upper().replace('_', ' ')} ({self.of})"
+        self.signature: str | None = None
+
+    @property
+    def units(self) -> str:
+        """What the units are, for the signature."""
+        return "unit:character|space:no"
 
     def ends(self, text: str) -> Sequence[int]:
         return ends_of_characters(text)
 
     def __call__(self, traces: Sequence[Trace]) -> float | None:
         """The mean over the sentences that define it, of documents over those that are cut out of them."""
+        self.signature = self._signature(any(trace.segments for trace in traces))
         values: list[float] = []
         for trace in traces:
             if trace.segments:
@@ -141,6 +148,13 @@ class InCharacters:
                 values.append(latency_in(self.ends, trace, self._metric))
         defined = [value for value in values if not math.isnan(value)]
         return math.fsum(defined) / len(defined) if defined else None
+
+    def _signature(self, documents: bool) -> str:
+        """That of latency in source units, with these units in place of those."""
+        usual = latency_signature("")
+        if documents and self._language:
+            usual = longform_signature(self._language, unit_of(self._language)).replace("|", "|len:ref|", 1)
+        return f"{self.units}|{usual.partition('|')[2]}"
 
     def _of_document(self, trace: Trace) -> list[float]:
         if not self._language:

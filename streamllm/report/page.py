@@ -16,6 +16,8 @@ from streamllm.report.curve import Drawing, Figure, drifts, figures
 from streamllm.report.curve_facts import CurveFacts, cells
 from streamllm.report.gather import OF_DOCUMENTS, Report, Result, Run
 from streamllm.report.names import folded
+from streamllm.report.signatures import signature, together
+from streamllm.runs.load import clock_of
 from streamllm.units import unit_of
 
 
@@ -145,9 +147,7 @@ def _heading(report: Report) -> str:
 def _run_table(report: Report) -> str:
     folds = folded([run.varied for run in report.runs])
     keys = list(folds)
-    own = {score.key: score for run in reversed(report.runs) for score in run.own}  # as the first run calls it
-    shown = shown_on(REPORT, own.values(), documents=True)
-    columns = [score for score in shown if any(run.metrics.get(score.key) is not None for run in report.runs)]
+    columns = _columns(report)
     heads = [
         _head("run", "Policy", "the read/write policy; choose runs to compare with the boxes"),
         _head("setting", "Setting", "what the policy was set to"),
@@ -156,6 +156,13 @@ def _run_table(report: Report) -> str:
     ]
     rows = "\n".join(_row(number, run, folds, columns) for number, run in enumerate(report.runs))
     return f'<thead><tr><th class="box">Show</th>{"".join(heads)}</tr></thead>\n<tbody>\n{rows}\n</tbody>'
+
+
+def _columns(report: Report) -> list[Score]:
+    """The scores that some run has."""
+    own = {score.key: score for run in reversed(report.runs) for score in run.own}  # as the first run calls it
+    shown = shown_on(REPORT, own.values(), documents=True)
+    return [score for score in shown if any(run.metrics.get(score.key) is not None for run in report.runs)]
 
 
 def _name(key: str, keys: Sequence[str]) -> str:
@@ -242,19 +249,26 @@ def _provenance(report: Report) -> str:
         f"<td>{_escaped(run.environment.get('device_name') or run.environment.get('device') or '–')}</td></tr>"
         for run in report.runs
     )
-    signatures = dict.fromkeys(
-        f"{name}: {run.metrics[key]}"
-        for name, key in (("BLEU", "bleu_signature"), ("chrF", "chrf_signature"))
-        for run in report.runs
-        if run.metrics.get(key)
-    )
+    signatures = _signatures(report)
     heads = "".join(f'<th scope="col">{name}</th>' for name in ("Run", "Folder", "Command", "Commit", "Device"))
     return (
         f'<div class="scroll" tabindex="0" role="region" aria-label="How the runs were made"><table class="plain">'
         f"<thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>"
-        f"<p>{'; '.join(f'<code>{_escaped(signature)}</code>' for signature in signatures)}</p>"
+        f"<p>{'<br>'.join(f'{_escaped(names)}: <code>{_escaped(text)}</code>' for names, text in signatures)}</p>"
         "<p>* with changes that were not committed</p>"
     )
+
+
+def _signatures(report: Report) -> list[tuple[str, str]]:
+    """Those of all scores in the table that have one."""
+    clocks = [clock_of(folder) for folder in report.table["folder"]]
+    found = (
+        (score.name, signature(score, run.metrics, clock))
+        for score in _columns(report)
+        for run, clock in zip(report.runs, clocks, strict=True)
+        if run.metrics.get(score.key) is not None
+    )
+    return together((name, text) for name, text in found if text)
 
 
 # --- data for the script

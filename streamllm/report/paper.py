@@ -14,6 +14,7 @@ from typing import Any
 
 from streamllm.metrics.scores import Score, scores
 from streamllm.report.names import settings, titles, varied
+from streamllm.report.signatures import signature, together
 from streamllm.runs.compare import Difference, bootstrap, paired_test
 from streamllm.runs.folder import RunFolder
 from streamllm.runs.load import clock_of, flat_config, policy_name, read_config
@@ -21,7 +22,7 @@ from streamllm.runs.randomisation import NAME, TRIALS
 from streamllm.runs.scored import KNOWN, ON_A_CLOCK
 from streamllm.runs.scores import own_of_runs
 from streamllm.runs.sentence_scores import beside_score, sentence_scores
-from streamllm.runs.stored import SIGNATURE, computed_otherwise
+from streamllm.runs.stored import computed_otherwise
 from streamllm.runs.sums import SEED
 
 RunPath = str | os.PathLike[str]
@@ -32,8 +33,6 @@ MARKS = (("‡", 0.01), ("†", 0.05))
 """Of p below these."""
 LONG = 20
 """Characters of a name, beyond which it goes on beneath itself in LaTeX."""
-SIGNED_AS = {"length_ratio": "bleu", "bleu_word_error": "bleu", "chrf_word_error": "chrf"}
-"""Scores that another one's signature is about, too."""
 
 
 @dataclass(frozen=True)
@@ -209,26 +208,12 @@ def _signed(
     drawable: Collection[str],
 ) -> list[tuple[str, str]]:
     """A signature for each column; columns with one signature share a line, and one that runs differ in has several."""
-    lines: dict[str, list[str]] = {}
+    lines = []
     for score in columns:
         for one, run in zip(found, runs, strict=True):
-            signature = _signature(score, one, run)
-            if score.key in drawable:
-                signature = f"{signature}|{drew}"
-            if score.name not in lines.setdefault(signature, []):
-                lines[signature].append(score.name)
-    return [(", ".join(labels), signature) for signature, labels in lines.items()]
-
-
-def _signature(score: Score, found: Mapping[str, Any], run: RunPath) -> str:
-    own = found.get(f"{SIGNED_AS.get(score.key, score.key)}{SIGNATURE}")
-    if own is None and score.group in ("latency", "seconds"):
-        own = found.get(f"longform{SIGNATURE}") or found.get(f"latency{SIGNATURE}")
-    text = str(own) if own else score.description or f"metrics.json:{score.key}"
-    if score.key in ON_A_CLOCK and (clock := clock_of(run)) is not None:
-        costs = "measured" if clock.measured else f"{clock.seconds_per_read:g}+{clock.seconds_per_write:g}s"
-        text += f"|rate:{clock.words_per_second:g}/s|compute:{costs}"
-    return text
+            text = signature(score, one, clock_of(run)) or score.description or f"metrics.json:{score.key}"
+            lines.append((score.name, f"{text}|{drew}" if score.key in drawable else text))
+    return together(lines)
 
 
 # --- as text

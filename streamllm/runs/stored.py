@@ -224,8 +224,15 @@ def check_metrics(metrics: Mapping[str, Any]) -> None:
 
 def computed_otherwise(found: Sequence[Mapping[str, Any]], key: str) -> list[str]:
     """What the signatures of a score differ in, such as "nrefs:2" and "nrefs:1", in the order of the runs' metrics;
-    empty if nothing, but for versions. Runs without the score, or without a signature of it, do not count."""
+    empty if nothing, but for versions and names of files (what is before an @ and a digest). Runs without the score, or
+    without a signature of it, do not count."""
     signed = [str(one[f"{key}{SIGNATURE}"]).split("|") for one in found if one.get(f"{key}{SIGNATURE}")]
     parts = [[part for part in parts if not part.startswith("version:")] for parts in signed]
-    own = ["|".join(part for part in some if any(part not in other for other in parts)) for some in parts]
+    contents = [{_content(part) for part in some} for some in parts]
+    own = ["|".join(part for part in some if any(_content(part) not in other for other in contents)) for some in parts]
     return list(dict.fromkeys(own)) if any(own) else []
+
+
+def _content(part: str) -> str:
+    """A part of a signature without the name of a file, of which it has a digest: "tokenizer:spm.model@0a1b2c3d"."""
+    return re.sub(r":.*@(?=[0-9a-f]{8}$)", ":@", part)

@@ -1,6 +1,7 @@
 """Quality that is asked for: what sacrebleu and jiwer say of the same texts, and the traps of both."""
 
 import dataclasses
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,9 @@ def test_bleu_of_tokenised_texts():
     traces = said(("Ein Hund, der läuft.", "Ein Hund , der läuft ."))
     assert metric(traces) == pytest.approx(100)
     assert "tok:none" in (metric.signature or "")
+    assert (metric.signature or "").endswith(f"|moses:de|sacremoses:{version('sacremoses')}"), (
+        "texts were changed before"
+    )
     assert Bleu("de", bleu_tokenizer="none")(traces) < 50
 
 

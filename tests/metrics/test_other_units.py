@@ -1,6 +1,7 @@
 """Latency in characters and subwords: worked out by hand, and equal to plain latency where the units are those."""
 
 import dataclasses
+import hashlib
 import io
 import math
 from itertools import accumulate
@@ -15,10 +16,11 @@ from streamllm.evaluation.subwords import InSubwords
 from streamllm.metrics.latency import METRICS, average_lagging, latency
 from streamllm.metrics.longform import LAGGINGS, document, resegment, sentence_latency
 from streamllm.metrics.other_units import InCharacters, latencies_of_document, latency_in
-from streamllm.metrics.own import MetricError
+from streamllm.metrics.own import MetricError, own_values, signatures
 from streamllm.models.loading import ASSETS
 from streamllm.records import Segment, Trace
 from streamllm.runs.made_from import of_metrics
+from streamllm.runs.stored import computed_otherwise
 
 
 def trace(source: str, prediction: str, delays: tuple[int, ...], reference: str = "", unit: str = "word") -> Trace:
@@ -153,6 +155,30 @@ def test_a_sentencepiece_file_counts_its_pieces(tmp_path: Path):
     before = of_metrics([metric], {})
     file.write_bytes(model.getvalue() + b"\n")
     assert of_metrics([InSubwords("laal", str(file))], {}) != before
+
+
+def test_the_signature_names_the_unit_and_the_tokenizer(tmp_path: Path):
+    one, formulas = trace("ab cd", "x y", (1, 2)), "len:ref|formulas:simuleval.1.1.4"
+    assert said([InCharacters("laal")], one) == f"unit:character|space:no|{formulas}"
+    bundled = ASSETS / "tiny-en-de" / "tokenizer.json"
+    digest = hashlib.sha256(bundled.read_bytes()).hexdigest()[:8]
+    of_model = said([InSubwords("al", "bundled:tiny-en-de")], one)
+    assert of_model == f"unit:subword|tokenizer:bundled:tiny-en-de@{digest}|{formulas}"
+    (tmp_path / "mine.json").write_bytes(bundled.read_bytes())
+    of_file = said([InSubwords("al", str(tmp_path / "mine.json"))], one)
+    assert of_file == f"unit:subword|tokenizer:mine.json@{digest}|{formulas}"
+    metrics = [{"al_subwords_signature": text} for text in (of_model, of_file)]
+    assert computed_otherwise(metrics, "al_subwords") == [], "one tokenizer under two names"
+    metrics[1] = {"al_subwords_signature": of_file.replace(digest, "0" * 8)}
+    assert len(computed_otherwise(metrics, "al_subwords")) == 2
+    of_documents = said([InCharacters("laal", "de")], a_document("ab cd", "x y", (1, 2), Segment(0, 2, "ab cd", "x y")))
+    assert of_documents == ("unit:character|space:no|len:ref|segmenter:soft|lang:de|formulas:omnisteval.0.1.10")
+
+
+def said(metrics: list[Any], one: Trace) -> str:
+    """The signature once the metric has been computed."""
+    own_values(metrics, [one])
+    return signatures(metrics)[f"{metrics[0].key}_signature"]
 
 
 def test_a_sentence_without_output_has_none():

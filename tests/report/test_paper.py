@@ -6,11 +6,17 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from document_traces import documents
 from test_commands import call, refused
 from test_compare import make_run, sentences
 from test_report import config, run
 
+from streamllm.evaluation.rescore import rescore
+from streamllm.metrics.asked import ChrF
+from streamllm.metrics.other_units import InCharacters
+from streamllm.metrics.scores import scores
 from streamllm.report.paper import latex, markdown, table
+from streamllm.report.signatures import signature
 from streamllm.runs import bootstrap, paired_test
 from streamllm.runs.folder import METRICS, RunFolder
 
@@ -69,6 +75,33 @@ def test_every_column_has_its_signature(runs: list[Path]):
         ("length ratio", metrics["bleu_signature"]),
         ("forced reads", "source units read against the policy"),
     ]
+
+
+def test_scores_in_other_units_and_of_documents_say_so_in_their_signatures(runs: list[Path], tmp_path: Path):
+    for path in runs[:2]:
+        rescore(path, [InCharacters("laal"), ChrF("de")])
+    found = dict(table(runs[:2], ["laal", "laal_characters", "chrf_pp"], samples=5, trials=5).signatures)
+    assert found["LAAL (characters)"].startswith("unit:character|space:no|len:ref|formulas:simuleval")
+    assert "|nw:2|" in found["chrF++"]
+    talks = [run(tmp_path / "talks", documents(2, k=k), config(k=k)) for k in (1, 4)]
+    for path in talks:
+        rescore(path, [ChrF("de")])
+    found = dict(table(talks, ["bleu", "chrf_pp", "long_laal"], samples=5, trials=5).signatures)
+    assert all("|segmenter:soft|lang:de" in text for text in found.values())
+    assert found["BLEU"].startswith("nrefs:1|") and found["LongLAAL"].startswith("unit:word|")
+
+
+def test_scores_cut_by_minimum_word_error_have_the_signature_of_that():
+    found = {"documents": 2, "bleu_signature": "nrefs:1", "longform_signature": "unit:word|segmenter:soft|lang:de"}
+    found |= {"stream_laal_signature": "unit:word|segmenter:mweralign.1"}
+    known = scores(documents=True)
+    said = {key: signature(known[key], found, None) for key in ("bleu", "bleu_word_error", "ca_stream_laal", "swf")}
+    assert said == {
+        "bleu": "nrefs:1|segmenter:soft|lang:de",
+        "bleu_word_error": "nrefs:1|segmenter:mweralign.1",
+        "ca_stream_laal": "unit:word|segmenter:mweralign.1",
+        "swf": None,
+    }
 
 
 def test_signatures_that_differ_are_both_there(runs: list[Path]):

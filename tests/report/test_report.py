@@ -23,8 +23,10 @@ from screenshot import number_of
 from test_compare import make_run, sentences, trace
 
 from streamllm.cli.report import main
+from streamllm.evaluation.rescore import rescore
 from streamllm.files import RunError
 from streamllm.metrics.latency import METRICS as LATENCIES
+from streamllm.metrics.other_units import InCharacters
 from streamllm.metrics.quality import sentence_bleu
 from streamllm.metrics.scores import own_score
 from streamllm.records import Event, Trace
@@ -555,6 +557,15 @@ def test_own_metric_has_a_column_under_its_own_name_and_sorts_the_better_way_fir
     assert [row["Niceness"] for row in rows(text)] == ["0.123", "–"]
     assert 'title="how nice"' in text
     assert 'data-key="nice" data-first="descending"' in text
+
+
+def test_every_score_of_the_table_that_has_a_signature_shows_it(tmp_path: Path):
+    one = run(tmp_path, sentences(5, 0.3, 2), config(k=1))
+    rescore(one, [InCharacters("laal")])
+    metrics, text = RunFolder(one).metrics(), page(tmp_path)
+    assert f"BLEU: <code>{metrics['bleu_signature']}</code>" in text
+    assert f"AL, LAAL, AP, DAL: <code>{metrics['latency_signature']}</code>" in text
+    assert "LAAL (characters): <code>unit:character|space:no|len:ref|" in text
 
 
 def test_latency_that_is_new_is_a_column_and_a_latency_of_sentences(outputs: Path, monkeypatch: pytest.MonkeyPatch):
