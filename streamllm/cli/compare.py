@@ -27,8 +27,8 @@ from streamllm.runs.sums import SEED
 
 
 def comparison(a: Path, b: Path, samples: int = 1000, seed: int = SEED, trials: int = TRIALS) -> str:
-    """What A and B are set to otherwise, and a line for each score that both have: A, B, B - A and, where sentences can
-    be drawn anew for it, the 95 % interval and the p-value.
+    """What A and B are set to otherwise, and a line for each score that both have: A, B, B - A and, where single
+    sentences add up to it, the 95 % interval and the p-value.
 
     Raises: as `paired_test`.
     """
@@ -113,8 +113,9 @@ def command() -> None:
         description="Finished runs over the same sentences: scores, differences, and how sure these are. Of two runs, "
         "a line for each score; with --latex or --markdown, and of more than two, a table for a paper, in which the "
         "first run is the baseline. Intervals are by paired bootstrap over sentences (over documents where there are 8 "
-        f"or more), p by {NAME}. A score without an interval is no sum over sentences; one that is the mean of a file "
-        "beside the runs, such as comet.jsonl, has one.",
+        f"or more), p by {NAME}. What metric=… adds (ter, chrf_pp, wer, laal_characters …) has both by a file beside "
+        "the run, such as ter.jsonl; streamllm score RUN… metric=ter writes it for runs that are older. What is of a "
+        "run as a whole, such as seconds or counts, has neither.",
         epilog="Whole curves: streamllm compare --curves outputs; streamllm compare --curves --help says more.",
     )
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folders, the baseline first")

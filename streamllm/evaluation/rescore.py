@@ -2,7 +2,6 @@
 
 Invariant: metrics.json is replaced whole, and nothing else that the run made changes."""
 
-import json
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -15,9 +14,11 @@ from streamllm.metrics.summary import summarise
 from streamllm.metrics.tokenised import tokenised_warning
 from streamllm.records import State
 from streamllm.runs.folder import RunFolder
+from streamllm.runs.formulas import FORMULAS
 from streamllm.runs.load import read_config, stored_run, target_of
 from streamllm.runs.made_from import of_metrics
 from streamllm.runs.scores import rewrite
+from streamllm.runs.sentence_scores import lines_of, lines_of_formula
 
 log = logging.getLogger(__name__)
 
@@ -48,10 +49,13 @@ def with_own(
 
 
 def keep_sentences(folder: RunFolder, metrics: Sequence[Metric]) -> None:
-    """Write the scores of single sentences beside the run, for metrics that have them: ``KEY.jsonl``."""
+    """Write the scores of single sentences beside the run, for metrics that have them: ``KEY.jsonl``; with what each
+    sentence adds to it where a metric is a formula of sums."""
     for metric in metrics:
-        if scores := getattr(metric, "of_sentences", None):
-            lines = (json.dumps({"id": id, "score": score}, ensure_ascii=False) + "\n" for id, score in scores.items())
+        formula, scores = str(getattr(metric, "formula", "")), getattr(metric, "of_sentences", {})
+        added = getattr(metric, "sums", {}) if formula in FORMULAS else {}
+        if added or scores:
+            lines = lines_of_formula(formula, added) if added else lines_of(scores)
             write_atomically(folder.path / f"{metric.key}.jsonl", "".join(lines))
 
 

@@ -2,7 +2,7 @@
 
 Invariant: a reference that is missing is left out (None for sacrebleu), and never an empty one."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -26,8 +26,14 @@ class OfCorpus:
             reference that is missing. None for the references of the data alone.
         lowercase: whether case does not count.
 
+    ``sums`` has what each sentence adds to the score, by its id, and ``formula`` is how the score comes of their sums
+    (`streamllm.runs.formulas.FORMULAS`).
+
     Raises: ValueError: no language.
     """
+
+    formula: str
+    sums: Mapping[str, Sequence[float]]
 
     def __init__(
         self,
@@ -46,20 +52,21 @@ class OfCorpus:
         self.key, self.label, self.digits, self.higher_is_better = key, label, digits, higher_is_better
         self._language, self._files, self._lowercase = language, list(references or ()), lowercase
         self.signature: str | None = None
+        self.sums = {}
 
-    def texts(self, traces: Sequence[Trace]) -> tuple[list[str], list[list[str | None]]]:
-        """The predictions, and a list for each reference: that of the data, then those of the files.
+    def texts(self, traces: Sequence[Trace]) -> tuple[list[str], list[str], list[list[str | None]]]:
+        """The ids, the predictions, and a list for each reference: that of the data, then those of the files.
 
         Raises: MetricError: a file has not as many lines.
         """
-        pairs = [(trace.prediction, trace.reference) for trace in traces]
+        found = [(trace.id, trace.prediction, trace.reference) for trace in traces]
         if any(trace.segments for trace in traces):
             unit = unit_of(self._language)
             cut = resegment([document(trace, unit) for trace in traces], self._language, unit)
-            pairs = [(one.prediction, one.reference) for one in cut]
-        streams: list[list[str | None]] = [[reference for _, reference in pairs]]
-        streams += [_lines(file, len(pairs)) for file in self._files]
-        return [prediction for prediction, _ in pairs], streams
+            found = [(f"{one.document}#{one.index + 1}", one.prediction, one.reference) for one in cut]
+        streams: list[list[str | None]] = [[reference for _, _, reference in found]]
+        streams += [_lines(file, len(found)) for file in self._files]
+        return [id for id, _, _ in found], [prediction for _, prediction, _ in found], streams
 
     def contents(self) -> dict[str, str]:
         """Digests of the files of references, so that new ones are scored anew."""
@@ -81,25 +88,40 @@ def _lines(file: str, count: int) -> list[str | None]:
     return [line.strip() or None for line in lines]
 
 
+def counting(kind: type[Any]) -> type[Any]:
+    """A metric of sacrebleu that keeps in ``counts`` what the sentences of its last score add to it."""
+
+    class Counting(kind):  # type: ignore[misc]
+        counts: Sequence[Sequence[float]] = ()
+
+        def _aggregate_and_compute(self, stats: Sequence[Sequence[float]]) -> Any:
+            self.counts = stats
+            return super()._aggregate_and_compute(stats)
+
+    return Counting
+
+
 class BySacrebleu(OfCorpus):
-    """A corpus score of sacrebleu. ``change`` is done to every text before, and the signature ends with what
-    ``changed`` says of it."""
+    """A corpus score of sacrebleu, which is its ``formula`` of sums. ``scorer`` makes a metric that is `counting`;
+    ``change`` is done to every text before, and the signature ends with what ``changed`` says of it."""
 
     def __init__(
         self,
         scorer: Callable[[], Any],
+        formula: str,
         change: Callable[[str], str] = str,
         changed: Callable[[], str] = str,
         **given: Any,
     ):
         super().__init__(**given)
-        self._scorer, self._change, self._changed = scorer, change, changed
+        self._scorer, self.formula, self._change, self._changed = scorer, formula, change, changed
 
     def __call__(self, traces: Sequence[Trace]) -> float:
-        predictions, streams = self.texts(traces)
+        ids, predictions, streams = self.texts(traces)
         scorer = self._scorer()
         changed = [[None if text is None else self._change(text) for text in stream] for stream in streams]
         score = scorer.corpus_score([self._change(text) for text in predictions], changed).score
+        self.sums = dict(zip(ids, scorer.counts, strict=True))
         self.signature = "|".join(filter(None, (str(scorer.get_signature()), self._changed())))
         return float(score)
 
@@ -124,10 +146,10 @@ class ChrF(BySacrebleu):
         def scorer() -> Any:
             from sacrebleu.metrics.chrf import CHRF
 
-            return CHRF(word_order=word_order, lowercase=lowercase)
+            return counting(CHRF)(word_order=word_order, lowercase=lowercase)
 
         of: dict[str, Any] = {"key": key, "label": label, "language": language, "references": references}
-        super().__init__(scorer, higher_is_better=True, **of)
+        super().__init__(scorer, "chrf", higher_is_better=True, **of)
 
 
 class Bleu(BySacrebleu):
@@ -156,7 +178,7 @@ class Bleu(BySacrebleu):
         def scorer() -> Any:
             from sacrebleu.metrics.bleu import BLEU
 
-            return BLEU(tokenize=chosen, lowercase=lowercase, force=True)
+            return counting(BLEU)(tokenize=chosen, lowercase=lowercase, force=True)
 
         def change(text: str) -> str:
             return _moses(text, moses_language(language or "")) if moses else text
@@ -165,7 +187,7 @@ class Bleu(BySacrebleu):
             return f"moses:{moses_language(language or '')}|sacremoses:{version('sacremoses')}" if moses else ""
 
         of: dict[str, Any] = {"key": key, "label": label, "language": language, "references": references}
-        super().__init__(scorer, change, changed, higher_is_better=True, **of)
+        super().__init__(scorer, "bleu", change, changed, higher_is_better=True, **of)
 
 
 def _moses(text: str, language: str) -> str:
@@ -194,6 +216,8 @@ class ErrorRate(OfCorpus):
     Raises: ValueError: another ``of``, or no language.
     """
 
+    formula = "ratio"
+
     def __init__(
         self,
         language: str | None,
@@ -212,18 +236,19 @@ class ErrorRate(OfCorpus):
             import jiwer
         except ImportError as error:
             raise MetricError(f"metric={self.key} needs jiwer: pip install 'jiwer>=4'") from error
-        predictions, streams = self.texts(traces)
+        ids, predictions, streams = self.texts(traces)
         ours = self._clean(predictions)
         process = jiwer.process_words if self._of == "words" else jiwer.process_characters
         found = [_edits(process(self._clean(stream), ours)) for stream in streams]
-        edits = length = 0.0
+        counts = []
         for place, texts in enumerate(zip(*streams, strict=True)):
             here = [of[place] for of, text in zip(found, texts, strict=True) if text is not None]
-            edits += min(count for count, _ in here)
-            length += sum(words for _, words in here) / len(here)
-        counts = f"|refs:{len(streams)}" if len(streams) > 1 else ""
+            counts.append((min(edits for edits, _ in here), sum(length for _, length in here) / len(here)))
+        self.sums = dict(zip(ids, counts, strict=True))
+        edits, length = (sum(numbers) for numbers in zip(*counts, strict=True))
+        several = f"|refs:{len(streams)}" if len(streams) > 1 else ""
         case = "lc" if self._lowercase else "mixed"
-        self.signature = f"of:{self._of}|case:{case}{counts}|jiwer:{version('jiwer')}"
+        self.signature = f"of:{self._of}|case:{case}{several}|jiwer:{version('jiwer')}"
         return 100 * edits / length if length else None
 
     def _clean(self, texts: Iterable[str | None]) -> list[str]:

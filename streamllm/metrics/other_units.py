@@ -128,6 +128,7 @@ class InCharacters:
         self.key = f"{latency}_{self.of}"
         self.label = f"{latency.upper().replace('_', ' ')} ({self.of})"
         self.signature: str | None = None
+        self.of_sentences: dict[str, float] = {}
 
     @property
     def units(self) -> str:
@@ -140,13 +141,14 @@ class InCharacters:
     def __call__(self, traces: Sequence[Trace]) -> float | None:
         """The mean over the sentences that define it, of documents over those that are cut out of them."""
         self.signature = self._signature(any(trace.segments for trace in traces))
-        values: list[float] = []
+        values: list[tuple[str, float]] = []
         for trace in traces:
             if trace.segments:
-                values += self._of_document(trace)
+                values += [(f"{trace.id}#{n}", lag) for n, lag in enumerate(self._of_document(trace), start=1)]
             else:
-                values.append(latency_in(self.ends, trace, self._metric))
-        defined = [value for value in values if not math.isnan(value)]
+                values.append((trace.id, latency_in(self.ends, trace, self._metric)))
+        self.of_sentences = dict(values)
+        defined = [value for _, value in values if not math.isnan(value)]
         return math.fsum(defined) / len(defined) if defined else None
 
     def _signature(self, documents: bool) -> str:

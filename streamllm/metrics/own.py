@@ -24,7 +24,8 @@ class Metric(Protocol):
     ``key`` is its name in metrics.json, ``label`` the one in tables and on axes, ``digits`` how many it has there after
     the point; ``higher_is_better`` is None where neither way is. The first line of the docstring of its class explains
     it in the report. A text ``signature``, if it has one, stands beside the value as ``KEY_signature``, and
-    ``of_sentences``, the scores of the sentences by id, are kept in the file ``KEY.jsonl`` of the run.
+    ``of_sentences``, the scores of the sentences by id, are kept in the file ``KEY.jsonl`` of the run. A value that is
+    no mean of them may say ``formula`` and ``sums``, as `streamllm.metrics.asked.OfCorpus` does.
     """
 
     key: str

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from streamllm.metrics.asked import BySacrebleu
+from streamllm.metrics.asked import BySacrebleu, counting
 
 
 class TER(BySacrebleu):
@@ -30,7 +30,7 @@ class TER(BySacrebleu):
         def scorer() -> Any:
             from sacrebleu.metrics.ter import TER as Scorer
 
-            return Scorer(normalized=by_character, asian_support=by_character, case_sensitive=case_sensitive)
+            return counting(Scorer)(normalized=by_character, asian_support=by_character, case_sensitive=case_sensitive)
 
         of: dict[str, Any] = {"key": "ter", "label": "TER", "language": language, "references": references}
-        super().__init__(scorer, higher_is_better=False, **of)
+        super().__init__(scorer, "ratio", higher_is_better=False, **of)

@@ -70,8 +70,9 @@ def table(
 
     Args:
         runs: their folders, the baseline first.
-        metrics: keys of metrics.json; None: BLEU, chrF, LAAL and AL, of documents LongYAAL and LongLAAL. What is no sum
-            over sentences (a cost, an own metric without a KEY.jsonl) has neither interval nor mark.
+        metrics: keys of metrics.json; None: BLEU, chrF, LAAL and AL, of documents LongYAAL and LongLAAL. What is
+            not computed from single sentences (a cost, an own metric without a KEY.jsonl) has neither interval nor
+            mark.
         names: what the runs are called; None: by policy and settings.
         samples, seed, trials: as for `streamllm.runs.compare.paired_test`.
 
@@ -81,7 +82,7 @@ def table(
         raise ValueError("0 runs; give two or more run folders, the baseline first")
     beside = [sentence_scores(RunFolder(run)) for run in runs]
     found = [
-        {key: one.mean for key, one in files.items()} | RunFolder(run).metrics()
+        {key: one.value for key, one in files.items()} | RunFolder(run).metrics()
         for run, files in zip(runs, beside, strict=True)
     ]
     drawable = [{*KNOWN, *files} for files in beside]

@@ -21,9 +21,11 @@ from streamllm.check import whole_number
 from streamllm.files import RunError
 from streamllm.metrics.scores import Score, scores
 from streamllm.records import Trace
+from streamllm.runs.folder import RunFolder
 from streamllm.runs.randomisation import NAME, TIE, TRIALS, randomisation_p
 from streamllm.runs.scored import BLEU_NAME, KNOWN, ON_A_CLOCK, RunPath, Scored
 from streamllm.runs.sentence_scores import beside_score
+from streamllm.runs.stored import computed_otherwise
 from streamllm.runs.sums import SEED, Array, percentiles
 
 if TYPE_CHECKING:
@@ -114,7 +116,7 @@ def bootstrap(
         metrics: "bleu", "chrf" and names of `streamllm.metrics.latency.METRICS`, of documents those of
             `streamllm.metrics.longform.LATENCIES`; of a run with a clock (``arrival.words_per_second``) also
             `streamllm.metrics.arrival.KEYS`, of documents "ca_long_laal" and so on; and KEY where the run's folder has
-            scores of its sentences in KEY.jsonl, as of COMET. None: all of them.
+            scores of its sentences in KEY.jsonl, as of COMET and TER. None: all of them.
 
     Returns: an interval for each metric. ``value`` is what ``metrics.json`` holds; a metric that no sentence
         defines is nan. Below `ENOUGH` sentences a warning is logged: intervals are too narrow there.
@@ -196,11 +198,11 @@ def paired_test(
     """Whether two finished runs over the same sentences differ: p by approximate randomisation, two-sided, and exact
     where few sentences differ (`randomisation_p`); the interval by paired bootstrap (Koehn 2004).
 
-    Every trial exchanges, and every sample draws, the same sentences for BLEU, chrF and all latencies at once. Where a
-    metric differs in one, two or three sentences that all speak for one run, p is 1, 0.5 or 0.25: so few sentences
-    show nothing. A latency is compared over the sentences that define it in both runs, so that sentences without output
-    in one of them do not make the other look different. Riezler and Maxwell (2005) recommend randomisation over the
-    bootstrap, whose p is too small too often.
+    Every trial exchanges, and every sample draws, the same sentences for all scores at once. Where a metric differs in
+    one, two or three sentences that all speak for one run, p is 1, 0.5 or 0.25: so few sentences show nothing. A
+    latency is compared over the sentences that define it in both runs, so that sentences without output in one of them
+    do not make the other look different. Riezler and Maxwell (2005) recommend randomisation over the bootstrap, whose p
+    is too small too often.
 
     Args:
         baseline, system: the run folders; sentences are matched by id, in any order.
@@ -214,7 +216,7 @@ def paired_test(
     if trials < 1:
         raise ValueError(f"trials is {trials}; at least 1 is needed, and {TRIALS} is usual")
     names = _check_arguments(samples, metrics)
-    a, b = pair(scored_run(baseline, names), scored_run(system, names))
+    a, b = pair(scored_run(baseline, names), scored_run(system, names), names is not None)
 
     def p_value(name: str, drawn: Array, difference: float) -> float:
         return randomisation_p(a.statistics(name), b.statistics(name), partial(a.score, name), trials, seed)
@@ -234,7 +236,7 @@ def paired_bootstrap(
     the last digits, get 1, where sacrebleu gives its least value.
     """
     names = _check_arguments(samples, metrics)
-    a, b = pair(scored_run(baseline, names), scored_run(system, names))
+    a, b = pair(scored_run(baseline, names), scored_run(system, names), names is not None)
 
     def p_value(name: str, drawn: Array, difference: float) -> float:
         return _p_of_bootstrap(drawn, difference, TIE * max(1.0, abs(a.value(name))))
@@ -315,14 +317,23 @@ def _check_arguments(samples: int, metrics: Sequence[str] | None) -> list[str] |
     return None if metrics is None else list(metrics)
 
 
-def pair(a: Scored, b: Scored) -> tuple[Scored, Scored]:
+def pair(a: Scored, b: Scored, asked: bool = False) -> tuple[Scored, Scored]:
     """Two runs for a test: in the order of their ids, with the scores that both have, and a latency is undefined in
-    both where it is in one. Runs with other clocks have no lags in seconds in common.
+    both where it is in one. Runs with other clocks have no lags in seconds in common. Scores of files beside the runs
+    that were computed otherwise are left out, unless they were ``asked`` for.
 
     Raises: RunError: they do not hold the same sentences, or their scores cannot be compared.
     """
     a, b = (one.by_id() for one in matched(a, b))
     names = [name for name in a.names if name in b.names and (name not in ON_A_CLOCK or a.clock == b.clock)]
+    unlike = {name: why for name in names if name not in KNOWN and (why := _unlike(a, b, name))}
+    names = [name for name in names if name not in unlike]
+    if unlike and (asked or not names):
+        first, why = next(iter(unlike.items()))
+        raise RunError(
+            f"{first} of {a.folder} and {b.folder} does not compare ({' and '.join(why)}): score both alike, with "
+            f"streamllm score RUN… metric={first}"
+        )
     if not names:
         raise RunError(
             f"{a.folder} and {b.folder} have different clocks (arrival.words_per_second and the costs), so seconds of "
@@ -331,6 +342,14 @@ def pair(a: Scored, b: Scored) -> tuple[Scored, Scored]:
     undefined = {name: np.isnan(a.means[name]) | np.isnan(b.means[name]) for name in names if name in a.means}
     a, b = (replace(one, names=names).without(undefined) for one in (a, b))
     return a, b
+
+
+def _unlike(a: Scored, b: Scored, name: str) -> list[str]:
+    """How a score of files beside two runs was computed otherwise in one than in the other; nothing where not."""
+    kinds = [(one.formulas[name], one.added[name].shape) if name in one.formulas else None for one in (a, b)]
+    if kinds[0] != kinds[1]:
+        return [f"{name}.jsonl of two kinds"]
+    return computed_otherwise([RunFolder(one.folder).metrics() for one in (a, b)], name)
 
 
 def matched(a: Scored, b: Scored) -> tuple[Scored, Scored]:

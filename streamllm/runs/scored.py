@@ -18,6 +18,7 @@ from streamllm.metrics.latency import METRICS, Metric, corpus_latency, latency
 from streamllm.metrics.longform import LATENCIES, sentence_latency
 from streamllm.records import Trace
 from streamllm.runs.documents import FEW, cut, summed
+from streamllm.runs.formulas import FORMULAS
 from streamllm.runs.load import clock_of, stored_run, target_of
 from streamllm.runs.sentence_scores import SentenceScores, sentence_scores
 from streamllm.runs.stored import StoredRun
@@ -67,11 +68,14 @@ class Scored:
     texts: list[Text]
     of_document: Any  # (sentences,): the number of the document of each; None for a run over sentences
     bleu: Any  # (sentences, 2 + 2 * 4): lengths, matching n-grams, n-grams; empty if not asked for
-    means: dict[str, Array]  # latencies, and scores of files beside the run; each (sentences,), nan where undefined
+    means: dict[str, Array]  # latencies, and means of files beside the run; each (sentences,), nan where undefined
     chrf: Any = field(
         default_factory=lambda: np.zeros((0, 0))
     )  # (sentences, 3 * 6): n-grams of characters; empty if not asked for
     clock: ArrivalClock | None = None  # of the latencies in `ON_A_CLOCK`
+    added: dict[str, Array] = field(default_factory=dict)  # what sentences add to scores of files beside the run, each
+    # (sentences, numbers)
+    formulas: dict[str, str] = field(default_factory=dict)  # of those scores
 
     @classmethod
     def of(cls, run: RunPath, asked: Sequence[str] | None, traces: Sequence[Trace] | None = None) -> "Scored":
@@ -160,7 +164,9 @@ class Scored:
             chrf=chrf_statistics(texts) if "chrf" in names else np.zeros((0, 0)),
             clock=clock,
             means={name: np.array(values) for name, values in lags.items()}
-            | {name: one.array(ids) for name, one in beside.items() if name in names},
+            | {name: one.array(ids) for name, one in beside.items() if name in names and one.formula is None},
+            added={name: one.numbers(ids) for name, one in beside.items() if name in names and one.formula},
+            formulas={name: one.formula for name, one in beside.items() if name in names and one.formula},
         )
 
     def take(self, order: Sequence[int]) -> "Scored":
@@ -171,6 +177,7 @@ class Scored:
             bleu=self.bleu[list(order)] if self.bleu.size else self.bleu,
             chrf=self.chrf[list(order)] if self.chrf.size else self.chrf,
             means={name: values[list(order)] for name, values in self.means.items()},
+            added={name: numbers[list(order)] for name, numbers in self.added.items()},
         )
 
     def by_id(self) -> "Scored":
@@ -211,21 +218,27 @@ class Scored:
             how = self.language, self.tokenizer
             found = self.bleu if BLEU_NAME in self.names else bleu_statistics(self.texts, *how)
             return bleu_of_sums(found.astype(np.float64), bleu_scorer(*how), effective_order=True)
+        if name in self.formulas:
+            return FORMULAS[self.formulas[name]].sentences(self.added[name])
         return chrf_of_sums(self.chrf) if name in QUALITY else self.means[name]
+
+    def is_mean(self, name: str) -> bool:
+        """Whether a score is a mean over sentences; else it is of the whole corpus, to which all of them add."""
+        return name in self.means
 
     def sentences_with(self, name: str) -> int:
         """How many sentences define a score."""
-        return len(self.texts) if name in QUALITY else int(np.sum(~np.isnan(self.means[name])))
+        return len(self.texts) if not self.is_mean(name) else int(np.sum(~np.isnan(self.means[name])))
 
     def defined(self, name: str) -> int:
         """How many of the things that samples draw define a score."""
         if not self.by_document:
             return self.sentences_with(name)
-        return self.drawn if name in QUALITY else int(np.sum(self.statistics(name)[:, 1] > 0))
+        return self.drawn if not self.is_mean(name) else int(np.sum(self.statistics(name)[:, 1] > 0))
 
     def statistics(self, name: str) -> Array:
         """What its corpus score is computed from, (drawn, statistics), when it has been summed."""
-        counts = {BLEU_NAME: self.bleu, "chrf": self.chrf}
+        counts = {BLEU_NAME: self.bleu, "chrf": self.chrf, **self.added}
         found = counts[name].astype(np.float64) if name in counts else mean_statistics(self.means[name])
         return summed(found, self.of_document, self.drawn) if self.by_document else np.asarray(found)
 
@@ -233,6 +246,8 @@ class Scored:
         """The corpus scores (samples,) of sums of `statistics`."""
         if name == BLEU_NAME:
             return bleu_of_sums(sums, bleu_scorer(self.language, self.tokenizer))
+        if name in self.formulas:
+            return FORMULAS[self.formulas[name]].corpus(sums)
         return chrf_of_sums(sums) if name in QUALITY else mean_of_sums(sums)
 
     def resampled(self, samples: int, seed: int) -> dict[str, Array]:
@@ -243,7 +258,7 @@ class Scored:
 
     def value(self, name: str) -> float:
         """The score of the run itself, to the last digit that of ``metrics.json``."""
-        if name in QUALITY:
+        if not self.is_mean(name):
             return float(self.score(name, self.statistics(name).sum(0, keepdims=True))[0])
         return corpus_latency({name: value} for value in self.means[name].tolist()).means[name]
 
