@@ -13,6 +13,7 @@ from itertools import accumulate, takewhile
 from typing import Literal
 
 from streamllm.metrics.arrival import ArrivalClock, computation_aware_delays
+from streamllm.metrics.behaviour import cut_short
 from streamllm.metrics.latency import (
     Metric,
     average_lagging,
@@ -60,6 +61,9 @@ class Document:
         segments: the sentences, each with a source; in the measure of the delays.
         elapsed: seconds since the document began to arrive when each unit was written, compute included; None where
             there is no clock.
+        cut_short: whether the output ended long before the source did. Such a document has no latency: what it lacks
+            was never written, and the alignment gives what is there to sentences that had not been read, which makes
+            lags of minus dozens of units. The tools know no such document.
 
     Raises: ValueError: unequal lengths, no sentence, one without source, or no reference with a word.
     """
@@ -69,6 +73,7 @@ class Document:
     delays: Sequence[float]
     segments: Sequence[Segment]
     elapsed: Sequence[float] | None = None
+    cut_short: bool = False
 
     def __post_init__(self) -> None:
         counts = {"delays": len(self.delays), "elapsed": len(self.units if self.elapsed is None else self.elapsed)}
@@ -106,6 +111,7 @@ class Sentence:
         delays: source units read since the start of the *sentence*; below 0 for what was written before it began.
         elapsed: the same with compute, in source units; None without a clock.
         to_end: source units from the start of the sentence to the end of the document.
+        cut_short: whether the document is (`Document`), so that the sentence has no latency.
     """
 
     document: str
@@ -118,6 +124,7 @@ class Sentence:
     delays: tuple[float, ...]
     elapsed: tuple[float, ...] | None
     to_end: float
+    cut_short: bool = False
 
 
 @dataclass(frozen=True)
@@ -136,7 +143,8 @@ class Scores:
 
 
 def document(trace: Trace, unit: Unit, clock: ArrivalClock | None = None) -> Document:
-    """A trace of a document, to be scored; ``elapsed`` is `computation_aware_delays` where there is a clock.
+    """A trace of a document, to be scored; ``elapsed`` is `computation_aware_delays` where there is a clock; whether it
+    is cut short is what `streamllm.metrics.behaviour.cut_short` says.
 
     A unit that has white space in it, such as a no-break space, becomes several: all tools count it so.
 
@@ -150,6 +158,7 @@ def document(trace: Trace, unit: Unit, clock: ArrivalClock | None = None) -> Doc
         delays=[delay for delay, those in zip(trace.delays, parts, strict=True) for _ in those],
         segments=trace.segments,
         elapsed=None if times is None else [time for time, those in zip(times, parts, strict=True) for _ in those],
+        cut_short=cut_short(trace),
     )
 
 
@@ -224,6 +233,7 @@ def _sentences(
             delays=tuple(one.delays[place] - segment.start for place in here),
             elapsed=None if elapsed is None else tuple(elapsed[place] - segment.start for place in here),
             to_end=one.end - segment.start,
+            cut_short=one.cut_short,
         )
 
 
@@ -251,9 +261,10 @@ def long_yaal(delays: Sequence[float], source_length: float, target_length: floa
 
 
 def sentence_latency(sentence: Sentence, unit: Unit, computation_aware: bool = False) -> dict[str, float]:
-    """`LATENCIES` of one sentence; nan where undefined, all of them for a sentence without output or without times."""
+    """`LATENCIES` of one sentence; nan where undefined, all of them for a sentence without output or without times, or
+    of a document that is cut short."""
     delays = sentence.elapsed if computation_aware else sentence.delays
-    if not delays:
+    if not delays or sentence.cut_short:
         return dict.fromkeys(LATENCIES, math.nan)
     source, target = sentence.segment.units, reference_length(sentence.reference, unit)
     lags = {name: metric(delays, source, target) for name, metric in LAGGINGS.items()}
@@ -263,9 +274,12 @@ def sentence_latency(sentence: Sentence, unit: Unit, computation_aware: bool = F
 def sentence_stream_laal(sentence: Sentence, unit: Unit, computation_aware: bool = False) -> float:
     """LAAL as simulstream has it: |y| is the number of words that are not empty, or of characters with inner spaces.
 
-    For sentences cut by minimum word error. Returns: source units; nan for a sentence without output or without times.
+    For sentences cut by minimum word error. Returns: source units; nan for a sentence without output or without times,
+    or of a document that is cut short.
     """
     delays = sentence.elapsed if computation_aware else sentence.delays
+    if sentence.cut_short:
+        return math.nan
     reference = one_line(sentence.segment.reference)
     target = len(list(filter(None, reference.split(" ")))) if unit == "word" else len(reference)
     return length_adaptive_average_lagging(delays or (), sentence.segment.units, target)
@@ -334,7 +348,8 @@ def longform(
         alignment); ``bleu``, ``chrf``, ``length_ratio``; `LATENCIES`, and the same with ``ca_`` before them; ``swf``,
         ``efsw``, ``dsptv``, ``degenerate_policy``; cut by minimum word error ``bleu_word_error``, ``chrf_word_error``,
         ``stream_laal`` and ``ca_stream_laal``; signatures of all these. Latencies are plain means, in source units (AP:
-        a proportion), over the sentences where they are defined. None is what is undefined or was not measured.
+        a proportion), over the sentences where they are defined, which those of documents that are cut short are not.
+        None is what is undefined or was not measured.
     Raises: ValueError: no documents, or an unknown unit. ImportError: ``word_error`` without mweralign; as `quality`.
     """
     if not documents:
@@ -355,7 +370,11 @@ def longform(
         "length_ratio": scores["length_ratio"],
         **plain,
         **{f"ca_{name}": value for name, value in aware.items()},
-        **degeneracy((one.delays, one.segment.units, reference_length(one.reference, unit)) for one in sentences),
+        **degeneracy(
+            (one.delays, one.segment.units, reference_length(one.reference, unit))
+            for one in sentences
+            if not one.cut_short
+        ),
     }
     by_word_error, again = None, {}
     if word_error:

@@ -48,13 +48,16 @@ def latencies_of_document(ends: Ends, trace: Trace, language: str, unit: Unit, m
     Args:
         language, unit: of the target.
 
-    Returns: in such units of the source; nan where a latency is undefined.
+    Returns: in such units of the source; nan where a latency is undefined, as in a document that is cut short.
     Raises: ValueError: the source has not as many units as the trace counts.
     """
     source = _ends_of_units(trace.source, trace.source_units, trace.id)
     total = _totals(ends(trace.source), source)
-    found = []
+    found: list[float] = []
     for one in resegment([document(trace, unit)], language, unit):
+        if one.cut_short:
+            found.append(math.nan)
+            continue
         start, length = int(one.segment.start), int(one.segment.units)
         counts = _counts(ends(one.prediction), _ends_of_output(one.units, unit))
         delays = [

@@ -240,7 +240,11 @@ def shown_on(place: str, own: Iterable[Score] = (), documents: bool = False) -> 
 
 def notes(found: Mapping[str, Any]) -> list[str]:
     """What happened in a run that its scores do not tell: a line for each count that is not 0."""
-    return [f"{score.description}: {score.text(found[score.key])}" for score in shown_on(NOTES) if found.get(score.key)]
+    cut, documents = found.get("sentences_cut_short"), found.get("documents")
+    short = [f"documents cut short, which have no latency: {cut} of {documents}"] if cut and documents else []
+    return short + [
+        f"{score.description}: {score.text(found[score.key])}" for score in shown_on(NOTES) if found.get(score.key)
+    ]
 
 
 def _of_function(key: str) -> Score:

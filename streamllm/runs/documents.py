@@ -258,6 +258,7 @@ def _laid_over(
             delays=tuple(delay for delay, those in zip(trace.delays, parts, strict=True) for _ in those),
             elapsed=None,
             to_end=math.inf,
+            cut_short=False,
         )
 
     return [[taken(sentence) for sentence in one] for one in documents]

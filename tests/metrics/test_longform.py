@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from streamllm.metrics.arrival import ArrivalClock
 from streamllm.metrics.latency import corpus_latency, reference_length
 from streamllm.metrics.longform import (
+    LATENCIES,
     Document,
     Sentence,
     degeneracy,
@@ -22,6 +24,8 @@ from streamllm.metrics.longform import (
     sentence_latency,
     sentence_stream_laal,
 )
+from streamllm.metrics.scores import notes
+from streamllm.metrics.summary import summarise
 from streamllm.records import Event, Segment, Trace
 
 UNITS = {"word": "word", "char": "character"}
@@ -104,6 +108,43 @@ def test_sentences_without_output_count_for_quality_only() -> None:
     assert [one.prediction for one in scores.sentences] == ["aa bb", ""]
     assert scores.metrics["long_al"] == sentence_latency(scores.sentences[0], "word")["long_al"]
     assert scores.metrics["chrf"] != 100
+
+
+def talk(written: int, name: str = "talk") -> Trace:
+    """Four sentences of eight words, of which the first so many are written, each two words after its source."""
+    texts = [" ".join(one + other for other in "efghijkl") for one in "abcd"]
+    units = tuple(" ".join(texts).split()[:written])
+    delays = tuple(min(2 + place, 32) for place in range(written))
+    segments = tuple(Segment(8 * number, 8, text, text) for number, text in enumerate(texts))
+    whole = " ".join(texts)
+    return Trace(name, whole, whole, units, delays, (0.0,) * written, (), 32, " ".join(units), segments=segments)
+
+
+def test_a_document_that_is_cut_short_has_no_latency_and_counts_for_quality() -> None:
+    whole, short = document(talk(32), "word"), document(talk(10, "short"), "word")
+    assert (whole.cut_short, short.cut_short) == (False, True)
+    alone, both = (longform(some, "de", "word", word_error=False).metrics for some in ([whole], [whole, short]))
+    of_short = longform([short], "de", "word", word_error=False).metrics
+    for name in (*LATENCIES, "stream_laal", "swf", "efsw", "dsptv", "degenerate_policy"):
+        assert of_short[name] is None, name
+        assert both[name] == alone[name], name
+    assert (
+        of_short["bleu"] == longform([replace(short, cut_short=False)], "de", "word", word_error=False).metrics["bleu"]
+    )
+    assert both["bleu"] != alone["bleu"]
+    of_run = summarise([talk(10)], "de", "word")
+    assert (of_run["long_yaal"], of_run["sentences_cut_short"]) == (None, 1)
+    assert notes(of_run)[0] == "documents cut short, which have no latency: 1 of 1"
+    assert notes(summarise([talk(32)], "de", "word")) == []
+
+
+def test_what_it_wrote_would_be_ahead_of_its_sentences() -> None:
+    """Words for the last sentence that were written before it began, as a model does that ends early."""
+    one = talk(32)
+    early = replace(one, units=one.units[24:], delays=(2, 3, 4, 5, 6, 7, 8, 9), prediction=" ".join(one.units[24:]))
+    said = longform([replace(document(early, "word"), cut_short=False)], "de", "word", word_error=False).metrics
+    assert said["long_yaal"] == 2 - 24
+    assert longform([document(early, "word")], "de", "word", word_error=False).metrics["long_yaal"] is None
 
 
 def test_what_the_alignment_drops_is_counted() -> None:

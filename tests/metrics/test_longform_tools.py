@@ -12,13 +12,14 @@ import subprocess
 import unicodedata
 import venv
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import long_documents
 import pytest
-from document_runs import RUNS, SILENT
+from document_runs import CLOCK, RUNS, SILENT
 
 from streamllm.metrics.longform import Document, Sentence, longform
 from streamllm.metrics.moses import WITH_ABBREVIATIONS, abbreviations, moses_language, tokenise
@@ -107,10 +108,16 @@ def check_omnisteval(said: dict[str, Any], metrics: Mapping[str, Any], sentences
 def test_scores_of_a_run_over_documents_equal_omnisteval_and_simulstream(
     name: str, tools: Path, tmp_path: Path
 ) -> None:
-    """What ``metrics.json`` says of runs of the bundled model, on logs that we write of what is stored."""
+    """What ``metrics.json`` says of runs of the bundled model, on logs that we write of what is stored; but for
+    documents that are cut short, to which the tools give latencies all the same."""
     run = RUNS[name]
     documents, metrics = run.made([*RUNS].index(name), tmp_path)
     said = said_of(documents, run.target_language, run.target_unit, tools, tmp_path)
+    if any(one.cut_short for one in documents):
+        documents = [replace(one, cut_short=False) for one in documents]
+        metrics = longform(
+            documents, run.target_language, run.target_unit, units_per_second=CLOCK.words_per_second
+        ).metrics
     sentences = longform(documents, run.target_language, run.target_unit, word_error=False).sentences
     check_omnisteval(said, metrics, sentences)
     assert [one.id for one in documents if not one.units] == [f"talk{SILENT}"] * ("nothing" in name)
