@@ -123,6 +123,9 @@ def command() -> None:
     form.add_argument("--latex", action="store_true", help="the table as a float of LaTeX that needs no package")
     form.add_argument("--markdown", action="store_true", help="the table as Markdown")
     parser.add_argument(
+        "--columns", type=int, choices=(1, 2), help="of a page with two columns that the table in LaTeX spans (1)"
+    )
+    parser.add_argument(
         "--metrics", type=_listed, metavar="KEYS", help="of the table, such as bleu,chrf,laal: keys of metrics.json"
     )
     parser.add_argument("--names", type=_listed, metavar="NAMES", help="of the runs in the table, such as wait-3,full")
@@ -136,6 +139,8 @@ def command() -> None:
             _check_is_a_run(path)
         if len(given.runs) < 2:
             raise ValueError(f"{given.runs[0]} is one run: give two or more, the baseline first")
+        if given.columns and not given.latex:
+            raise ValueError("--columns is of the table in LaTeX: add --latex")
         drawing = {"samples": given.samples, "seed": given.seed, "trials": given.trials}
         if len(given.runs) == 2 and not (given.latex or given.markdown):
             if given.metrics or given.names:
@@ -143,7 +148,7 @@ def command() -> None:
             text = comparison(*given.runs, **drawing)
         else:
             found = table(given.runs, given.metrics, given.names, **drawing)
-            text = latex(found) if given.latex else markdown(found)
+            text = latex(found, given.columns or 1) if given.latex else markdown(found)
         print(text)
         if given.output:
             write_atomically(given.output, f"{text}\n")

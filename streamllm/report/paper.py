@@ -33,6 +33,8 @@ MARKS = (("‡", 0.01), ("†", 0.05))
 """Of p below these."""
 LONG = 20
 """Characters of a name, beyond which it goes on beneath itself in LaTeX."""
+FLOATS = {1: "table", 2: "table*"}
+"""LaTeX's environments, by how many columns of a page they span."""
 
 
 @dataclass(frozen=True)
@@ -193,7 +195,8 @@ def _caption(
     if every:
         signs = ", ".join(f"{sign} p < {below}" for sign, below in reversed(MARKS))
         texts.append(
-            f"{signs} against {first} by {every[0].test or NAME}, two-sided ({trials:,} trials), each pair by itself."
+            f"{signs}: better or worse than {first}, by {every[0].test or NAME}, two-sided ({trials:,} trials), each "
+            "pair by itself."
         )
         if len({one.sentences for one in every}) > 1:
             texts.append("Latencies are tested over the sentences that have an output in both runs.")
@@ -234,13 +237,21 @@ def markdown(found: Table) -> str:
     return "\n".join([_plain(found.caption), "", *lines, "", *signed])
 
 
-def latex(found: Table) -> str:
+def latex(found: Table, columns: int = 1) -> str:
     """The table as a float that needs no package: intervals beneath their numbers, then the signatures, then the
-    caption."""
-    count = len(found.columns)
+    caption.
+
+    Args:
+        columns: of the page that it spans: 1 (``table``), or both of a page with two (``table*``).
+
+    Raises: ValueError: another number of columns.
+    """
+    if columns not in FLOATS:
+        raise ValueError(f"columns is {columns!r}: a table of a paper is 1 or 2 columns wide")
+    environment, count = FLOATS[columns], len(found.columns)
     head = " & ".join(["", *(_head(score) for score in found.columns)])
     lines = [
-        r"\begin{table}",
+        rf"\begin{{{environment}}}",
         r"\centering",
         r"\small",
         r"\setlength{\tabcolsep}{4.5pt}",
@@ -272,7 +283,7 @@ def latex(found: Table) -> str:
         "\\\\\n".join(signed) + "}",
         rf"\caption{{{_escaped(found.caption)}}}",
         r"\label{tab:runs}",
-        r"\end{table}",
+        rf"\end{{{environment}}}",
     ]
     return "\n".join(lines)
 

@@ -20,6 +20,8 @@ from streamllm.report.signatures import signature
 from streamllm.runs import bootstrap, paired_test
 from streamllm.runs.folder import METRICS, RunFolder
 
+ACL = "\\documentclass[twocolumn]{article}\\setlength{\\textwidth}{16cm}\\setlength{\\columnsep}{0.6cm}"
+"""A page of two columns, each as wide as in ACL's style files."""
 NASTY = ["50% & more", "a_b#1", "{x}~^\\y$", "<b>|*best*|", "wait-3 · … −1"]
 
 
@@ -60,8 +62,8 @@ def test_caption_names_the_data_the_tests_and_the_baseline(runs: list[Path]):
     said = table(runs, samples=50, trials=200).caption
     assert said == (
         "40 sentences of sample, en to de. In brackets: 95% intervals by bootstrap over sentences (50 samples). "
-        "† p < 0.05, ‡ p < 0.01 against waitk k=1 by approximate randomisation, two-sided (200 trials), each pair by "
-        "itself. The best of a column is bold."
+        "† p < 0.05, ‡ p < 0.01: better or worse than waitk k=1, by approximate randomisation, two-sided (200 trials), "
+        "each pair by itself. The best of a column is bold."
     )
 
 
@@ -152,20 +154,25 @@ def test_compare_prints_the_table_and_writes_it(
     said = call(monkeypatch, capsys, "compare", *runs, "--latex", *few)
     assert said.startswith(r"\begin{table}") and said == (tmp_path / "table.tex").read_text()
     assert call(monkeypatch, capsys, "compare", *runs, *few).startswith("40 sentences"), "of more than two, Markdown"
+    both = call(monkeypatch, capsys, "compare", *runs, "--latex", "--columns", 2, *few)
+    assert both.startswith("\\begin{table*}") and both.endswith("\\end{table*}\n")
+    assert "add --latex" in refused(monkeypatch, "compare", *runs, "--markdown", "--columns", 2)
     assert "give two or more" in refused(monkeypatch, "compare", runs[0])
     assert "add --markdown or --latex" in refused(monkeypatch, "compare", *runs[:2], "--metrics", "bleu")
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="there is no LaTeX (Debian: texlive-latex-base)")
-def test_latex_takes_the_table_of_five_runs(tmp_path: Path):
+@pytest.mark.parametrize("columns", [1, 2])
+def test_latex_takes_the_table_of_five_runs(tmp_path: Path, columns: int):
     made = [run(tmp_path / "runs", sentences(40, 0.8 - k / 8, k, seed=k), config(k=k)) for k in range(1, 6)]
     names = [*NASTY[:4], "confidence threshold=0.8 max_lag=6"]  # the last one is of two lines
-    found = latex(table(made, ["bleu", "chrf", "laal", "al", "dal"], names, samples=20, trials=20))
-    page = [r"\documentclass{article}", r"\begin{document}", found, r"\end{document}", ""]
+    found = latex(table(made, ["bleu", "chrf", "laal", "al", "dal"], names, samples=20, trials=20), columns)
+    kind = r"\documentclass{article}" if columns == 1 else ACL
+    page = [kind, r"\begin{document}", found, r"\end{document}", ""]
     (tmp_path / "page.tex").write_text("\n".join(page), encoding="utf-8")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "page.tex"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace")
     assert done.returncode == 0, done.stdout[-2000:]
-    assert "Overfull" not in done.stdout
+    assert "Overfull" not in done.stdout, "a table is wider than its place"
     assert (tmp_path / "page.pdf").stat().st_size > 10_000
