@@ -34,7 +34,7 @@ import streamllm.cli.folder_names  # noqa: F401 - configurations name runs by it
 from streamllm.cli.agent import words_of_agent
 from streamllm.cli.conf import PACKAGE
 from streamllm.cli.ending import end_by_sigterm, status
-from streamllm.cli.missing_keys import choices, close_first, no_such_key, recomposed
+from streamllm.cli.missing_keys import CHOSEN_BY, choices, close_first, is_chosen_by_another, no_such_key, recomposed
 from streamllm.cli.plugins import prepare, searched
 from streamllm.cli.reader import for_whoever_reads
 from streamllm.cli.targets import not_importable
@@ -266,6 +266,10 @@ SWEPT = re.compile(r"Ambiguous value for argument '(.*)'\n|Sweep parameters '(.*
 """What Hydra says of a sweep without -m."""
 
 
+LIST_FOR_KEYS = re.compile(r"Error merging override ([\w.]+)=(.*)")
+"""What Hydra says of a list for a group of keys, among others."""
+
+
 def refusal(error: BaseException, config: str, words: list[str]) -> str:
     """What Hydra says about the overrides ``words``, in one line that says what is accepted."""
     if isinstance(error, Explained):
@@ -286,6 +290,11 @@ def refusal(error: BaseException, config: str, words: list[str]) -> str:
         return f"cannot write what Hydra notes of a sweep ({error.strerror}): {WHAT_TO_DO[error.errno]}"
     if found := re.match(r"(?:In '.*': )?Could not override '(.+?)'", str(error)):
         return no_such_key(found[1], config, words)
+    if (found := LIST_FOR_KEYS.match(str(error))) and "with ListConfig" in str(error.__cause__):
+        key, value = found[1], found[2]
+        if key in CHOSEN_BY:
+            return is_chosen_by_another(key, value)
+        return f"{key}={value}: {key} is a group of keys: give those, as in {key}.KEY=VALUE"
     if found := re.match(r"Could not delete from config. '(.+?)' does not exist", str(error)):
         key = found[1]
         if OmegaConf.select(recomposed(config, []), key, default=...) is ...:

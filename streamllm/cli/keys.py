@@ -23,7 +23,7 @@ from streamllm.check import batch_size, whole_number
 from streamllm.cli.annotations import Part, allows, fits, in_words, names_a_class, shown
 from streamllm.cli.conf import CONF
 from streamllm.cli.errors import REPEATED, check_repeated, plain
-from streamllm.cli.missing_keys import no_such_key, recomposed
+from streamllm.cli.missing_keys import CHOSEN_BY, is_chosen_by_another, no_such_key, recomposed
 from streamllm.engine.limits import EarlyStop
 from streamllm.runs.naming import check_name
 
@@ -261,6 +261,9 @@ def _wrong(key: str, value: Any, annotation: Any) -> str:
         return f"{key} is {shown(dict(value))}, which names no class: its YAML needs a line _target_: MODULE.CLASS"
     if _is_part(annotation):
         return f"{key} is {shown(value)}; it is a group of keys: give those, as in {key}.KEY=VALUE, or leave {key} out"
+    if key in CHOSEN_BY and isinstance(value, str | list):
+        given = value if isinstance(value, str) else f"[{','.join(map(str, value))}]"
+        return is_chosen_by_another(key, given)
     text = f"{key} is {shown(value)}; it is {in_words(annotation)}"
     if isinstance(value, float) and value.is_integer() and fits(int(value), annotation):
         return f"{text} (written without a point or exponent, as in {key}={value:.0f})"

@@ -17,6 +17,14 @@ from streamllm.cli.conf import CONF
 from streamllm.cli.plugins import searched
 from streamllm.cli.targets import taker_of
 
+CHOSEN_BY = {"metrics": "metric"}
+"""Keys that hold what another one has chosen: ``metric=ter`` fills ``metrics``."""
+
+
+def is_chosen_by_another(key: str, given: str) -> str:
+    """What to say of a value that was given to one of `CHOSEN_BY`."""
+    return f"{key}={given}: {key} holds what is chosen by {CHOSEN_BY[key]}: give {CHOSEN_BY[key]}={given}"
+
 
 def recomposed(config: str, words: list[str]) -> DictConfig:
     """The configuration with other overrides, inside a Hydra program or outside one, with what Hydra adds."""
@@ -56,6 +64,8 @@ def no_such_key(key: str, config: str, words: list[str]) -> str:
         return f"there is no key {key!r}: {parent} has no keys"
     names = {str(item) for item in node if not str(item).startswith("_")} - {"hydra"}
     names |= {group for group in chosen if "/" not in group and not parent}
+    if not parent:
+        names = {CHOSEN_BY.get(name, name) for name in names}
     group = chosen.get(parent)
     if group and (taker := taker_of(node.get("_target_"), name)):
         return (

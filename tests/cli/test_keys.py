@@ -66,6 +66,7 @@ def said_of_value(word: str) -> str | None:
         ("name=${name}", "Recursive interpolation detected"),
         ("seed=${oc.env:NO_SUCH}", "seed cannot be read: \"Environment variable 'NO_SUCH' not found\""),
         ("batch_size=4.0", "batch_size is 4.0; it is a whole number or null (written without a point or exponent"),
+        ("metrics=ter", "metrics=ter: metrics holds what is chosen by metric: give metric=ter"),
         ("dataset.limit=abc", "dataset.limit is 'abc'; it is a whole number or null"),
     ],
 )
@@ -83,6 +84,9 @@ NOTHING = "adds what nothing reads (a label for runs is +study=NAME): "
         ("tracker=null", "tracker=null: tracker is chosen by the name of a file; accepted are none, wandb"),
         ("+evil=1", f"+evil=1 {NOTHING}there is no key 'evil'; there are arrival, batch_size"),
         ("polic.f=2", "there is no key 'polic.f'; did you mean policy? policy has policy.k, policy.catchup"),
+        ("metrc=ter", "there is no key 'metrc'; did you mean metric? There are metric, arrival"),
+        ("metrics=[ter,wer]", "metrics=[ter,wer]: metrics holds what is chosen by metric: give metric=[ter,wer]"),
+        ("limits=[1]", "limits=[1]: limits is a group of keys: give those, as in limits.KEY=VALUE"),
         ("policy={_target_:mypol.Mine,n:2}", "policy={…} gives values to the keys of policy=waitk: policy.k, poli"),
         pytest.param("policy=full +k=3", f"+k=3 {NOTHING}policy=full has no k: ", marks=pytest.mark.long),
         pytest.param("+dataset@other=sample", f"+dataset@other=sample {NOTHING}there is no", marks=pytest.mark.long),
