@@ -131,7 +131,7 @@ root = Path(sys.argv[1])
 tracker = WandbTracker()
 tracker.start(RunInfo('a' * 12, 'run-a', root / 'run-a', {}))
 for step in range(1, int(sys.argv[2]) + 1):
-    tracker.log({'running/bleu': 20 + step / 1e4, 'running/al': 3.0}, step=step)
+    tracker.log({'running/bleu': 20 + step / 1e4, 'running/laal': 3.0}, step=step)
 tracker.summary({'bleu': 20.0})
 tracker.finish()
 """

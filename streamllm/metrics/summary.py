@@ -141,7 +141,7 @@ class Summary:
     def _add_latency(self, trace: Trace) -> None:
         lags = latency(trace.delays, trace.source_units, trace.reference, self._unit)
         _add_defined(self._lags, lags)
-        if not math.isnan(lagging := lags.get("al", math.nan)):  # nan: a sentence without output
+        if not math.isnan(lagging := lags.get("laal", math.nan)):  # nan: a sentence without output
             self._lagging += lagging
             self._sentences_with_lagging += 1
         if self._arrival is not None:
@@ -149,14 +149,14 @@ class Summary:
 
     @property
     def running(self) -> dict[str, float]:
-        """BLEU and AL of the sentences so far. Of documents, `RUNNING_BLEU` of whole ones alone: it is not the BLEU of
-        their sentences, and an AL of hundreds of words says nothing."""
+        """BLEU and LAAL of the sentences so far. Of documents, `RUNNING_BLEU` of whole ones alone: it is not the BLEU
+        of their sentences, and a LAAL of hundreds of words says nothing."""
         if self._bleu is not None:
             return {RUNNING_BLEU: self._bleu.score}
         assert self._quality is not None
         figures = {"bleu": self._quality.bleu}
         count = self._sentences_with_lagging
-        return figures | {"al": self._lagging / count} if count else figures
+        return figures | {"laal": self._lagging / count} if count else figures
 
     def metrics(self, order: Sequence[str] | None = None) -> dict[str, Value]:
         """What `summarise` returns of all traces so far.

@@ -67,6 +67,10 @@ function matcher(query, names, textOf) {
 
 // --- the table of runs
 
+// A narrow window has room for the first scores only if what else tells runs apart comes behind them.
+if (matchMedia("(max-width: 36rem)").matches)
+  for (const row of $("runs").rows) row.append(...row.querySelectorAll(".key"));
+
 const runRows = [...$("runs").tBodies[0].rows];
 const runHeads = [...$("runs").tHead.rows[0].cells];
 

@@ -151,8 +151,8 @@ def _run_table(report: Report) -> str:
     heads = [
         _head("run", "Policy", "the read/write policy; choose runs to compare with the boxes"),
         _head("setting", "Setting", "what the policy was set to"),
-        *(_head(key, _name(key, keys), _with(key, folds[key])) for key in keys),
-        *(_head(score.key, score.name, _meaning(score), True, bool(score.higher_is_better)) for score in columns),
+        *(_head(key, _name(key, keys), _with(key, folds[key]), "key") for key in keys),
+        *(_head(score.key, score.name, _meaning(score), "number", bool(score.higher_is_better)) for score in columns),
     ]
     rows = "\n".join(_row(number, run, folds, columns) for number, run in enumerate(report.runs))
     return f'<thead><tr><th class="box">Show</th>{"".join(heads)}</tr></thead>\n<tbody>\n{rows}\n</tbody>'
@@ -180,11 +180,11 @@ def _meaning(score: Score) -> str:
     return f"{score.meaning}{interval * (score.key == 'bleu')}"
 
 
-def _head(key: str, name: str, meaning: str, number: bool = False, descending: bool = False) -> str:
-    kind = ' class="number"' if number else ""
+def _head(key: str, name: str, meaning: str, kind: str = "", descending: bool = False) -> str:
+    of = f' class="{kind}"' if kind else ""
     first = "descending" if descending else "ascending"
     button = f'<button type="button" title="{_escaped(meaning)}">{_escaped(name)}</button>'
-    return f'<th{kind} scope="col" data-key="{_escaped(key)}" data-first="{first}" aria-sort="none">{button}</th>'
+    return f'<th{of} scope="col" data-key="{_escaped(key)}" data-first="{first}" aria-sort="none">{button}</th>'
 
 
 def _with(key: str, others: Sequence[str]) -> str:
@@ -197,17 +197,18 @@ def _row(number: int, run: Run, folds: Mapping[str, Sequence[str]], columns: Seq
     texts = [_cell(run.setting)]
     for key, others in folds.items():
         along = ", ".join(f"{other}={run.varied[other] or 'null'}" for other in others)
-        texts.append(_cell(run.varied[key], key.endswith("_target_"), along))
+        texts.append(_cell(run.varied[key], key.endswith("_target_"), along, "key"))
     cells = [_number(run, column) for column in columns]
     policy, folder = _escaped(run.policy), _escaped(run.folder)
     name = f'<th scope="row" data-value="{policy}" title="{folder}">{policy}</th>'
     return f'<tr data-run="{number}"><td class="box">{box}</td>{name}{"".join(texts)}{"".join(cells)}</tr>'
 
 
-def _cell(text: str, is_class: bool = False, along: str = "") -> str:
+def _cell(text: str, is_class: bool = False, along: str = "", kind: str = "") -> str:
     shown = text.rpartition(".")[2] if is_class else text
     title = f' title="{_escaped(along)}"' if along else ""
-    return f'<td data-value="{_escaped(shown)}"{title}>{_escaped(shown)}</td>'
+    of = f' class="{kind}"' if kind else ""
+    return f'<td{of} data-value="{_escaped(shown)}"{title}>{_escaped(shown)}</td>'
 
 
 def _number(run: Run, score: Score) -> str:

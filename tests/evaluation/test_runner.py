@@ -148,7 +148,7 @@ def test_running_lagging_leaves_out_sentences_without_output(tmp_path: Path):
 
     tracker = Recorder()
     metrics = run(tmp_path / "run-1", lambda: first_is_mute, tracker=tracker)
-    assert tracker.told["running"]["running/al"] == pytest.approx(metrics["al"])
+    assert tracker.told["running"]["running/laal"] == pytest.approx(metrics["laal"])
     assert tracker.told["running"]["running/bleu"] == pytest.approx(metrics["bleu"])
 
 

@@ -85,7 +85,8 @@ def test_latency_function_that_is_new_is_a_score_that_is_shown_everywhere() -> N
 
 def test_places_show_what_they_showed() -> None:
     assert [score.key for score in shown_on(SWEEP)] == ["bleu", "laal", "al"]
-    assert [score.key for score in shown_on(SENTENCES)] == ["bleu", "al", "laal"]
+    assert [score.key for score in shown_on(SENTENCES)] == ["bleu", "laal", "al"]
+    assert [score.key for score in shown_on(REPORT)][:4] == ["bleu", "laal", "chrf", "al"]
 
 
 def test_values_have_the_digits_of_their_score() -> None:

@@ -269,6 +269,7 @@ def test_traces_taken_in_as_they_come_give_the_summary_of_all_in_their_order(tra
     assert found == summarise(traces, "de", "word", at_limit=limits.reached)
     lags = [latency(one.delays, one.source_units, one.reference, "word")["al"] for one in traces]
     assert found["al"] == corpus_latency({"al": lag} for lag in lags).means["al"] or found["al"] is None
+    assert summary.running.get("laal") == pytest.approx(found["laal"])
     assert summary.running["bleu"] == found["bleu"] == quality(*zip(*map(texts, traces), strict=True), "de")["bleu"]
     parts = [source_after_last_write(one) for one in traces]
     assert found["source_after_last_write"] == sum(parts) / len(parts)

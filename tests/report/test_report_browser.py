@@ -144,7 +144,7 @@ def test_condition_compares_numbers(open_page: Open, report: Path):
 def test_sentences_are_sorted_by_each_column(open_page: Open, report: Path):
     page = open_page(report)
     page.locator("#page-size").select_option("100")
-    for index, name in enumerate(["#", "Words", "BLEU A", "BLEU B", "BLEU, B − A", "AL A", "AL B", "AL, B − A"]):
+    for index, name in enumerate(["#", "Words", "BLEU A", "BLEU B", "BLEU, B − A", "LAAL A", "LAAL B", "LAAL, B − A"]):
         head(page, "sentences", name).click()
         for _ in range(2):
             found = list(map(number, column(page, "sentences", index + (index > 1))))
@@ -358,6 +358,26 @@ def test_narrow_window_scrolls_tables_and_not_the_page(open_page: Open, report: 
     page = open_page(report, viewport={"width": 360, "height": 700})
     page.locator("#sentences .sentence").first.click()
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+def test_a_narrow_window_shows_bleu_and_laal_of_the_runs_at_once(tmp_path: Path, open_page: Open):
+    for k in (1, 3):
+        more = {"model": {"path": f"models/one-that-has-a-name-{k}"}, "seed": k}
+        run(tmp_path, sentences(10, 0.3, k), config(k=k, **more))
+    write_report([tmp_path], tmp_path / "page.html", samples=10)
+    page = open_page(tmp_path / "page.html", viewport={"width": 390, "height": 800})
+    for name in ("BLEU", "LAAL"):
+        box = head(page, "runs", name).bounding_box()
+        assert box["x"] + box["width"] <= 390, name
+    head(page, "runs", "LAAL").click()
+    lags = [number(text) for text in column(page, "runs", 4)]
+    assert lags == sorted(lags)
+    wide = open_page(tmp_path / "page.html", viewport={"width": 1280, "height": 800})
+    assert head(wide, "runs", "seed").bounding_box()["x"] < head(wide, "runs", "BLEU").bounding_box()["x"]
+
+
+def test_the_latency_of_sentences_that_is_shown_first_is_laal(open_page: Open, report: Path):
+    assert open_page(report).locator("#latency").input_value() == "laal"
 
 
 def test_curve_of_a_narrow_window_is_drawn_for_it_and_can_be_read(open_page: Open, report: Path):
