@@ -28,7 +28,7 @@ from streamllm.plots.style import (
     short,
     sizes,
 )
-from streamllm.runs.load import LAG_BOUNDS
+from streamllm.runs.load import FULL, LAG_BOUNDS, curve_name
 
 if TYPE_CHECKING:
     import pandas
@@ -60,7 +60,8 @@ def quality_latency(
     styles: Mapping[str, Look] | None = None,
     key: bool | None = None,
 ) -> Axes:
-    """A line for each policy through its operating points, from early to late.
+    """A line for each policy through its operating points, from early to late. Full-sentence translation has no setting
+    between whose values a line could go: its points are stars, and each stands alone.
 
     Args:
         runs: a row for each run, as `streamllm.runs.load.load_runs` gives; rows without ``x`` or ``y`` are left out.
@@ -84,6 +85,7 @@ def quality_latency(
     """
     lines = _lines(runs, x, y, by, band)
     look_of = _looks(lines, reference) | {name: look for name, look in (styles or {}).items() if name in lines}
+    keys = {name: _of_whole(look) if all(p.whole for p in lines[name]) else look for name, look in look_of.items()}
     own = ax is None
     ax = make_axes(ax, (7.2, 4.8) if len(lines) <= CROWD else (9.0, 6.0))
     if pareto:
@@ -102,7 +104,7 @@ def quality_latency(
         labels = labels if isinstance(labels, Collection) else False
         explain(
             ax,
-            [*(handle(look, name, THICK if name == reference else 1.8) for name, look in look_of.items()), *explained],
+            [*(handle(look, name, THICK if name == reference else 1.8) for name, look in keys.items()), *explained],
             below=True,
             grow=own,
         )
@@ -239,7 +241,7 @@ def settings_of_policy(runs: "pandas.DataFrame") -> list[str]:
 
 def operating_points(runs: "pandas.DataFrame") -> "pandas.Series[str]":
     """What sets each run apart from the others of its policy, such as "k=3": those of
-    `settings_of_policy` that differ there.
+    `settings_of_policy` that differ there, but for a bound that a run has not.
 
     Raises: ValueError: nothing in ``runs`` tells the policy.
     """
@@ -254,32 +256,40 @@ def operating_points(runs: "pandas.DataFrame") -> "pandas.Series[str]":
         rows = cells[chosen]
         varied = [key for key in keys if rows[key].nunique() > 1]
         settings[chosen] = [
-            ", ".join(f"{key.rpartition('.')[2]}={row[key]}" for key in varied) for _, row in rows.iterrows()
+            ", ".join(
+                f"{key.rpartition('.')[2]}={row[key]}"
+                for key in varied
+                if not (key in LAG_BOUNDS and row[key] == short(None))
+            )
+            for _, row in rows.iterrows()
         ]
     return pandas.Series(settings, runs.index)
 
 
 def run_titles(runs: "pandas.DataFrame") -> list[str]:
-    """A name for each run: its policy with what sets it apart, and the digest where that leaves two the same.
+    """A name for each run: its policy with what sets it apart, and the digest of those that are the same by that.
 
     Raises: ValueError: ``runs`` has no column ``folder``.
     """
     if "folder" not in runs:
         raise ValueError("runs has no column 'folder': take the DataFrame of streamllm.runs.load.load_runs")
     titles = [f"{n} {p}".strip() for n, p in zip(line_names(runs, "policy"), operating_points(runs), strict=True)]
-    if len(set(titles)) < len(titles):  # the same policy on other data or with another model
-        titles = [f"{title} {digest}" for title, digest in zip(titles, runs["digest"], strict=True)]
-    return titles
+    if len(set(titles)) == len(titles):
+        return titles
+    named = zip(titles, runs["digest"], strict=True)  # the same policy on other data or with another model
+    return [f"{title} {digest}" if titles.count(title) > 1 else title for title, digest in named]
 
 
 @dataclass(frozen=True)
 class _Point:
-    """A run in a figure; without a band, ``low`` and ``high`` are the value itself."""
+    """A run in a figure; without a band, ``low`` and ``high`` are the value itself. ``whole`` is full-sentence
+    translation."""
 
     at: tuple[float, float]
     low: float
     high: float
     setting: str
+    whole: bool = False
 
 
 def _lines(
@@ -296,7 +306,9 @@ def _lines(
         if x in METRICS and "long_yaal" in runs and runs["long_yaal"].notna().any():
             advice = f"runs over documents have x='long_yaal' and x='long_laal' in place of {x}"
         raise ValueError(f"none of the {len(runs)} runs has both {x!r} and {y!r}: {advice}")
-    names = line_names(rows, by)
+    names, policies = line_names(rows, by), _policies(rows)
+    if by == "policy":
+        names = policies
     _check_comparable(rows, names, by)
     ends = [rows[y], rows[y]]
     if band is not None:
@@ -309,9 +321,25 @@ def _lines(
         ends = [band.loc[rows.index, column] for column in columns]
     settings = operating_points(rows) if {"policy", "policy._target_"} & set(rows.columns) else [""] * len(rows)
     lines: dict[str, list[_Point]] = {}
-    for name, early, good, low, high, setting in zip(names, rows[x], rows[y], *ends, settings, strict=True):
-        lines.setdefault(name, []).append(_Point((float(early), float(good)), float(low), float(high), setting))
+    for name, policy, early, good, low, high, setting in zip(
+        names, policies, rows[x], rows[y], *ends, settings, strict=True
+    ):
+        whole = policy == FULL
+        point = _Point((float(early), float(good)), float(low), float(high), "" if whole else setting, whole)
+        lines.setdefault(name, []).append(point)
     return {name: sorted(points, key=lambda point: point.at) for name, points in lines.items()}
+
+
+def _policies(rows: "pandas.DataFrame") -> "pandas.Series[str]":
+    """The policy of each row, by the name of its curve; "" where nothing tells it."""
+    import pandas
+
+    if not {"policy", "policy._target_"} & set(rows.columns):
+        return pandas.Series("", rows.index)
+    bounds = rows["max_lag"] if "max_lag" in rows else pandas.Series(None, rows.index, dtype=object)
+    names = line_names(rows, "policy")
+    found = [curve_name(name, most) for name, most in zip(names, bounds, strict=True)]
+    return pandas.Series(found, rows.index, dtype=object)
 
 
 def _check_comparable(rows: "pandas.DataFrame", names: "pandas.Series[str]", by: str) -> None:
@@ -359,10 +387,23 @@ def _looks(lines: Iterable[str], reference: str | None) -> dict[str, Look]:
 
 
 def _draw(ax: Axes, points: Sequence[_Point], look: Look, label: str, width: float, band: bool = False) -> None:
+    joined, alone = [point for point in points if not point.whole], [point for point in points if point.whole]
+    if joined:
+        _draw_line(ax, joined, look, label, width, band)
+    if alone:
+        _draw_line(ax, alone, _of_whole(look), f"_whole {label}" if joined else label, width, band)
+
+
+def _of_whole(look: Look) -> Look:
+    """How points of full-sentence translation look."""
+    return replace(look, marker="*", dashes="")
+
+
+def _draw_line(ax: Axes, points: Sequence[_Point], look: Look, label: str, width: float, band: bool) -> None:
     x, y = zip(*(point.at for point in points), strict=True)
     if band:
         low, high = [point.low for point in points], [point.high for point in points]
-        if len(points) > 1:
+        if len(points) > 1 and look.dashes:
             ax.fill_between(x, low, high, color=look.color, alpha=0.13, linewidth=0, zorder=2)
         else:
             ax.vlines(x, low, high, color=look.color, alpha=0.4, linewidth=3, zorder=2)

@@ -155,7 +155,8 @@ def _write_targets(ax: Axes, named: Mapping[str, Trace], colors: Mapping[str, st
 def delay_histogram(
     runs: "pandas.DataFrame | Mapping[str, Sequence[Trace]] | Sequence[Trace]", ax: Axes | None = None
 ) -> Axes:
-    """How far behind each target unit was written: a row of bars for each run, and its mean.
+    """How far behind each target unit was written: a row of bars for each run, and its mean. Rows, and the entries of a
+    legend, are in the order of ``runs``.
 
     The lag of target unit t (from 0) is d_t - t * |x| / max(|y|, |reference|), which is what LAAL takes the mean
     of (Papi et al. 2022, arXiv 2206.05807); units after the one that has seen the whole source do not count. In
@@ -178,7 +179,7 @@ def delay_histogram(
     shares = {name: np.histogram(values, edges)[0] / len(values) for name, values in lags.items()}
     scale = 0.86 / max(share.max() for share in shares.values())
     ax = make_axes(ax, (7.2, 1.4 + 0.62 * max(len(lags), 2)))
-    for row, (name, share) in enumerate(reversed(shares.items())):
+    for row, (name, share) in zip(reversed(range(len(shares))), shares.items(), strict=True):
         mean = float(lags[name].mean())
         ax.bar(edges[:-1] + 0.5, share * scale, width=0.92, bottom=row, color=SKY, zorder=2, label=name)
         ax.vlines(mean, row, row + 0.92, color=INK, linewidth=1.8, zorder=4)

@@ -184,8 +184,10 @@ def _lines(rows: "pandas.DataFrame") -> list[str]:
     """The policy, with what else tells a line from another."""
     from streamllm.plots import policy_name
     from streamllm.plots.style import short
+    from streamllm.runs.load import curve_name
 
-    names = [policy_name(target) for target in rows["policy._target_"]]
+    bounds = rows.get("max_lag", [None] * len(rows))
+    names = [curve_name(policy_name(of), most) for of, most in zip(rows["policy._target_"], bounds, strict=True)]
     for column in LINES:
         values = [str(value) if isinstance(value, str) else "" for value in rows.get(column, [""] * len(rows))]
         if len(set(values)) == 1:

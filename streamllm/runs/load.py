@@ -270,6 +270,17 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+FULL = "full"
+"""The policy of full-sentence translation."""
+
+
+def curve_name(policy: str, max_lag: Any) -> str:
+    """The curve of a policy's run: a ``full`` that ``max_lag`` hurries does not wait for the end of the source, and is
+    no full-sentence translation."""
+    bounded = policy == FULL and max_lag is not None and max_lag == max_lag  # nan where a table has none
+    return f"{policy}, bounded" if bounded else policy
+
+
 def policy_name(target: str) -> str:
     """The short name of a policy by its class: "waitk" for ``streamllm.policies.waitk.WaitK``, and
     "local_agreement" for ``my.own.LocalAgreement``."""

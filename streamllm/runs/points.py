@@ -8,7 +8,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from streamllm.runs.curve_tests import point_table
-from streamllm.runs.load import flatten, policy_name, read_config
+from streamllm.runs.load import FULL, curve_name, flatten, policy_name, read_config
 from streamllm.runs.naming import NOT_IN_DIGEST
 from streamllm.runs.sums import SEED
 
@@ -115,8 +115,8 @@ def _column(runs: "pandas.DataFrame", by: str) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for value, folder in zip(values, _folders(runs), strict=True):
         name = str(value)
-        if by == "policy" and name == "full" and flatten(read_config(folder)).get("max_lag") is not None:
-            name = "full, bounded"  # does not wait for the end: as "full" it would count as full-sentence translation
+        if by == "policy":
+            name = curve_name(name, flatten(read_config(folder)).get("max_lag") if name == FULL else None)
         found.setdefault(name, []).append(folder)
     return found
 

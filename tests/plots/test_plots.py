@@ -159,6 +159,30 @@ def test_operating_points_are_joined_from_early_to_late():
     assert line(ax, "full") == ([11.9], [34.0])
 
 
+def test_full_sentence_translation_is_a_star_and_never_a_line():
+    """Its runs differ in seeds or data: there is no setting between them. One that is hurried is a curve, not it."""
+    again = [run("full", 11.7, 33.0), run("full", 6.0, 30.0, max_lag=6), run("full", 4.0, 25.0, max_lag=4)]
+    runs = pandas.DataFrame([*WAITK, run("full", 11.9, 34.0), *again])
+    ax = quality_latency(runs, points=True, key=True)
+    (star,) = [found for found in ax.lines if found.get_label() == "full"]
+    assert (star.get_linestyle(), star.get_marker()) == ("None", "*")
+    assert line(ax, "full") == ([11.7, 11.9], [33.0, 34.0])
+    assert line(ax, "full, bounded") == ([4.0, 6.0], [25.0, 30.0])
+    assert {"max_lag=4", "6"} <= set(notes(ax)) and "max_lag=none" not in notes(ax)
+    key = {found.get_label(): found.get_linestyle() for found in ax.get_legend().legend_handles}
+    assert (key["full"], key["full, bounded"]) == ("None", "-")
+    model = quality_latency(runs[:4].assign(model="tiny"), by="model")
+    assert line(model, "tiny") == ([1.3, 2.9, 4.9], [13.6, 31.4, 33.8])
+    assert line(model, "_whole tiny") == ([11.9], [34.0])
+
+
+def test_intervals_of_full_sentence_translation_are_bars():
+    runs = pandas.DataFrame([*WAITK, run("full", 11.9, 34.0), run("full", 11.7, 33.0)])
+    ends = pandas.DataFrame({"bleu_low": runs["bleu"] - 1, "bleu_high": runs["bleu"] + 1})
+    (band, bars) = quality_latency(runs, band=ends).collections
+    assert len(bars.get_segments()) == 2 and not hasattr(band, "get_segments")
+
+
 def test_axes_say_what_they_measure():
     ax = quality_latency(RUNS)
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("LAAL (source units)", "BLEU")
@@ -649,6 +673,7 @@ def test_each_run_has_its_named_row_in_the_given_order_from_the_top():
     ax = delay_histogram({"first": [TRACE], "second": [TRACE]})
     labels = {label.get_text(): at for at, label in zip(ax.get_yticks(), ax.get_yticklabels(), strict=True)}
     assert labels["first"] > labels["second"]
+    assert ax.get_legend_handles_labels()[1] == ["first", "second"]
 
 
 def test_lags_of_runs_are_read_from_their_folders(tmp_path: Path):
