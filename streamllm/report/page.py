@@ -262,7 +262,10 @@ def _provenance(report: Report) -> str:
 
 def _signatures(report: Report) -> list[tuple[str, str]]:
     """Those of all scores in the table that have one."""
-    clocks = [clock_of(folder) for folder in report.table["folder"]]
+    clocks = [
+        clock_of(folder) if run.config.get("arrival.words_per_second") is not None else None
+        for run, folder in zip(report.runs, report.table["folder"], strict=True)
+    ]
     found = (
         (score.name, signature(score, run.metrics, clock))
         for score in _columns(report)
