@@ -166,6 +166,7 @@ def explore(
     width: int,
     quality: Callable[[str], float],
     judges: bool = False,
+    ahead: int | None = None,
 ) -> Exploration:
     """Try READ and WRITE at each place of a sentence, but for those that a cell has no room for.
 
@@ -179,8 +180,9 @@ def explore(
         source: all units.
         quality: of a whole translation.
         judges: whether places get their states, for which the model needs a write head.
+        ahead: WRITE is not tried where so many units are written and not read; None tries it everywhere.
     """
-    return _Search(source, limits, target_unit, width, quality, judges).found(session)
+    return _Search(source, limits, target_unit, width, quality, judges, ahead).found(session)
 
 
 class _Search:
@@ -192,9 +194,11 @@ class _Search:
         width: int,
         quality: Callable[[str], float],
         judges: bool,
+        ahead: int | None,
     ):
         self._source, self._limits, self._unit = source, limits, target_unit
         self._width, self._quality_of, self._judges = width, quality, judges
+        self._ahead = len(source) + limits.most_units(len(source)) if ahead is None else ahead
         self._exploration = Exploration(len(source), target_unit)
         # Places by the number of steps that lead to them, and in cells; each with what stands there.
         self._next: dict[int, dict[tuple[int, int], list[_Stands]]] = {}
@@ -229,7 +233,7 @@ class _Search:
 
     def _try_both(self, stands: "_Stands") -> None:
         place = stands.place
-        if place.read:
+        if place.read and len(place.shown) - place.read < self._ahead:
             if self._judges:
                 place.state = stands.session.judged_state()
             place.after_write = self._go(self._twin(stands), WRITE)

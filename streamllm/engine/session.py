@@ -342,7 +342,7 @@ class Session:
     # Ways on
 
     def explore(
-        self, source: str, limits: Limits, width: int, quality: Callable[[str], float], judges: bool = False
+        self, source: str, limits: Limits, width: int, quality: Callable[[str], float], **options: Any
     ) -> "Exploration":
         """See `streamllm.engine.frontier.explore`. The session stays as it is.
 
@@ -358,7 +358,7 @@ class Session:
         fed = [self.prompt.source_header, *tokens, self.prompt.source_footer]
         twin = self._twin(self.memory.beside([token for some in fed for token in some]))
         try:
-            return explore(twin, units, limits, self.prompt.target_unit, width, quality, judges)
+            return explore(twin, units, limits, self.prompt.target_unit, width, quality, **options)
         finally:
             self.memory.take_back(held)
 

@@ -3,11 +3,9 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
 
 from streamllm.metrics.latency import METRICS, reference_length
-from streamllm.metrics.quality import check_tokenizer, sentence_bleu
+from streamllm.metrics.quality import check_tokenizer, chrf_counts, chrf_of_counts, sentence_bleu
 
 QUALITIES = ("bleu", "chrf")
 LAGS = ("al", "laal", "dal", "ap", "atd")
@@ -17,8 +15,7 @@ LAGS = ("al", "laal", "dal", "ap", "atd")
 class SentenceQuality:
     """BLEU of a sentence (effective order, smoothed), or chrF, 0 to 100.
 
-    chrF forgives words too many, so it is taken times what the reference has of the translation's length, where that is
-    less than 1.
+    chrF is that of `chrf_with_penalty`.
 
     Args:
         score: "bleu" or "chrf".
@@ -39,14 +36,7 @@ class SentenceQuality:
     def __call__(self, prediction: str, reference: str) -> float:
         if self.score == "bleu":
             return sentence_bleu(prediction, reference, "", self.tokenizer)
-        too_long = min(1.0, len(reference) / len(prediction)) if prediction else 1.0
-        return float(self._chrf.sentence_score(prediction, [reference]).score) * too_long
-
-    @cached_property
-    def _chrf(self) -> Any:
-        from sacrebleu.metrics.chrf import CHRF
-
-        return CHRF()
+        return chrf_with_penalty(prediction, reference)
 
 
 @dataclass(frozen=True)
@@ -70,3 +60,12 @@ class SentenceLag:
         if not delays:
             return math.nan
         return METRICS[self.metric](delays, source_units, reference_length(reference, unit))
+
+
+def chrf_with_penalty(prediction: str, reference: str) -> float:
+    """chrF (0 to 100) times exp(1 - c / r) where the prediction has more characters c than the reference r, as BLEU
+    has it for the opposite: chrF weighs recall twice, and so forgives what is too much, but not what is missing. White
+    space does not count."""
+    score = chrf_of_counts(chrf_counts([prediction], [reference])[0].tolist())
+    ours, theirs = (len("".join(text.split())) for text in (prediction, reference))
+    return score * math.exp(1 - ours / theirs) if ours > theirs > 0 else score

@@ -23,6 +23,8 @@ from streamllm.training.adapters import AdapterConfig
 from streamllm.training.export import write_adapter
 from streamllm.training.heads import measured, train
 from streamllm.training.heads.labels.divergence import Divergence
+from streamllm.training.heads.labels.needed import Alignment, Oracle
+from streamllm.training.heads.labels.regret import Regret
 from streamllm.training.heads.measured import CellConfig
 from streamllm.training.heads.network import HeadConfig
 from streamllm.training.heads.train import train_head
@@ -46,7 +48,8 @@ def trained(folder: Path, root: str = "outputs", kill_at: int = 0, **options: An
     model = options.pop("model", ModelConfig(str(folder / "model")))
     head = HeadConfig(hidden=[4], batch=4)
     where = {"root": folder / root, "config": {"name": "a head", "seed": 1}, "name": "head"}
-    parts = {"labels": Divergence(), "head": head, "cells": CellConfig(rows=3), "training": steps}
+    labels = options.pop("labels", Divergence())
+    parts = {"labels": labels, "head": head, "cells": CellConfig(rows=3), "training": steps}
     train_head(
         **where, model=model, corpus=text, validation_corpus=text, **parts, tracker=Kills(kill_at), seed=1, **options
     )
@@ -106,6 +109,24 @@ def test_labels_that_were_stopped_are_gone_on_with(folder: Path, monkeypatch: py
     assert [path.stat().st_mtime_ns for path in written] == times
     for found, expected in zip(layers(run), layers(whole), strict=True):
         np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        Oracle(),
+        Alignment(heads=[[0, 0], [1, 2]]),
+        pytest.param(Regret(width=1, temperature=None), marks=pytest.mark.long),
+    ],
+    ids=lambda labels: type(labels).__name__,
+)
+def test_a_head_is_trained_on_other_labels(folder: Path, labels: Any) -> None:
+    run = trained(folder, labels=labels)
+    scores = json.loads((run / "metrics.json").read_text())
+    assert scores["cells"] > 0 and 0 <= scores["validation_writes"] <= 1
+    assert np.isfinite(scores["validation_loss"])
+    model = ModelConfig(str(folder / "model"), head_path=str(run / train.HEAD)).load()
+    assert model.write_head is not None
 
 
 def test_a_finished_training_only_tells_its_scores(folder: Path) -> None:

@@ -11,6 +11,7 @@ import mlx.core as mx
 import numpy as np
 
 from streamllm.cache.dual import make_caches
+from streamllm.engine.attention import Call, check_heads
 from streamllm.engine.forward import forward
 from streamllm.models.families import groups_queries
 from streamllm.models.model import StreamingModel
@@ -26,6 +27,7 @@ LOGITS = 1 << 25
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
 Numbers = np.ndarray[Any, np.dtype[np.int64]]
+Heads = Sequence[Sequence[int]] | None
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,8 @@ class Cells:
         logits: of all tokens of these parts, one cell's after the other's, (N, V).
         whole: of all tokens, from the whole source and its footer, (M, V).
         units: |x|.
+        aligned: the source unit, from 0, that each token looks at most when it is predicted from the whole source (M,);
+            None where nobody asks.
     """
 
     parts: Parts
@@ -87,6 +91,7 @@ class Cells:
     logits: Floats
     whole: Floats
     units: int
+    aligned: Numbers | None = None
 
     @property
     def written(self) -> Numbers:
@@ -108,6 +113,26 @@ class Cells:
         return np.arange(len(self.logits)) + np.repeat(self.parts.starts[self.part] - self.starts, sizes)
 
 
+@dataclass(frozen=True)
+class Measured:
+    """Cells of many pairs, (C,) each.
+
+    Args:
+        states: what the output layer is given, (C, E), float16.
+        measured: by the labels, float32.
+        read, written, units: source units read, target units written, and |x|.
+    """
+
+    states: np.ndarray[Any, Any]
+    measured: np.ndarray[Any, Any]
+    read: np.ndarray[Any, Any]
+    written: np.ndarray[Any, Any]
+    units: np.ndarray[Any, Any]
+
+    def __len__(self) -> int:
+        return len(self.measured)
+
+
 def every_path(parts: Parts, units: int, ahead: int) -> Numbers:
     """How many source units each part sees by wait-k, (rows, parts): k from 1 - ``ahead``, which has as many units
     written and not read, to |x|. What is below 1 or above |x| is no place that a policy decides at."""
@@ -127,22 +152,35 @@ def drawn_paths(
     return paths
 
 
-def cells_of(model: StreamingModel, pairs: Sequence[Tokenized], paths_of: Sequence[Numbers]) -> Iterator[Cells]:
+def cells_of(
+    model: StreamingModel, pairs: Sequence[Tokenized], paths_of: Sequence[Numbers], heads: Heads = None
+) -> Iterator[Cells]:
     """The cells of each pair, in order, on its paths (rows, parts). Pairs of similar length beside each other cost
-    least."""
+    least.
+
+    Args:
+        heads: pairs of layer and head that say which unit each token is aligned with; None asks nobody.
+
+    Raises:
+        ValueError: the model has no such head, or its attention cannot be read out.
+    """
     made = [Parts.of(pair, model.prompt) for pair in pairs]
+
+    def cells(some: list[int]) -> Iterator[Cells]:
+        return _cells(model, [pairs[i] for i in some], [made[i] for i in some], [paths_of[i] for i in some], heads)
+
     group: list[int] = []
     rows = logits = 0
     wide = _vocabulary(model.model)
     for i, (parts, own) in enumerate(zip(made, paths_of, strict=True)):
         more, wanted = len(own) + 1, (len(own) + 1) * len(parts.tokens) * wide
         if group and (rows + more > ROWS or logits + wanted > LOGITS):
-            yield from _cells(model, [pairs[i] for i in group], [made[i] for i in group], [paths_of[i] for i in group])
+            yield from cells(group)
             group, rows, logits = [], 0, 0
         group.append(i)
         rows, logits = rows + more, logits + wanted
     if group:
-        yield from _cells(model, [pairs[i] for i in group], [made[i] for i in group], [paths_of[i] for i in group])
+        yield from cells(group)
 
 
 def _vocabulary(model: Any) -> int:
@@ -151,7 +189,11 @@ def _vocabulary(model: Any) -> int:
 
 
 def _cells(
-    model: StreamingModel, pairs: Sequence[Tokenized], made: Sequence[Parts], paths_of: Sequence[Numbers]
+    model: StreamingModel,
+    pairs: Sequence[Tokenized],
+    made: Sequence[Parts],
+    paths_of: Sequence[Numbers],
+    heads: Heads = None,
 ) -> Iterator[Cells]:
     prompt, header = model.prompt, len(model.prompt.target_header)
     sources, units = [], []  # tokens, and the unit of each: 0 is the header, |x| + 1 the footer
@@ -188,14 +230,20 @@ def _cells(
     states: list[mx.array] = []
     targets = [cache.target for cache in caches]
     wanted = (which[0], which[1])
-    logits, _ = forward(model.model, mx.array(tokens), targets, wanted, MANY_EXPONENTIALS, states=states)
+    attends = heads is not None
+    logits, calls = forward(model.model, mx.array(tokens), targets, wanted, MANY_EXPONENTIALS, attends, states=states)
     found, hidden = (np.array(array.astype(mx.float32)) for array in (logits, states[0]))
-    start = 0
-    for pair, parts, own, path, (rows, _) in zip(pairs, made, sees, paths_of, at, strict=True):
+    start = row_of_whole = 0
+    for pair, parts, own, path, source_units, (rows, _) in zip(pairs, made, sees, paths_of, units, at, strict=True):
         row, part = np.nonzero(_are_cells(path, len(pair.source))[:-1])
         sizes = parts.sizes[part]
         firsts = start + np.cumsum(sizes) - sizes
         whole = start + len(rows) - len(parts.tokens)
+        row_of_whole += len(own)
+        places = slice(header - 1, header - 1 + len(parts.tokens))
+        aligned = (
+            None if heads is None else _aligned(calls, heads, row_of_whole - 1, places, source_units, len(pair.source))
+        )
         yield Cells(
             parts,
             own[row, part],
@@ -204,8 +252,24 @@ def _cells(
             found[start:whole],
             found[whole : start + len(rows)],
             len(pair.source),
+            aligned,
         )
         start += len(rows)
+
+
+def _aligned(
+    calls: list[Call], heads: Sequence[Sequence[int]], row: int, places: slice, units: Numbers, count: int
+) -> Numbers:
+    """Which of ``count`` source units, from 0, each token of a row is aligned with (M,): that which the heads look at
+    most, on average. ``units`` (S,) says what each source token is of: 0 is the header, 1 the first unit."""
+    check_heads(heads, len(calls), calls[0][0].shape[1])
+    looks = np.zeros((places.stop - places.start, len(units)), np.float32)
+    for layer, head in heads:
+        queries, keys, scale = calls[layer]
+        of_head = keys[row, head * keys.shape[1] // queries.shape[1], : len(units)].astype(mx.float32)
+        looks += np.array(mx.softmax(queries[row, head, places].astype(mx.float32) @ of_head.T * scale, axis=-1))
+    found: Numbers = (looks @ (units[:, None] == np.arange(1, count + 1))).argmax(axis=1)
+    return found
 
 
 def _sees(paths: Numbers, units: int) -> Numbers:

@@ -18,16 +18,14 @@ from streamllm.files import replacing
 from streamllm.models.model import StreamingModel
 from streamllm.records import Example
 from streamllm.training.data import DataConfig, TrainingData
-from streamllm.training.heads.cells import Parts, cells_of, drawn_paths, every_path
-from streamllm.training.heads.labels.labels import Labels
+from streamllm.training.heads.cells import Measured, Parts, cells_of, drawn_paths, every_path
+from streamllm.training.heads.labels.labels import OfCells, OfSentences
 from streamllm.training.sources import Tokenized
 
 log = logging.getLogger(__name__)
 
 PAIRS = 64
 """Pairs of a file."""
-
-Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -61,30 +59,10 @@ class CellConfig:
         whole_number("cells.max_tokens", self.max_tokens, of="tokens")
 
 
-@dataclass(frozen=True)
-class Measured:
-    """Cells of many pairs, (C,) each.
-
-    Args:
-        states: what the output layer is given, (C, E), float16.
-        measured: by the labels, float32.
-        read, written, units: source units read, target units written, and |x|.
-    """
-
-    states: Array
-    measured: Array
-    read: Array
-    written: Array
-    units: Array
-
-    def __len__(self) -> int:
-        return len(self.measured)
-
-
 def measure(
     model: StreamingModel,
     examples: Sequence[Example],
-    labels: Labels,
+    labels: OfCells | OfSentences,
     config: CellConfig,
     folder: Path,
     made_of: str,
@@ -102,11 +80,11 @@ def measure(
         ValueError: no pair is left, or a file is damaged.
     """
     data = TrainingData(examples, model.prompt, DataConfig(), seed)
-    pairs = [pair for pair in map(data.tokenize, examples) if pair.source and pair.target]
+    pairs = [(example, pair) for example in examples if (pair := data.tokenize(example)).source and pair.target]
     header = len(model.prompt.source_header) + len(model.prompt.source_footer), len(model.prompt.target_header)
     pairs = [
-        pair
-        for pair in pairs
+        (example, pair)
+        for example, pair in pairs
         if max(header[0] + sum(map(len, pair.source)), header[1] + sum(map(len, pair.target))) <= config.max_tokens
     ]
     if not pairs:
@@ -115,28 +93,51 @@ def measure(
         log.info(
             "%d of %d pairs are left out: empty, or above cells.max_tokens", len(examples) - len(pairs), len(examples)
         )
-    drawn = [config.rows, config.behind, config.jitter] if config.rows and not labels.every_lag else []
-    settings = [labels.measures, config.ahead, drawn, config.max_tokens, seed, model.prompt.rendered]
+    settings = [labels.measures, config.ahead, _drawn(labels, config), config.max_tokens, seed, model.prompt.rendered]
+    if not isinstance(labels, OfSentences) and (heads := labels.attends(model)):
+        settings.append(heads)
     # φ counts; a model that was not trained to stream begins at 0 here, as in training.
     name = of_text(json.dumps([made_of, model.target_start, *settings]), data.source.digest or "")[:16]
     kept = folder / name
     kept.mkdir(parents=True, exist_ok=True)
     # Pairs of similar length stand in one file, so that little is padded; which do depends on no chance.
-    order = sorted(range(len(pairs)), key=lambda i: (len(pairs[i].source), len(pairs[i].target), i))
+    order = sorted(range(len(pairs)), key=lambda i: (len(pairs[i][1].source), len(pairs[i][1].target), i))
     found = []
     for start in range(0, len(order), PAIRS):
         path = kept / f"{start // PAIRS:05d}.safetensors"
         if not path.exists():
             rng = random.Random(f"{seed}/{start}")
             some = [pairs[i] for i in order[start : start + PAIRS]]
-            _write(path, _joined(_of_pairs(model, some, labels, config, rng)))
+            _write(path, _joined(_of_some(model, some, labels, config, rng)))
         found.append(_read(path))
         progress(min(start + PAIRS, len(order)), len(order))
-    return _joined(found)
+    if not len(all_of_them := _joined(found)):
+        raise ValueError("no sentence pair has a place where READ and WRITE differ: see the model and the data set")
+    return all_of_them
+
+
+def _drawn(labels: OfCells | OfSentences, config: CellConfig) -> list[int | None]:
+    """What the choice of cells follows from."""
+    if isinstance(labels, OfSentences):
+        return [config.rows, config.behind]
+    return [config.rows, config.behind, config.jitter] if config.rows and not labels.every_lag else []
+
+
+def _of_some(
+    model: StreamingModel,
+    some: Sequence[tuple[Example, Tokenized]],
+    labels: OfCells | OfSentences,
+    config: CellConfig,
+    rng: random.Random,
+) -> Iterator[Measured]:
+    if isinstance(labels, OfSentences):
+        examples = [example for example, _ in some]
+        return labels.of_sentences(model, examples, config.ahead, config.behind, config.rows, rng)
+    return _of_pairs(model, [pair for _, pair in some], labels, config, rng)
 
 
 def _of_pairs(
-    model: StreamingModel, pairs: Sequence[Tokenized], labels: Labels, config: CellConfig, rng: random.Random
+    model: StreamingModel, pairs: Sequence[Tokenized], labels: OfCells, config: CellConfig, rng: random.Random
 ) -> Iterator[Measured]:
     paths = []
     for pair in pairs:
@@ -146,7 +147,7 @@ def _of_pairs(
         else:
             how = config.ahead, config.behind, config.jitter, config.rows
             paths.append(drawn_paths(parts, units, *how, rng))
-    for cells in cells_of(model, pairs, paths):
+    for cells in cells_of(model, pairs, paths, labels.attends(model)):
         if not len(cells.read):
             continue
         yield Measured(
@@ -159,7 +160,9 @@ def _of_pairs(
 
 
 def _joined(parts: Any) -> Measured:
-    parts = list(parts)
+    parts = [part for part in parts if len(part)]
+    if not parts:
+        return Measured(np.zeros((0, 0), np.float16), *(np.zeros(0, kind) for kind in (np.float32, *[np.int32] * 3)))
     return Measured(*(np.concatenate([getattr(part, one.name) for part in parts]) for one in fields(Measured)))
 
 

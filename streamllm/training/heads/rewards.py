@@ -1,9 +1,8 @@
 """What a sampled read/write path is worth: the quality of its translation less what its lag costs."""
 
-import math
-
 from streamllm.metrics.latency import differentiable_average_lagging
-from streamllm.metrics.quality import chrf_counts, chrf_of_counts, sentence_bleu
+from streamllm.metrics.of_one import chrf_with_penalty
+from streamllm.metrics.quality import sentence_bleu
 from streamllm.records import Trace
 
 NOTHING = 1.0
@@ -31,12 +30,3 @@ def _quality(prediction: str, reference: str, quality: str, language: str, token
     if quality == "bleu":
         return sentence_bleu(prediction, reference, language, tokenizer)
     return chrf_with_penalty(prediction, reference)
-
-
-def chrf_with_penalty(prediction: str, reference: str) -> float:
-    """chrF (0 to 100) times exp(1 - c / r) where the prediction has more characters c than the reference r, as BLEU
-    has it for the opposite: chrF weighs recall twice, and so forgives what is too much, but not what is missing. White
-    space does not count."""
-    score = chrf_of_counts(chrf_counts([prediction], [reference])[0].tolist())
-    ours, theirs = (len("".join(text.split())) for text in (prediction, reference))
-    return score * math.exp(1 - ours / theirs) if ours > theirs > 0 else score

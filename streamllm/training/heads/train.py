@@ -25,8 +25,9 @@ from streamllm.runs.environment import environment
 from streamllm.runs.folder import METRICS, RunFolder
 from streamllm.tracking.tracker import Guarded, RunInfo, Tracker
 from streamllm.training.heads import by_reward
-from streamllm.training.heads.labels.labels import Labels
-from streamllm.training.heads.measured import CellConfig, Measured, measure
+from streamllm.training.heads.cells import Measured
+from streamllm.training.heads.labels.labels import OfCells, OfSentences
+from streamllm.training.heads.measured import CellConfig, measure
 from streamllm.training.heads.network import BinaryCrossEntropy, CellData, HeadConfig, Network
 from streamllm.training.loop import Trainer, TrainingConfig
 from streamllm.training.objectives.grpo import GRPO
@@ -43,7 +44,7 @@ def train_head(
     model: ModelConfig,
     corpus: Corpus,
     validation_corpus: Corpus,
-    labels: Labels,
+    labels: OfCells | OfSentences,
     head: HeadConfig,
     cells: CellConfig,
     training: TrainingConfig,
@@ -138,7 +139,7 @@ def _by_labels(
     run: RunFolder,
     learned: Measured,
     held_out: Measured,
-    labels: Labels,
+    labels: OfCells | OfSentences,
     head: HeadConfig,
     training: TrainingConfig,
     optimizer: optim.Optimizer | None,

@@ -7,12 +7,13 @@ import numpy as np
 
 from streamllm.check import whole_number
 from streamllm.training.heads.cells import Cells
+from streamllm.training.heads.labels.labels import FromPaths
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
 
 
 @dataclass(frozen=True)
-class Agreement:
+class Agreement(FromPaths):
     """Whether each token that a WRITE would write is among the ``rank`` likeliest by the source so far.
 
     The target is the translation that is learned from: with the model's own full-source translations (`streamllm
@@ -28,8 +29,6 @@ class Agreement:
 
     rank: int = 1
 
-    every_lag = False
-
     def __post_init__(self) -> None:
         whole_number("labels.rank", self.rank, of="")
 
@@ -38,14 +37,14 @@ class Agreement:
         return "rank"
 
     def measured(self, cells: Cells) -> Floats:
-        return ranks(cells)
+        return ranks(cells, cells.parts.tokens)
 
     def targets(self, measured: Floats) -> Floats:
         return (measured <= self.rank).astype(np.float32)
 
 
-def ranks(cells: Cells) -> Floats:
-    """Of the worst token of each cell, (C,): 1 is the likeliest; of equal ones, all have the best rank."""
-    own = np.take_along_axis(cells.logits, cells.parts.tokens[cells.places][:, None], axis=1)
+def ranks(cells: Cells, tokens: np.ndarray[Any, Any]) -> Floats:
+    """Of the worst of a cell's ``tokens`` (M,), (C,): 1 is the likeliest; of equal ones, all have the best rank."""
+    own = np.take_along_axis(cells.logits, tokens[cells.places][:, None], axis=1)
     found: Floats = np.maximum.reduceat(1 + (cells.logits > own).sum(axis=-1), cells.starts).astype(np.float32)
     return found

@@ -7,6 +7,7 @@ import numpy as np
 
 from streamllm.check import number
 from streamllm.training.heads.cells import Cells
+from streamllm.training.heads.labels.labels import FromPaths
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
 Distance = Literal["total_variation", "kl"]
@@ -14,7 +15,7 @@ DISTANCES = ("total_variation", "kl")
 
 
 @dataclass(frozen=True)
-class Divergence:
+class Divergence(FromPaths):
     """How far the prediction from the source so far is from that of the whole source (DaP-SiMT, Zhao et al. 2023,
     arXiv 2310.14853), at the farthest of the tokens that a WRITE would write.
 
@@ -31,8 +32,6 @@ class Divergence:
 
     distance: Distance = "total_variation"
     threshold: float | None = None
-
-    every_lag = False
 
     def __post_init__(self) -> None:
         if self.distance not in DISTANCES:
