@@ -37,7 +37,8 @@ that names the nearest ones.
 A *group* is chosen by the name of a file, such as `policy=alignatt`; its keys follow with a dot, such as `policy.f=2`.
 Files of your own in `conf/` of the folder you work in are found before these. Values are YAML: `null` is nothing, a
 list is `[1,3]`, `${k}` is the value of another key (so `k=5` is `policy.k=5`), and a text that YAML would read
-otherwise (`on`, `no`, `1e5`) stands in quotes twice: `'name="no"'`.
+otherwise (`on`, `no`, `1e5`) stands in quotes twice: `'name="no"'`. *By file* says that the files of a group differ;
+behind it stands what holds in a file of your own that leaves the key out.
 
 <!-- Made by `python scripts/make_configuration.py` from conf/ and the docstrings. Do not edit. -->
 """
@@ -90,6 +91,13 @@ OF_MLX = {
 
 
 @dataclass(frozen=True)
+class ByFile:
+    """The value of a key that each file sets, with that of its class, if it has one."""
+
+    fallback: Any = "???"
+
+
+@dataclass(frozen=True)
 class Kind:
     """A file of a group: what it makes, and the values that it gives."""
 
@@ -114,6 +122,7 @@ def without_a_word() -> list[str]:
         if key not in words(keys)
     ]
     targets = {kind.target for group in GROUPS for kind in kinds(group)} | set(_parts_of_commands().values())
+    targets |= {value["_target_"] for group in GROUPS for kind in kinds(group) for _, value in _several(kind)}
     for target in sorted(filter(None, targets)):
         lacking += [f"{target}.{key}" for key in arguments(target) if key not in explained(target)]
     for group in GROUPS:
@@ -127,14 +136,24 @@ def without_a_word() -> list[str]:
 
 
 def words(source: Any) -> dict[str, str]:
-    """What the ``Args`` of a class (and of those that it goes back to) or of a function say of each argument."""
+    """What the ``Args`` of a class (and of those that it goes back to) or of a function say of each argument; of "as
+    for `Other`", what that says of it."""
     found: dict[str, str] = {}
     for one in reversed(inspect.getmro(source)) if inspect.isclass(source) else [source]:
         _, begins, rest = inspect.cleandoc(one.__doc__ or "").partition("\nArgs:\n")
         section = re.split(r"\n(?=\S)", rest)[0] if begins else ""
         for names, text in re.findall(r"^    (\w[\w, ]*): (.*(?:\n {5,}.*)*)", section, re.MULTILINE):
-            found |= dict.fromkeys(names.split(", "), " ".join(text.split()).rstrip("."))
-    return found
+            said = " ".join(text.split()).rstrip(".")
+            found |= {name: _elsewhere(one, name, said) for name in names.split(", ")}
+    return {name: text for name, text in found.items() if text}
+
+
+def _elsewhere(source: Any, name: str, text: str) -> str:
+    """The words of an argument, found where its own refer to; none where there are none."""
+    if not (referred := re.fullmatch(r"as for `([\w.]+)`", text)):
+        return text
+    other = _imported(referred[1]) if "." in referred[1] else vars(import_module(source.__module__))[referred[1]]
+    return words(other).get(name, "")
 
 
 @cache
@@ -240,7 +259,16 @@ def _group(group: str) -> str:
         lines += [
             _nested(f"{prefix}.{key}", value) for kind in of for key, value in kind.values.items() if _makes(value)
         ]
+    for kind in found:
+        if parts := _several(kind):
+            lines += ["", f"`{kind.name}` is several, each with keys of its own:"]
+            lines += [_nested(f"{prefix.partition('.')[0]}.{key}", value) for key, value in parts]
     return "\n".join(lines) + "\n"
+
+
+def _several(kind: Kind) -> list[tuple[str, Mapping[str, Any]]]:
+    """What a file makes that makes more than one thing, each with its name."""
+    return [] if kind.target else [(key, value) for key, value in kind.values.items() if _makes(value)]
 
 
 def _rows(prefix: str, keys: Iterable[str], of: list[Kind], target: str) -> list[tuple[str, Any, str]]:
@@ -248,19 +276,18 @@ def _rows(prefix: str, keys: Iterable[str], of: list[Kind], target: str) -> list
 
 
 def _value(key: str, of: list[Kind], target: str) -> Any:
-    """The value of a key where all files give the same; else nothing that could be printed."""
+    """The value of a key where all files give the same; else `ByFile`."""
     source = _imported(target)
     fallback = inspect.signature(source).parameters[key].default
     if fallback is inspect.Parameter.empty:
-        fallback = BY_FILE
+        fallback = ByFile()
     for field in dataclasses.fields(source) if dataclasses.is_dataclass(source) else ():
         if field.name == key and field.default_factory is not dataclasses.MISSING:
             fallback = field.default_factory()
     values = [kind.values.get(key, fallback) for kind in of]
-    return values[0] if all(repr(value) == repr(values[0]) for value in values) else BY_FILE
-
-
-BY_FILE = object()  # the value of a key that each file sets
+    if all(repr(value) == repr(values[0]) for value in values):
+        return values[0]
+    return fallback if isinstance(fallback, ByFile) else ByFile(fallback)
 
 
 def _makes(value: Any) -> bool:
@@ -306,8 +333,8 @@ def _table(rows: Iterable[tuple[str, Any, str]]) -> str:
 
 
 def _shown(value: Any) -> str:
-    if value is BY_FILE:
-        return "by file"
+    if isinstance(value, ByFile):
+        return "by file" if value.fallback == "???" else f"by file; else {_shown(value.fallback)}"
     if isinstance(value, tuple):
         value = list(value)
     if value == "???":

@@ -84,7 +84,7 @@ class CommandKeys:
 
     Args:
         name: how the run folder begins; a number is a name, too.
-        seed: of what is drawn at random.
+        seed: what is drawn at random follows from it.
         output: where runs are written.
         rerun: true runs anew, and keeps a folder that is there under another name.
         debug: true shows the stack trace of errors.

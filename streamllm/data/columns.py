@@ -161,7 +161,7 @@ class RowDataset(Dataset):
     Args:
         source_column: the column of the source, ``a.b`` for key b of a column of dicts; None: the column
             named by the source language, else ``translation.<source language>``.
-        target_column: as well, for the reference.
+        target_column: the column of the reference, in the same way; None: that of the target language.
         id_column: the column of ids; None: ``id`` if there is one, else ids are made from the row numbers.
     """
 

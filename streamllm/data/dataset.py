@@ -24,22 +24,24 @@ class Dataset(ABC):
     """What every dataset has.
 
     Args:
-        source_language: an ISO code, e.g. "en", "zh", "pt-br".
-        target_language: as well.
+        source_language: its ISO code, e.g. "en", "zh", "pt-br".
+        target_language: its ISO code, e.g. "de".
         name: for tables, and the beginning of the ids of data that has none.
         limit: how many pairs (or documents) to keep, after shuffling; all when None or when there are fewer.
         shuffle: whether to put the pairs (or documents) in an order drawn from ``seed`` instead of that of the data.
-        seed: of the order, which does not depend on ``limit``.
+        seed: what the order is drawn from; ``limit`` does not change it.
         skip_empty: leave out pairs of which a side is empty, instead of raising.
         skip_long: leave out pairs whose source is too long for the model or for ``limits.source_tokens_per_unit``, and
             count them, instead of raising. Whoever translates does so, since it takes the model's tokenizer.
-        source_unit: "word" or "character"; None: as `unit_of` says. Never None once made.
-        target_unit: as well, for the target.
+        source_unit: "word" or "character"; None: characters for languages written without spaces (Chinese, Japanese,
+            Thai, …), else words. Never None once made.
+        target_unit: "word" or "character"; None chooses by the target language likewise.
         sentences_per_document: how many sentences are joined to one document, in the order of the data; the last may
             have fewer. None leaves each alone. What is a document already is cut into such parts, and never joined.
         max_bytes: what a compressed file of the data may hold; 16 times its own size is always accepted. None is any
             size.
-        bleu_tokenizer: of sacrebleu; None takes the one of the target language. Checked where BLEU is computed.
+        bleu_tokenizer: a name of one of sacrebleu's tokenizers; None takes the one of the target language. Checked
+            where BLEU is computed.
 
     Raises:
         ValueError: an argument is not as said.

@@ -36,7 +36,8 @@ class DocumentDataset(Dataset):
         segments: a YAML file of segments as MuST-C and IWSLT have it; ``wav`` names each line's document.
         path: a file of JSON Lines, one document a line: ``{"id": …, "sentences": [{"source": …, "reference": …}, …]}``.
         skip_empty: leave out sentences without source or reference.
-        merge_empty: join them with the sentence before them, at the beginning of a document with the one after them.
+        merge_empty: join sentences without source or reference with the sentence before them, at the beginning of a
+            document with the one after them.
     """
 
     source: FilePath | None = None

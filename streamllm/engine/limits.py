@@ -37,14 +37,15 @@ class Limits:
 
     Args:
         early_stop: what an end token does while source remains: "read" one more unit, or "stop".
-        length_ratio, length_extra: at most ``length_ratio * read + length_extra`` units are written. At the
-            limit, the loop reads on, and stops when the source has ended.
-        tokens_per_unit: the same for target tokens, so many for each unit that may be written: a word without end is
-            one unit. Looked at between units, so it is passed by one unit at most. None is no such limit.
-        source_tokens_per_unit: the most tokens that one source unit may have (`streamllm.models.lengths`). None is no
-            such limit.
+        length_ratio: at most ``length_ratio * read + length_extra`` units are written. At the limit, the loop reads
+            on, and stops when the source has ended.
+        length_extra: units that may be written beyond ``length_ratio`` times those read.
+        tokens_per_unit: at most so many target tokens for each unit that may be written: a word without end is one
+            unit. Looked at between units, so it is passed by one unit at most. None is no such limit.
+        source_tokens_per_unit: the most tokens that one source unit may have; a sentence with a longer one is an error.
+            None is no such limit.
         unit_ratio: target units for each source unit where the two are of different kinds, such as characters for
-            words: the limit of units is so many times as large. None is measured on the references (`between`).
+            words: the limit of units is so many times as large. None is measured on the references.
         bare: make every WRITE of a policy a `Write.bare` one, as policy=learned does of itself: punctuation right after
             a word is a decision of its own. Tokens that a policy gives stay as they are.
 

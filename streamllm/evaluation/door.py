@@ -31,9 +31,12 @@ class Program:
     """The mean score of the sentences by a program of another environment.
 
     Args:
-        command: what is started, with the names of two files after it (see above); no shell is involved.
-        language: of the target; documents need it, to be cut at their reference sentences.
-        key, label, digits, higher_is_better: as for `streamllm.metrics.own.Metric`.
+        command: what is started, with the names of two files after it (docs/metrics.md); no shell is involved.
+        language: the code of the target language; documents need it, to be cut at their reference sentences.
+        key: its name in metrics.json.
+        label: its name in tables and on axes; None is the key.
+        digits: how many it has there after the point.
+        higher_is_better: whether a higher value is better; None where neither way is.
 
     Raises: ValueError: no command.
     """

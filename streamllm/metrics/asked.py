@@ -20,8 +20,11 @@ class OfCorpus:
     """What these metrics share: predictions with their references, of documents those of the sentences.
 
     Args:
-        key, label, digits, higher_is_better: as for `streamllm.metrics.own.Metric`.
-        language: of the target.
+        key: its name in metrics.json.
+        label: its name in tables and on axes.
+        digits: how many it has there after the point.
+        higher_is_better: whether a higher value is better; None where neither way is.
+        language: the code of the target language.
         references: text files with further references, a line for each sentence of the data; an empty line is a
             reference that is missing. None for the references of the data alone.
         lowercase: whether case does not count.
@@ -158,7 +161,7 @@ class Bleu(BySacrebleu):
     Args:
         lowercase: whether case does not count.
         moses: whether Moses tokenises texts first, as in older papers; sacrebleu's tokenizer is then "none".
-        bleu_tokenizer: of sacrebleu; None is the one of the language.
+        bleu_tokenizer: a name of one of sacrebleu's tokenizers; None is the one of the language.
         key, label, language, references: as for `OfCorpus`.
     """
 

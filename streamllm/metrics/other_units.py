@@ -113,8 +113,8 @@ class InCharacters:
     """A latency in characters of the source, for any language: white space does not count.
 
     Args:
-        latency: "al", "laal" or another of `streamllm.metrics.latency.METRICS`.
-        language: of the target; documents need it, to be cut at their reference sentences.
+        latency: "al", "laal" or the key of another latency (docs/metrics.md).
+        language: the code of the target language; documents need it, to be cut at their reference sentences.
 
     Raises: ValueError: no such latency.
     """

@@ -59,13 +59,16 @@ class ModelConfig:
     Args:
         path: ``bundled:NAME``, a local folder, or a hub id (``organisation/name``).
         adapter_path: folder of an adapter in mlx-lm's format. A `SETTINGS` file there counts before the model's.
-        target_start: position of the first target token (φ), or "after_source" (see `GroupMemory`). None takes what
-            the model was trained with, and "after_source" for a model that was not trained to stream.
+        target_start: position of the first target token (φ), or "after_source": right behind the source tokens that
+            have been read at the first write, as in one sequence. None takes what the model was trained with, and
+            "after_source" for a model that was not trained to stream.
         dtype: "float32", "bfloat16" or "float16"; None keeps the dtype on a GPU and takes float32 on a CPU,
             where everything else is 10 to 20 times slower.
         quantized: whether quantised weights stay so. None unpacks them on a CPU, for the same reason.
-        temperature, top_p: of sampling; temperature 0 is greedy.
-        max_source, max_target: tokens of each stream that are held at most (docs/long_streams.md); None is no limit.
+        temperature: of sampling; 0 is greedy.
+        top_p: sampling is among the likeliest tokens whose probabilities sum to this; 1 is all tokens.
+        max_source: the most source tokens that are held (docs/long_streams.md); None is no limit.
+        max_target: the most target tokens that are held; None is no limit.
         sinks: the first tokens of each stream, which are never forgotten; a longer header stays as a whole.
         kv_bits: 8 or 4: keys and values are quantised; None keeps them as they are.
         kv_group_size: numbers that share a scale then: 32, 64 or 128.

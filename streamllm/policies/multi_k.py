@@ -18,8 +18,10 @@ class MultiK:
     writing needs anyway.
 
     Args:
-        k_min, k_max: units read and not written, below which it reads and from which on it writes.
-        threshold_min, threshold_max: the probability from which on it writes at ``k_min`` and at ``k_max``.
+        k_min: units read and not written, below which it reads.
+        k_max: units read and not written, from which on it writes.
+        threshold_min: the probability from which on it writes at ``k_min``.
+        threshold_max: the probability from which on it writes at ``k_max``.
 
     Raises:
         ValueError: a bound is not at least 1, k_max is below k_min, or a threshold is not a probability.

@@ -18,7 +18,8 @@ class Oracle:
     list, waits for the end of the source, when its footer has been fed; a delay of |x| does not.
 
     Args:
-        delays: those of every sentence, or those of each by its id.
+        delays: how many source units are read before each target unit is written: a list for every sentence alike, or
+            a list for each by its id.
 
     Raises:
         ValueError: a delay is not an integer of at least 0, or a sentence has none (when it starts).

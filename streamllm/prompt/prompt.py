@@ -22,7 +22,9 @@ class Prompt:
         source_header: fed before the first source unit; the tokenizer's BOS token, if it has one, goes first.
         source_footer: fed when the source has ended.
         target_header: fed with the first write.
-        leading_space: whether a space stands before the first unit of a stream.
+        leading_space: whether a space stands before the first word of a stream, as one does before all others. It has
+            to be True after a header that ends in plain text, such as "English:", to which the word is glued otherwise
+            ("English:two"), and False after a line break or a control token, as in chat templates.
         stop: text that ends a sentence besides the end tokens, e.g. a line break for a few-shot prompt.
         chat: take header and footers from the tokenizer's chat template instead, with ``instruction`` before
             the source; the three texts above must then be empty.

@@ -26,11 +26,11 @@ class AdapterConfig:
 
     Args:
         method: "lora" (Hu et al. 2021, arXiv 2106.09685) or "dora" (Liu et al. 2024, arXiv 2402.09353), which also
-            learns the length of each row and cannot adapt experts (`SwitchLinear`): those stay as they are.
+            learns the length of each row and cannot adapt experts, which stay as they are.
             On quantised weights LoRA is QLoRA (Dettmers et al. 2023, arXiv 2305.14314).
         rank: columns of A.
-        scale: of the product, mlx-lm's meaning of it; others write alpha / rank.
-        dropout: of what enters A.
+        scale: by how much the product of both matrices is multiplied, as in mlx-lm; others write alpha / rank.
+        dropout: the share of what enters A that is set to zero while training.
         layers: how many blocks, from the last one back; None for all.
         keys: names of the modules within a block, e.g. "self_attn.q_proj", or within the model, e.g. "lm_head";
             None for every linear layer and embedding of the blocks.

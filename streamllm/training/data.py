@@ -94,7 +94,7 @@ class DataConfig:
 
     Args:
         k: values of k that are drawn from, one for each example; "full" is the whole source with its footer, "random"
-            a path of its own for each sentence (`paths.RandomPath`).
+            a read/write path of its own for each sentence (docs/training.md).
         batch_tokens: of a batch in one process: its pairs times the tokens of the longest of them, source and target.
             Padded, it has more where the longest source and the longest target are not of one pair.
         max_tokens: pairs with a longer stream, headers included, are left out, of the validation data too. The log says
@@ -103,8 +103,8 @@ class DataConfig:
         source_mask: probability that a source word is replaced by a random word of the batch's own sentence.
         buffer: pairs that are held at a time: they are shuffled, and batches are of pairs of similar length among
             them. None holds the whole corpus.
-        cache: a folder for tokens, so that they are made once and shuffled as a whole (`sources.TokenFiles`). With
-            ``bpe_dropout`` or ``source_mask`` they differ in every epoch, and nothing is kept.
+        cache: a folder for tokens, so that they are made once and shuffled as a whole. With ``bpe_dropout``
+            or ``source_mask`` they differ in every epoch, and nothing is kept.
         documents: how pairs are joined to streams of several sentences; None leaves each alone.
         latencies: tags for ``{latency}`` in ``prompt.target_header``; each stream asks for one of them. None leaves
             the prompt's own. What a tag means, the objective says.

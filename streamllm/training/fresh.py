@@ -27,7 +27,7 @@ class FreshModel:
     Args:
         architecture: an mlx-lm config.json without vocabulary: model_type, hidden_size, ….
         vocab_size: pieces of the byte-level BPE, special tokens included.
-        seed: of the weights.
+        seed: what the weights are drawn from.
         target_start: position of the first target token (φ).
         special_tokens: the tokens before the source, before the target, and at the end of the target, which are added
             to the vocabulary.

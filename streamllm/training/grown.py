@@ -25,7 +25,7 @@ class GrownModel:
         path: ``bundled:NAME``, a folder or a hub id, with weights in one safetensors file, whose layers have
             ``mlp.gate_proj``, ``up_proj`` and ``down_proj`` (Llama, Qwen2, Qwen3, …).
         intermediate_size: units of each MLP, at least those that it has.
-        seed: of the new weights.
+        seed: what the new weights are drawn from.
 
     Raises: ValueError: a size or seed that is no whole number of its range.
     """

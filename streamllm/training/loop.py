@@ -54,16 +54,18 @@ class TrainingConfig:
         steps: after how many steps training ends, whatever ``epochs`` says; None for the end of the last epoch.
         learning_rate: the highest, after the warm-up.
         warmup_steps: steps over which the rate rises from 0 to ``learning_rate``.
-        schedule: how it falls from there to ``final_rate`` times that at the end: a name of `schedules.SCHEDULES`.
+        schedule: how it falls from there to ``final_rate`` times that at the end: "cosine", "linear", "inverse_sqrt" or
+            "constant".
         final_rate: the last learning rate, as a share of ``learning_rate``.
         clip: largest L2 norm of the gradient.
         accumulate: batches whose gradients make one step. The last step of an epoch may have fewer.
-        gradient_checkpointing: compute activations twice and keep few of them (`recompute`).
+        gradient_checkpointing: compute activations twice and keep few of them, for want of memory.
         label_smoothing: the share of the probability that the loss gives to all tokens evenly.
         dropout: the share of numbers that are set to zero between layers while training.
-        checkpoint_every, log_every: in steps.
-        validate_every: in steps; None for the end of each epoch. A validation computes a loss.
-        score_every: in validations, those that also translate.
+        checkpoint_every: steps between two checkpoints, from one of which a training goes on.
+        log_every: steps between two lines of ``train.jsonl``.
+        validate_every: steps between two validations, which compute a loss; None for the end of each epoch.
+        score_every: one in so many validations also translates, for BLEU and AL.
         patience: scores in a row without a new best before training ends early; 0 for never.
         average: how many of the last validations' weights are averaged at the end (of those up to the best score, if
             there is patience).

@@ -12,12 +12,14 @@ class Muon(optim.MultiOptimizer):  # type: ignore[misc]
 
     Args:
         learning_rate: of Muon.
-        others_rate: of AdamW, as a share of that.
+        others_rate: the learning rate of AdamW, as a share of that of Muon.
         weight_decay: a step shrinks each weight by this times the rate of its optimizer (decoupled, for both; mlx's
             own Muon adds it to the gradient, whose length it then forgets).
-        momentum, nesterov, ns_steps: of Muon: how much of the last steps is kept, whether it looks one step ahead, and
-            the rounds of its iteration.
-        betas, eps: of AdamW: how much it keeps of the mean and of the square, and what is added to the root.
+        momentum: how much of the last steps Muon keeps.
+        nesterov: whether Muon looks one step ahead.
+        ns_steps: the rounds of the iteration by which Muon makes a step orthogonal.
+        betas: how much AdamW keeps of the mean of the gradients, and of the mean of their squares.
+        eps: what AdamW adds to the root that it divides by.
     """
 
     def __init__(

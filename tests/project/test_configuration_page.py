@@ -1,5 +1,7 @@
 """docs/configuration.md is what conf/ and the docstrings say, and leaves no key without a word."""
 
+import re
+
 import make_configuration
 import pytest
 
@@ -43,3 +45,33 @@ def test_words_of_several_arguments_and_lines_are_those_of_each() -> None:
 
     both = "both, in words of two lines"
     assert make_configuration.words(Above) == {"one": "of below", "two": both, "three": both}
+
+
+def test_words_that_refer_to_another_class_are_found_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Other:
+        """Says something.
+
+        Args:
+            one: its words.
+        """
+
+    class Refers:
+        """Says less.
+
+        Args:
+            one, two: as for `Other`.
+            three: as for `streamllm.policies.waitk.WaitK`, in part.
+        """
+
+    monkeypatch.setitem(globals(), "Other", Other)
+    assert make_configuration.words(Refers) == {
+        "one": "its words",
+        "three": "as for `streamllm.policies.waitk.WaitK`, in part",
+    }
+
+
+def test_no_words_lead_nowhere() -> None:
+    """A reader of the page has no class at hand, and rows stand by themselves."""
+    lost = re.compile(r"\| (?:as (?:for|well)|the same)\b|as for `|\bsee `|\(see above\)|\(`\w+(?:\.\w+)*`\)")
+    rows = [line for line in make_configuration.page().splitlines() if line.startswith("| `")]
+    assert [row for row in rows if lost.search(row)] == []

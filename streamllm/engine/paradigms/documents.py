@@ -41,9 +41,11 @@ class Sentences(SentencePairs):
             ``data.documents``.
         held: whether reading stops at the end of a source sentence, after which its footer is fed, until its
             translation has ended. ``boundary="punctuation"`` makes that possible.
-        boundary: what says where a source sentence ends, see `LivingOn`.
-        asks: whether the model is asked, after each end token, if anything is left, see `LivingOn`; None asks models
-            that were trained with ``data.documents``, which know.
+        boundary: where a source sentence ends: "punctuation" says so as soon as it is read; "attention", once its
+            translation has ended: where the model looked last.
+        asks: whether the model is asked, after each end token, if anything is left to be written, so that a second
+            sentence that nothing divides from the first is not lost. None asks models that were trained with
+            ``data.documents``, which know.
 
     Raises:
         ValueError: a value is none of these.
@@ -74,10 +76,11 @@ class Continuous(GroupParadigm):
     sentence without being told, which it must have been trained to do (``data.documents``).
 
     Args:
-        max_source, max_target: tokens of each stream that are held, header included; ``model.max_source`` and
-            ``model.max_target``, where given, are taken instead.
+        max_source: source tokens that are held, header included; ``model.max_source``, where given, is taken instead.
+        max_target: target tokens that are held, header included; ``model.max_target``, where given, is taken instead.
         sinks: how many of the first tokens of each stream are never forgotten; a header that is longer stays whole.
-        boundary: what says where a source sentence ends, see `LivingOn`; policies count from there.
+        boundary: where a source sentence ends, from which policies count: "punctuation" says so as soon as it is read;
+            "attention", once its translation has ended: where the model looked last.
 
     Raises:
         ValueError: a value is none of these.

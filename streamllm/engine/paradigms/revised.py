@@ -21,8 +21,9 @@ class Revised(SentencePairs):
         drafts: whether the last output is the draft of the next. Then an output costs one forward, and one for each
             token that is new; else one for each of its tokens. The output is the same.
         context: how many sentence pairs that have ended are held.
-        asks: whether the model is asked, after each sentence, if anything is left, see `LivingOn`; None asks models
-            that were trained with ``data.documents``, which know.
+        asks: whether the model is asked, after each sentence, if anything is left to be written, so that a second
+            sentence that nothing divides from the first is not lost. None asks models that were trained with
+            ``data.documents``, which know.
 
     Raises:
         ValueError: a value is none of these.

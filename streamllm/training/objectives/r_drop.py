@@ -21,7 +21,7 @@ class RDrop:
     validation, it is the cross-entropy alone.
 
     Args:
-        weight: of the divergence between both passes; 0 leaves it out.
+        weight: how much the divergence between both passes counts; 0 leaves it out.
 
     Raises:
         ValueError: ``weight`` is not a number of at least 0.

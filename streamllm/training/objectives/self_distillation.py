@@ -22,7 +22,7 @@ class SelfDistillation:
     only. A step takes a forward more. In validation it is the cross-entropy alone.
 
     Args:
-        weight: of the teacher; 0 leaves it out, 1 leaves out the references.
+        weight: how much the teacher counts; 0 leaves it out, 1 leaves out the references.
 
     Raises:
         ValueError: ``weight`` is not a number from 0 to 1.

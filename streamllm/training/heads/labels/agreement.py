@@ -21,7 +21,7 @@ class Agreement(FromPaths):
     is what Zhang et al. 2020 (EMNLP, "meaningful units") ask of a prefix. Higher ranks ask less.
 
     Args:
-        rank: of the likeliest tokens, how many count.
+        rank: a token agrees where it is among so many of the likeliest.
 
     Raises:
         ValueError: rank is not an integer of at least 1.
