@@ -48,3 +48,28 @@ def test_runs_that_a_notebook_asks_for_can_be_made(path: Path) -> None:
         for command in commands:
             first = [word.split(",")[0] for word in command.split() if word != "-m"]  # of each key's values
             compose("run", overrides=first)
+
+
+@pytest.mark.parametrize("name", ["02_quality_latency", "03_reading_and_writing"])
+@pytest.mark.parametrize(("limit", "kept"), [(40, [1, 2]), (None, [3])])
+def test_runs_over_other_sentences_are_left_out_with_a_word(
+    name: str, limit: int | None, kept: list[int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [("sample", 40, 1), ("sample", 40, 2), ("sample", None, 3), ("sample", 60, 4), ("multi30k", 40, 5)]
+    found = pandas.DataFrame(rows, columns=["dataset.name", "dataset.limit", "folder"])
+    found = found.assign(laal=0.0, bleu=0.0, chrf=0.0, al=0.0, forward_passes_per_target_token=0.0)
+    found["policy._target_"] = "waitk"
+    code = next("".join(cell["source"]) for cell in cells(ROOT / f"notebooks/{name}.ipynb") if cell.get("id") == "2")
+    known: dict[str, Any] = {
+        "OUTPUTS": "outputs",
+        "DATASET": "sample",
+        "LIMIT": limit,
+        "load_runs": lambda folder: found,
+        "load_traces": lambda folder: [],
+        "policy_name": str,
+        "operating_points": lambda runs: runs["folder"].map(str),
+    }
+    exec(code, known)
+    assert list(known["runs"]["folder"]) == kept
+    said = f"{5 - len(kept)} of 5 runs are left out: not over {limit or 'all'} sentences of sample"
+    assert said in capsys.readouterr().out
