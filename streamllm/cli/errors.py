@@ -94,6 +94,7 @@ def launch(main: Callable[[], Any], config: str = "run") -> None:
         end_by_sigterm()
     whole = "debug=true" in sys.argv or os.environ.get("HYDRA_FULL_ERROR") == "1"
     sys.argv[1:] = flag_first(words_of_agent(sys.argv[1:]))
+    _refuse_dashes(sys.argv[1:])
     _refuse_storage(sys.argv[1:])
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print in its own words
     try:
@@ -119,6 +120,29 @@ def launch(main: Callable[[], Any], config: str = "run") -> None:
 def flag_first(words: Sequence[str]) -> list[str]:
     """A command line with ``-m`` at its beginning: among overrides, Hydra's parser refuses what comes after it."""
     return sorted(words, key=lambda word: word not in ("-m", "--multirun"))
+
+
+WHOLE = (
+    *("--help", "--hydra-help", "--version", "--cfg", "--resolve", "--package", "--run", "--multirun", "--info"),
+    *("--shell-completion", "--config-path", "--config-name", "--config-dir"),
+)
+"""Options of Hydra that may be shortened: not --experimental-rerun, since experiment is a key."""
+OPTIONS = (*WHOLE, "--experimental-rerun", "-h", "-c", "-p", "-r", "-m", "-i", "-sc", "-cp", "-cn", "-cd")
+"""All options of Hydra."""
+
+
+def _refuse_dashes(words: Sequence[str]) -> None:
+    """Keys are no options: ``--k 3`` is ``k=3`` here. Hydra would say that the word is not recognised."""
+    for word, after in zip(words, [*words[1:], "="], strict=True):
+        name, equals, value = word.partition("=")
+        if not re.fullmatch(r"--?[A-Za-z][\w.-]*", name) or name in OPTIONS:
+            continue
+        if any(option.startswith(name) for option in WHOLE) or (name[1] != "-" and name[:2] in OPTIONS):
+            continue  # short for one of them, or several letters in one word
+        key = name.lstrip("-").replace("-", "_")
+        if not equals:
+            value = "…" if "=" in after or after.startswith("-") else after
+        sys.exit(f"error: {name} is no option: keys have no dashes, as in {key}={value}")
 
 
 def _refuse_storage(words: Sequence[str]) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import shlex
 import subprocess
 import threading
 from collections.abc import Mapping, Sequence
@@ -28,10 +29,11 @@ class WandbTracker:
 
     Args:
         mode: "offline", "online" (where W&B cannot be reached, the run is recorded offline) or "disabled".
-        project, entity: where W&B files the run; None is the account's own entity.
+        project: the project of W&B in which the run is filed.
+        entity: the user or team of W&B that has the project; None is the account's own.
         group: runs that W&B shows together; None groups the points of a sweep.
         tags: words by which W&B finds the run.
-        pictures: of so many rows of a table; the others have none.
+        pictures: how many rows of a table have a picture, from the first on.
         again: report a run that had finished before, too: it may not have been tracked.
 
     Raises:
@@ -181,3 +183,11 @@ class WandbTracker:
             raise TimeoutError(f"no end after {FINISH_SECONDS + GRACE_SECONDS} s: wandb sync {Path(run.dir).parent}")
         if errors:
             raise errors[0]
+        if self.mode == "offline" and not exit_code:
+            log.info("Weights & Biases: recorded offline; to send it: wandb sync %s", _for_a_shell(run.dir))
+
+
+def _for_a_shell(files: str) -> str:
+    """The folder of a run of W&B, as it is typed in this folder."""
+    folder = Path(files).parent
+    return shlex.quote(str(folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder))

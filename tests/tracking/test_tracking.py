@@ -252,3 +252,34 @@ def test_a_run_that_w_and_b_never_ends_is_given_up(monkeypatch: pytest.MonkeyPat
         tracker.finish()
     tracker.finish()  # idempotent
     assert [command[-1] for command in killed] == ["wandb-core"]
+
+
+@pytest.mark.parametrize(
+    ("mode", "exit_code", "said"),
+    [
+        ("offline", 0, ["Weights & Biases: recorded offline; to send it: wandb sync 'my runs/wandb/offline-run-1'"]),
+        ("offline", 130, []),  # the same command goes on
+        ("online", 0, []),
+        ("disabled", 0, []),
+    ],
+)
+def test_an_offline_run_says_in_the_end_how_it_is_sent(
+    mode: str,
+    exit_code: int,
+    said: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+):
+    class Ended:
+        dir = str(tmp_path / "my runs" / "wandb" / "offline-run-1" / "files")
+
+        def finish(self, exit_code: int) -> None:
+            pass
+
+    caplog.set_level(logging.INFO)
+    monkeypatch.chdir(tmp_path)
+    tracker = WandbTracker(mode)
+    tracker._run = Ended()
+    tracker.finish(exit_code)
+    assert caplog.messages == said
