@@ -6,7 +6,8 @@ Invariant: a sentence's trace, but for its times, does not depend on the sentenc
 import logging
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 from streamllm.batching.coroutines import Clock, Task, run_all
 from streamllm.batching.lengths import by_length
@@ -88,6 +89,26 @@ def in_sessions(
         threads: how many share a batch; None is `threads_for`. With one, the same sentences give the same numbers to
             the last digit.
     """
+    under_way: set[str] = set()
+
+    def noted(session: Session, example: Example, clock: Clock) -> T:
+        under_way.add(example.id)
+        found = does(session, example, clock)
+        under_way.discard(example.id)
+        return found
+
+    with _saying_what_is_lost([under_way]):
+        yield from _in_sessions(model, examples, noted, batch_size, seed, threads)
+
+
+def _in_sessions(
+    model: StreamingModel,
+    examples: Sequence[Example],
+    does: Does[T],
+    batch_size: int | None,
+    seed: int,
+    threads: int | None,
+) -> Iterator[T]:
     asked = "" if batch_size is None else f"batch_size is {batch_size}, but "
     batch_size = batch_size_of(batch_size)
     batches = batch_size > 1 and len(examples) > 1
@@ -104,6 +125,17 @@ def in_sessions(
             log.info("%ssentences are translated one by one: %s", asked, way.why_not)
     for example in examples:
         yield does(model.session(seed, example.id), example, time.perf_counter)
+
+
+@contextmanager
+def _saying_what_is_lost(under_way: Sequence[set[str]]) -> Iterator[None]:
+    """After Ctrl-C, and where nobody wants more: what has ended has been yielded, and the log says how much has not."""
+    try:
+        yield
+    except (KeyboardInterrupt, GeneratorExit):
+        if lost := sum(map(len, under_way)):
+            log.info("translations that were under way, and begin anew: %d", lost)
+        raise
 
 
 def _one_by_one(
@@ -123,12 +155,14 @@ def _one_by_one(
 
 @dataclass(eq=False)
 class Job:
-    """What one of several runs wants translated; `given_up` says that nothing more of it is wanted."""
+    """What one of several runs wants translated; `given_up` says that nothing more of it is wanted, and `under_way` are
+    the ids of sentences that have begun and not ended."""
 
     examples: Sequence[Example]
     translate_one: TranslateOne
     seed: int = 0
     given_up: bool = False
+    under_way: set[str] = field(default_factory=set)
 
 
 Outcome = tuple[Job, Trace | Exception]
@@ -140,6 +174,11 @@ def jobs_together(
 ) -> Generator[Outcome, None, None]:
     """As `in_sessions`, the sentences of several jobs side by side in one batch. An error of a sentence is its job's
     alone, and is an outcome; one of a whole batch is raised."""
+    with _saying_what_is_lost([job.under_way for job in jobs]):
+        yield from _jobs_together(model, jobs, batch_size)
+
+
+def _jobs_together(model: StreamingModel, jobs: Sequence[Job], batch_size: int | None) -> Iterator[Outcome]:
     sentences = [(job, example) for job in jobs for example in job.examples]
     batch_size = batch_size_of(batch_size)
     if batch_size > 1 and sentences:
@@ -169,10 +208,13 @@ def _jobs_batched(
 
 def _outcome(model: StreamingModel, job: Job, example: Example, clock: Clock, row: Memory | None = None) -> Outcome:
     memory = () if row is None else (row,)
+    job.under_way.add(example.id)
     try:
-        return job, job.translate_one(model.session(job.seed, example.id, *memory), example, clock)
+        found: Trace | Exception = job.translate_one(model.session(job.seed, example.id, *memory), example, clock)
     except Exception as error:  # whatever a policy of somebody's own raises
-        return job, error
+        found = error
+    job.under_way.discard(example.id)
+    return job, found
 
 
 # --- rows

@@ -1,8 +1,7 @@
 """Data that lies in memory as bytes is translated a portion at a time, so that the first sentence waits for no list of
 all."""
 
-from collections.abc import Callable, Iterator, Sequence
-from itertools import chain
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from streamllm.data.as_bytes import PairsAsBytes
@@ -30,6 +29,12 @@ def in_portions(translate: Translator) -> Translator:
         if not isinstance(examples, PairsAsBytes):
             return translate(model, examples, policy, limits, batch_size, seed)
         portions = (examples[begin : begin + PORTION] for begin in range(0, len(examples), PORTION))
-        return chain.from_iterable(translate(model, portion, policy, limits, batch_size, seed) for portion in portions)
+        return _each(translate(model, portion, policy, limits, batch_size, seed) for portion in portions)
 
     return translates
+
+
+def _each(parts: Iterable[Iterator[Trace]]) -> Iterator[Trace]:
+    """The traces of all parts; who closes this closes the part under way."""
+    for part in parts:
+        yield from part

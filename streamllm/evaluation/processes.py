@@ -3,13 +3,14 @@ and translates a share of the sentences.
 
 Invariant: only the process that was started by hand writes, so a run that is stopped, however, goes on as any other."""
 
+import logging
 import os
 import pickle
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from streamllm.engine.paradigms.memory import Paradigm
     from streamllm.models.loading import ModelConfig
     from streamllm.prompt import Prompt
+
+log = logging.getLogger(__name__)
 
 ENDED = None
 """What a process sends last."""
@@ -126,7 +129,13 @@ def _on_this_machine(shares: Sequence[bytes]) -> Iterator[Trace]:
             there.close()  # so that there is an end of it when the process ends
             workers[here] = process
         while workers:
-            for connection in wait(list(workers)):
+            try:
+                ready = wait(list(workers))
+            except KeyboardInterrupt:
+                yield from _sent_by_now(workers)
+                log.info("what %d processes had under way begins anew", len(workers))
+                raise
+            for connection in ready:
                 assert isinstance(connection, Connection)
                 try:
                     found = connection.recv()
@@ -145,6 +154,15 @@ def _on_this_machine(shares: Sequence[bytes]) -> Iterator[Trace]:
             process.kill()
             process.join()
             connection.close()
+
+
+def _sent_by_now(workers: Iterable[Connection]) -> Iterator[Trace]:
+    """The traces that have come from processes and have not been taken."""
+    for connection in workers:
+        with suppress(EOFError, OSError):
+            while connection.poll():
+                if isinstance(found := connection.recv(), Trace):
+                    yield found
 
 
 @contextmanager

@@ -76,13 +76,18 @@ class Gathered:
 def store_all(
     traces: Iterator[Trace], folder: RunFolder, done: int, total: int, gathered: Gathered, tracker: Guarded
 ) -> None:
-    """Store each trace as it comes, ``done`` being there already, with a progress bar of running scores."""
+    """Store each trace as it comes, ``done`` being there already, with a progress bar of running scores. Whatever ends
+    it, what translates is ended, too, while there is a log for what it says."""
     from tqdm import tqdm
 
     labels = {key: score.label for key, score in scores().items()} | {RUNNING_BLEU: "BLEU of whole documents"}
     patience = 0.1 if sys.stderr.isatty() else 30.0  # seconds between two pictures of the bar; few lines in a log file
     told = -math.inf  # when the bar was told scores
-    with tqdm(total=total, initial=done, unit="sentence", mininterval=patience, dynamic_ncols=True) as bar:
+    with (
+        contextlib.ExitStack() as ended,
+        tqdm(total=total, initial=done, unit="sentence", mininterval=patience, dynamic_ncols=True) as bar,
+    ):
+        ended.callback(getattr(traces, "close", lambda: None))
         for number, trace in enumerate(traces, start=done + 1):
             folder.append(trace)
             gathered.add(trace)

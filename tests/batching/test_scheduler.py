@@ -312,9 +312,16 @@ def test_long_sentences_go_first(tokenizer: Any) -> None:
 # What goes wrong
 
 
-def test_an_interrupt_loses_only_the_sentences_under_way(tokenizer: Any) -> None:
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_an_interrupt_loses_only_the_sentences_under_way_and_says_how_many(
+    tokenizer: Any, batch_size: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    begun: list[str] = []
+
     class Interrupted(WaitK):
         def start(self, example: Example) -> Decide:
+            begun.append(example.id)
             if example.id == "4":
                 raise KeyboardInterrupt
             return super().start(example)
@@ -322,8 +329,22 @@ def test_an_interrupt_loses_only_the_sentences_under_way(tokenizer: Any) -> None
     examples = examples_of(["the"] * 8)
     traces: list[Trace] = []
     with pytest.raises(KeyboardInterrupt):
-        traces.extend(run(streaming(tokenizer), examples, Interrupted(1), 3))
+        traces.extend(run(streaming(tokenizer), examples, Interrupted(1), batch_size))
     assert {"0", "1"} <= {trace.id for trace in traces} <= {"0", "1", "2", "3"}
+    lost = len(begun) - len(traces)
+    assert 1 <= lost <= batch_size
+    assert caplog.messages == [f"translations that were under way, and begin anew: {lost}"]
+
+
+def test_who_stops_a_run_is_told_what_was_under_way(tokenizer: Any, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    model = streaming(tokenizer)
+    list(run(model, examples_of(["the"] * 4), WaitK(1), 3))
+    assert caplog.messages == []  # all have ended
+    traces = run(model, examples_of(["the", *["the dog runs and runs"] * 2]), WaitK(1), 3)
+    next(traces)
+    traces.close()  # type: ignore[attr-defined]
+    assert caplog.messages == ["translations that were under way, and begin anew: 2"]
 
 
 @pytest.mark.parametrize("how", ["closed", "failed", "interrupted in the model"])

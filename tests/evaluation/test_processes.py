@@ -1,9 +1,11 @@
 """One run on several processes: the bytes of one process, one error, and a folder that goes on."""
 
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing import active_children
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 
 from streamllm.data.sample import Sample
 from streamllm.engine.limits import Limits
+from streamllm.evaluation import processes
 from streamllm.evaluation.processes import in_processes
 from streamllm.evaluation.runner import run_experiment
 from streamllm.models.loading import ModelConfig
@@ -92,3 +95,24 @@ def test_what_cannot_be_sent_to_another_process_is_refused_before_any_begins(tmp
     make: Callable[[int], Policy] = Local
     with pytest.raises(ValueError, match=r"cannot be sent .*give processes=1"):
         run(tmp_path, make(3), 2)
+
+
+@pytest.mark.long
+def test_an_interrupt_gives_what_processes_have_sent_by_then(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    loaded = MODEL.load(None, "word", "word")
+    traces = in_processes(2, MODEL)(loaded, DATA.load(), WaitK(3), Limits(), 1, 0)
+    found = [next(traces)]
+
+    def interrupted(connections: object) -> list[Connection]:
+        for process in active_children():
+            process.join()  # all is in the pipes
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(processes, "wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        found.extend(traces)
+    assert {trace.id for trace in found} == {example.id for example in DATA.load()}
+    assert caplog.messages == ["what 2 processes had under way begins anew"]
