@@ -30,7 +30,7 @@ class Prompt:
             the source; the three texts above must then be empty.
         instruction: what the model is told before the source; of a chat template only.
         latency: what stands for ``{latency}`` in ``target_header``, if that has it: how late the model is asked to
-            write (EAST, arXiv 2504.09570). A policy may ask for another one (`PromptTokens.header_asking`).
+            write (EAST, arXiv 2504.09570). A policy may ask for another one.
         wait_token: the control token with which the model says that it wants to read on (``policy=wait_token``). It is
             asked for, and never written.
 

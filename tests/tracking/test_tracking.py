@@ -143,7 +143,11 @@ def test_fewer_than_no_pictures_are_refused():
 def test_running_scores_are_told_closer_at_the_beginning_and_at_last(monkeypatch: pytest.MonkeyPatch, info: RunInfo):
     told: list[tuple[str, int]] = []
     run = SimpleNamespace(
-        config={}, summary={}, finish=lambda exit_code: None, log=lambda values, step: told.append((*values, step))
+        dir="wandb/run/files",
+        config={},
+        summary={},
+        finish=lambda exit_code: None,
+        log=lambda values, step: told.append((*values, step)),
     )
     monkeypatch.setattr("wandb.init", lambda **given: run)
     for end in ("summary", "finish"):
