@@ -28,6 +28,7 @@ class Shouting:
     def __init__(self) -> None:
         self._read: list[str] = []
         self._written = 0
+        self.notes: dict[str, Any] = {}
 
     def read(self, unit: str) -> None:
         self._read.append(unit)

@@ -79,8 +79,14 @@ def test_each_point_of_the_study_composes(name: str) -> None:
 
 def test_the_study_has_every_policy_that_the_package_exports_at_three_points_or_more() -> None:
     """A bounded policy is another line of the same; what replays given delays has no points, the bundled model has no
-    head that a learned one would ask, and a front is none that a stream can have."""
-    assert {name.partition("+")[0] for name in POINTS} >= set(EXPORTED) - {"oracle", "replay", "learned", "frontier"}
+    head that a learned one would ask and no token to wait by, and a front is none that a stream can have."""
+    assert {name.partition("+")[0] for name in POINTS} >= set(EXPORTED) - {
+        "oracle",
+        "replay",
+        "learned",
+        "frontier",
+        "wait_token",
+    }
     for name, overrides in POINTS.items():
         points = max([1, *(len(override.split(",")) for override in overrides)])
         assert points >= 3 or name in ("full", "alignatt+max_lag")
