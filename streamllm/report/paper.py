@@ -195,8 +195,8 @@ def _caption(
     if every:
         signs = ", ".join(f"{sign} p < {below}" for sign, below in reversed(MARKS))
         texts.append(
-            f"{signs}: better or worse than {first}, by {every[0].test or NAME}, two-sided ({trials:,} trials), each "
-            "pair by itself."
+            f"{signs} by {every[0].test or NAME}, two-sided ({trials:,} trials), each pair by itself: better or worse "
+            f"than {first}."
         )
         if len({one.sentences for one in every}) > 1:
             texts.append("Latencies are tested over the sentences that have an output in both runs.")

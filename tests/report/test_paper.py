@@ -62,8 +62,8 @@ def test_caption_names_the_data_the_tests_and_the_baseline(runs: list[Path]):
     said = table(runs, samples=50, trials=200).caption
     assert said == (
         "40 sentences of sample, en to de. In brackets: 95% intervals by bootstrap over sentences (50 samples). "
-        "† p < 0.05, ‡ p < 0.01: better or worse than waitk k=1, by approximate randomisation, two-sided (200 trials), "
-        "each pair by itself. The best of a column is bold."
+        "† p < 0.05, ‡ p < 0.01 by approximate randomisation, two-sided (200 trials), each pair by itself: better or "
+        "worse than waitk k=1. The best of a column is bold."
     )
 
 

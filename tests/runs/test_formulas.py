@@ -89,6 +89,16 @@ def test_p_is_of_all_exchanges_computed_anew(tmp_path: Path, key: str):
     assert paired_bootstrap(*runs, samples=SAMPLES, metrics=[key])[key].low == found.low
 
 
+def test_the_order_of_a_file_changes_nothing(tmp_path: Path):
+    old, new = sentences(COUNT, 0.4, 2), sentences(COUNT, 0.6, 3, seed=7)
+    first = scored(tmp_path / "a-1", old, TER("de"))
+    in_order, turned = scored(tmp_path / "b-2", new, TER("de")), scored(tmp_path / "c-3", new[::-1], TER("de"))
+    found = [paired_test(first, run, SAMPLES, metrics=["ter"], trials=50)["ter"] for run in (in_order, turned)]
+    assert found[0] == found[1]
+    table = [sentence_table(first, run, metrics=["ter"]) for run in (in_order, turned)]
+    assert table[0].equals(table[1])
+
+
 def test_compare_and_the_table_have_their_intervals(tmp_path: Path):
     metrics = [TER("de"), ChrF("de"), InCharacters("laal")]
     worse, better = (
