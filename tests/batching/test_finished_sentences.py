@@ -22,7 +22,10 @@ POLICIES: dict[str, Callable[[], Policy]] = {
     "AlignAtt, which asks where the model looks": lambda: AlignAtt(2),
     "local agreement, which asks for a draft": LocalAgreement,
 }
-policies = pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
+policies = pytest.mark.parametrize(
+    "policy",
+    [pytest.param(of, id=name, marks=pytest.mark.long if name != "wait-k" else ()) for name, of in POLICIES.items()],
+)
 TALKS = Sample(sentences_per_document=6, limit=2).load()
 
 
@@ -73,6 +76,7 @@ def test_reads_that_wait_change_no_event_and_are_counted_alike_in_a_batch(
     assert counts[0] == counts[1]
 
 
+@pytest.mark.long
 def test_reads_wait_where_both_streams_are_one_sequence_too(monkeypatch: pytest.MonkeyPatch) -> None:
     model = ModelConfig("bundled:tiny-en-de").load(paradigm=Interleaved())
     waiting = list(translate_many(model, TALKS, WaitK(3), Limits(), 1, 0))

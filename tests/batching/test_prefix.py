@@ -195,7 +195,7 @@ def traces(found: Iterator[Any]) -> list[Any]:
     return sorted(((replace(trace, stats={}), counts) for trace, counts in stats), key=lambda pair: pair[0].id)
 
 
-@pytest.mark.parametrize("batch_size", [1, 4])
+@pytest.mark.parametrize("batch_size", [pytest.param(1, marks=pytest.mark.long), 4])
 def test_translations_are_those_of_sentences_that_are_fed_their_header(
     tokenizer: Any, sentences: list[Example], batch_size: int
 ) -> None:

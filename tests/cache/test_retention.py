@@ -273,7 +273,12 @@ TEXT = "a cat, the dog jumps over the Haus and a cat runs to the dog of the Haus
 
 @pytest.mark.parametrize(
     "policy",
-    [WaitK(2), LocalAgreement(), LSG(0.05, 0.3, 1, 3), DST(0.6), DOA(1)],
+    [
+        WaitK(2),
+        LSG(0.05, 0.3, 1, 3),
+        DST(0.6),
+        *(pytest.param(one, marks=pytest.mark.long) for one in (LocalAgreement(), DOA(1))),
+    ],
     ids=lambda policy: type(policy).__name__,
 )
 def test_windows_larger_than_everything_change_nothing(tokenizer: Any, policy: Policy) -> None:

@@ -36,7 +36,7 @@ def test_the_model_card_says_how_it_was_made() -> None:
         assert word in card
 
 
-@pytest.mark.parametrize(("policy", "bleu"), [(WaitK(3), 20.0), (Full(), 22.0)])
+@pytest.mark.parametrize(("policy", "bleu"), [(WaitK(3), 20.0), pytest.param(Full(), 22.0, marks=pytest.mark.long)])
 def test_the_model_translates_the_sample(model: StreamingModel, policy: WaitK | Full, bleu: float) -> None:
     examples = Sample(limit=40).load()
     traces = [translate(model.session(), example, policy) for example in examples]

@@ -70,7 +70,7 @@ def test_rows_of_start_up_are_medians_of_rounds_but_the_first(script: Any):
     assert row == {"what": "import", "wall_s": 2.0, "cpu_s": statistics.median([0.1, 0.5, 0.2])}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_stages_of_a_run_add_up(script: Any):
     stages = script("bench_start").measure_stages(["tracker=none", "dataset.limit=2"])
     assert next(iter(stages)) == "interpreter"
@@ -90,6 +90,7 @@ def test_plain_pytorch_loop_computes_the_same(script: Any):
     assert found < 1e-5
 
 
+@pytest.mark.long
 def test_forwards_are_counted_of_sentences_that_come_out_the_same(script: Any):
     """And a loop that forgets its look-ahead needs more of them, one that reads and writes at once fewer."""
     bench = script("bench_forwards")
@@ -102,6 +103,7 @@ def test_forwards_are_counted_of_sentences_that_come_out_the_same(script: Any):
     assert one["tokens_per_target_token"] == pytest.approx(session["tokens_per_target_token"])
 
 
+@pytest.mark.long
 def test_reads_after_the_end_of_a_target_are_counted_with_the_prediction_after_each(script: Any):
     bench = script("bench_forwards")
     dataset = bench.load_dataset(None, 6)

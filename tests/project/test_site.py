@@ -29,7 +29,7 @@ def copy(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_it_builds_with_every_page_and_begins_with_the_readme(tmp_path: Path) -> None:
     done = build(ROOT, tmp_path)
     assert done.returncode == 0, done.stderr
@@ -39,7 +39,7 @@ def test_it_builds_with_every_page_and_begins_with_the_readme(tmp_path: Path) ->
     assert (tmp_path / "index.html").read_bytes() == (tmp_path / "README.html").read_bytes()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("line", "said"),
     [

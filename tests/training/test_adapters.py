@@ -103,7 +103,7 @@ def learns_beside_its_weights(family: Family, method: Any, folder: Path) -> None
 each_family = pytest.mark.parametrize(
     "family",
     [
-        pytest.param(family, id=family.name, marks=[] if family.name in HANDFUL else pytest.mark.slow)
+        pytest.param(family, id=family.name, marks=[] if family.name in HANDFUL else pytest.mark.long)
         for family in FAMILIES
     ],
 )

@@ -94,7 +94,7 @@ def gradients(model: Any, seed: int = 0) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize(
     "family",
     [
-        pytest.param(family, id=family.name, marks=[] if family.name in HANDFUL else pytest.mark.slow)
+        pytest.param(family, id=family.name, marks=[] if family.name in HANDFUL else pytest.mark.long)
         for family in FAMILIES
     ],
 )
