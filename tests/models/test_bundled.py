@@ -7,12 +7,14 @@ import pytest
 from mlx.utils import tree_flatten
 
 import streamllm
+from streamllm.batching.scheduler import translate_many
 from streamllm.data.sample import SAMPLE, Sample
 from streamllm.engine.loop import translate
 from streamllm.metrics.quality import quality
+from streamllm.metrics.summary import summarise
 from streamllm.models.loading import ASSETS, ModelConfig
 from streamllm.models.model import StreamingModel
-from streamllm.policies import AlignAtt, Full, LocalAgreement, Oracle, WaitK
+from streamllm.policies import AlignAtt, Full, Learned, LocalAgreement, Oracle, WaitK, WaitToken
 from streamllm.records import Policy
 from streamllm.runs.folder import RunFolder
 from streamllm.runs.load import load_delays
@@ -30,9 +32,10 @@ def test_the_model_is_small_enough_to_come_along(model: StreamingModel) -> None:
     assert sum(file.stat().st_size for file in FOLDER.iterdir()) < 10_000_000
 
 
-def test_the_model_card_says_how_it_was_made() -> None:
-    card = (FOLDER / "README.md").read_text(encoding="utf-8")
-    for word in ("Data", "Command", "Seed", "Hardware", "BLEU", "Multi30k", "streamllm train experiment=tiny_en_de"):
+@pytest.mark.parametrize("name", ["tiny-en-de", "tiny-en-de-wait"])
+def test_the_model_card_says_how_it_was_made(name: str) -> None:
+    card = (ASSETS / name / "README.md").read_text(encoding="utf-8")
+    for word in ("Data", "Command", "Seed", "Hardware", "BLEU", "Multi30k", "experiment=tiny_en_de", "train-head"):
         assert word in card
 
 
@@ -42,6 +45,34 @@ def test_the_model_translates_the_sample(model: StreamingModel, policy: WaitK | 
     traces = [translate(model.session(), example, policy) for example in examples]
     scores = quality([trace.prediction for trace in traces], [example.reference for example in examples], "de")
     assert float(scores["bleu"]) > bleu  # type: ignore[arg-type]
+
+
+def test_its_head_reads_more_by_a_higher_threshold(model: StreamingModel) -> None:
+    assert model.write_head is not None
+    examples = Sample(limit=20).load()
+    lags = []
+    for threshold in (0.5, 0.8, 0.95):
+        traces = [*translate_many(model, examples, Learned(threshold), batch_size=20)]
+        lags.append(sum(sum(trace.delays) for trace in traces))
+        assert len({trace.prediction for trace in traces}) > 15
+    assert lags == sorted(set(lags))
+
+
+def test_another_model_waits_as_it_is_asked_to() -> None:
+    waiting = ModelConfig("bundled:tiny-en-de-wait").load()
+    examples = Sample(limit=40).load()
+    lags = []
+    for latency in range(1, 6):
+        traces = [*translate_many(waiting, examples, WaitToken(latency=latency), batch_size=40)]
+        lags.append(float(summarise(traces, "de", "word")["laal"]))  # type: ignore[arg-type]
+    assert lags == sorted(set(lags))
+    scores = quality([trace.prediction for trace in traces], [trace.reference for trace in traces], "de")
+    assert float(scores["bleu"]) > 20  # type: ignore[arg-type]
+    assert waiting.write_head is not None
+
+
+def test_all_that_is_bundled_is_small() -> None:
+    assert sum(file.stat().st_size for file in ASSETS.rglob("*") if file.is_file()) < 25_000_000
 
 
 def test_the_sample_is_a_corpus_of_pairs() -> None:
