@@ -64,6 +64,7 @@ SECTIONS = {
         "docs/speed",
         "docs/gpu",
         "streamllm/models/assets/tiny-en-de/README",
+        "streamllm/models/assets/tiny-en-de-wait/README",
     ],
     "Studies": ["experiments/README", "experiments/*/README"],
     "Project": ["CONTRIBUTING", "CHANGELOG"],
