@@ -133,7 +133,7 @@ OPTIONS = (*WHOLE, "--experimental-rerun", "-h", "-c", "-p", "-r", "-m", "-i", "
 
 def _refuse_dashes(words: Sequence[str]) -> None:
     """Keys are no options: ``--k 3`` is ``k=3`` here. Hydra would say that the word is not recognised."""
-    for word, after in zip(words, [*words[1:], "="], strict=True):
+    for word, after in zip(words, [*words[1:], "="][: len(words)], strict=True):
         name, equals, value = word.partition("=")
         if not re.fullmatch(r"--?[A-Za-z][\w.-]*", name) or name in OPTIONS:
             continue

@@ -81,3 +81,7 @@ def test_options_of_hydra_and_plain_overrides_pass(words: list[str]):
 def test_options_are_those_of_hydra():
     found = {option for action in get_args_parser()._actions for option in action.option_strings}
     assert set(OPTIONS) == found
+
+
+def test_a_command_without_words_has_no_dashes() -> None:
+    _refuse_dashes([])

@@ -154,6 +154,7 @@ GIVEN = {
     "tiny_en_de_on": ["model.path=outputs/mine/model"],
     "tiny_en_de_documents": ["fresh.path=outputs/mine/model"],
     "tiny_en_de_partial": ["model.path=outputs/mine/model"],
+    "tiny_en_de_wait": ["model.path=outputs/mine/model"],
 }
 
 
