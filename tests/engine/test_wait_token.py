@@ -42,11 +42,13 @@ def streaming(model: Any, tokenizer: Any, prompt: Prompt, **settings: Any) -> St
     return StreamingModel(model, PromptTokens(prompt, tokenizer), tokenizer, **settings)
 
 
-@pytest.mark.parametrize("sampling", [{}, {"temperature": 0.8}, {"temperature": 0.8, "top_p": 0.5}])
+@pytest.mark.parametrize(
+    "sampling", [{}, pytest.param({"temperature": 0.8}, marks=pytest.mark.long), {"temperature": 0.8, "top_p": 0.5}]
+)
 @pytest.mark.parametrize(
     "policy", [WaitK(2), LocalAgreement(), RALCP(beam=3, threshold=0.6)], ids=lambda p: type(p).__name__
 )
-@pytest.mark.parametrize("batch_size", [1, 4])
+@pytest.mark.parametrize("batch_size", [pytest.param(1, marks=pytest.mark.long), 4])
 def test_what_is_written_is_as_if_the_wait_token_had_no_probability(
     tokenizer: Any, policy: Any, batch_size: int, sampling: dict[str, float]
 ) -> None:
