@@ -209,7 +209,7 @@ def test_a_decision_is_kept_with_what_the_head_says_of_its_state(model: Streamin
     assert len(found.states) == len(found.writes) == len(found.advantages) == len(found.start)
     np.testing.assert_array_equal(found.start, HEAD(found.states))
     assert len(found.rewards) == 9
-    by_hand = advantages(found.rewards.reshape(3, 3), "group")
+    by_hand = advantages(found.rewards.reshape(3, 3), "none")
     assert set(found.advantages.tolist()) <= set(by_hand.reshape(-1).tolist())
 
 

@@ -54,21 +54,22 @@ class GRPO:
     ``samples`` paths of a sentence are drawn, WRITE with the probability that the head gives it. The reward of a path
     is the quality of its translation less ``latency`` times its DAL, in source units; where nothing was written, it is
     less than any path of the sentence can have (`streamllm.training.heads.rewards`). Its advantage is the reward less
-    the mean of the sentence's samples, over their deviation. Made small is the mean over paths of
+    the mean of the sentence's samples. Made small is the mean over paths of
 
         - advantage · Σ log π(decision) + kl · Σ KL(π ‖ π of the start),
 
     sums over a path's decisions, the divergence exact. Each path is learned from once, by the head that drew it, so
-    that no ratio has to be clipped. A sum is not divided by its length, which would give short paths more weight (Liu
-    et al. 2025, arXiv 2503.20783). The value that is logged is minus the mean reward plus the divergence's part.
+    that no ratio has to be clipped. Neither is a sum divided by its length, nor an advantage by the deviation of its
+    sentence: short paths, and sentences whose samples hardly differ, would weigh more (Liu et al. 2025, arXiv
+    2503.20783). The value that is logged is minus the mean reward plus the divergence's part.
 
     Args:
         samples: paths of a sentence.
         sentences: of a step.
         quality: bleu (of the sentence, 0 to 100), or chrf, less where the translation is too long.
         latency: points of quality that a source unit of DAL costs.
-        kl: how much the divergence from the start counts, in points of the advantage.
-        scale: group divides by the deviation of a sentence's rewards; none does not.
+        kl: points that a nat of divergence from the start costs, at each decision.
+        scale: none, or group, which divides advantages by the deviation of their sentence, as the first paper does.
         threshold: the start is this high up on the curve of the head that is given: where that gives WRITE this
             probability, the start gives it one half.
         temperature: the start's logits are those of the head over this; below 1, it draws more often what
@@ -84,8 +85,8 @@ class GRPO:
     sentences: int = 32
     quality: Literal["bleu", "chrf"] = "bleu"
     latency: float = 2.0
-    kl: float = 0.01
-    scale: Literal["group", "none"] = "group"
+    kl: float = 0.1
+    scale: Literal["group", "none"] = "none"
     threshold: float = 0.9
     temperature: float = 0.5
     max_lag: int | None = None
