@@ -46,6 +46,10 @@ def pool_of(request: pytest.FixtureRequest, model: Any) -> Callable[..., Pool]:
     return partial(Pool, model, decoder=decoder)
 
 
+by_numpy = pytest.mark.parametrize("pool_of", [pytest.param("MLX", marks=pytest.mark.long), "numpy"], indirect=True)
+"""Of what takes seconds by MLX."""
+
+
 def all_of(pool: Pool, tasks: list[Task[Any]]) -> list[Any]:
     """What the tasks return, in their order."""
 
@@ -373,6 +377,7 @@ def random_beam(seed: int) -> Any:
     return live
 
 
+@by_numpy
 @settings(max_examples=25, deadline=None)
 @given(
     seeds=st.lists(st.integers(0, 10**6), min_size=1, max_size=6),
@@ -463,6 +468,7 @@ def test_a_beam_does_not_see_what_was_trimmed(model: Any, pool_of: Callable[...,
     np.testing.assert_allclose(in_row, alone, atol=2e-4, rtol=1e-4)
 
 
+@by_numpy
 def test_one_sentence_that_outlasts_the_others_does_not_keep_their_memory(
     model: Any, pool_of: Callable[..., Pool]
 ) -> None:
