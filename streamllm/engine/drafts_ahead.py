@@ -166,12 +166,12 @@ class DraftsAhead:
         steps, self._steps = list(self._steps), deque()
         read = next((i for i, step in enumerate(steps) if step.name == "read"), len(steps))
         mark = next((step.mark for step in steps[:read] if step.mark is not None), None)
-        if read == len(steps):
-            if mark is not None:
-                self._session.rewind(mark)
-        elif mark is None:
-            self._session.take_back(self._units, revises=True)
-        else:  # what was written before the next read is not all that is to be left
+        if mark is None:
+            if read < len(steps):
+                self._session.take_back(self._units, revises=True)
+        elif read == len(steps) and self._session.can_rewind(mark):
+            self._session.rewind(mark)
+        else:  # more than what was written since the last read is to be left, or has been
             self._session.take_back(self._units - 1, revises=True)
             for step in self._since:
                 if step.name in ("read", "write"):

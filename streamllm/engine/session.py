@@ -323,6 +323,10 @@ class Session:
     def _mark(self, place: Place) -> Mark:
         return Mark(place, self._output.stand(), self._epoch)
 
+    def can_rewind(self, mark: Mark) -> bool:
+        """Whether nothing was read since the mark was taken, nor taken back."""
+        return mark.epoch == self._epoch
+
     def rewind(self, mark: Mark) -> None:
         """Take back what was written after ``mark``. It stays known, so that writing it again costs nothing.
 
@@ -330,7 +334,7 @@ class Session:
             RuntimeError: source was read since, so what was predicted is stale; or the mark lies ahead; or a unit
                 was written since that the model did not choose.
         """
-        if mark.epoch != self._epoch:
+        if not self.can_rewind(mark):
             raise RuntimeError("cannot rewind past a read: take a new mark after each read")
         self._ahead.rewind(mark.place)
         self._restore(mark)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from test_streams import SENTENCES, Heard, alone, kinds, live, loaded, rest, until, way
 
@@ -179,6 +179,7 @@ def play(streams: LiveStreams, texts: list[str], policies: list[Policy], seed: i
 
 @pytest.mark.long
 @settings(max_examples=10)
+@example(seed=9020)  # what was written ahead is left after a read behind it was taken back
 @given(seed=st.integers(0, 2**20))
 def test_expectations_change_nothing_that_is_told(seed: int) -> None:
     by_chance = random.Random(seed)
