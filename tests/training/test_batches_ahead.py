@@ -31,9 +31,11 @@ def model(folder: Path) -> StreamingModel:
 class Counted(TrainingData):
     laid_out = 0
 
-    def encode(self, pair: Example | Tokenized, k: int | str, rng: random.Random | None = None) -> Encoded:
+    def encode(
+        self, pair: Example | Tokenized, k: int | str, rng: random.Random | None = None, latency: int = -1
+    ) -> Encoded:
         self.laid_out += 1
-        return super().encode(pair, k, rng)
+        return super().encode(pair, k, rng, latency)
 
 
 def rows(batch: Batch) -> list[np.ndarray]:
