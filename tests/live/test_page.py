@@ -646,7 +646,7 @@ def test_after_a_kill_the_page_connects_again_and_no_text_is_lost(
         assert "No connection" in page.locator("#fault [role=alert]").inner_text()
         assert "Next attempt in" in page.locator("#fault-wait").inner_text()
         type_in(page, "ing a bicycle. ")  # while nobody listens
-        assert sources(page)[-1] == MAN
+        until(page, "text => [...document.querySelectorAll('#rows .source')].at(-1).innerText === text", MAN)
         second = services.enter_context(start_service(port, *keys))
         services.callback(second.kill)
         page.evaluate("document.getElementById('again').click()")  # at the latest now
@@ -845,10 +845,10 @@ def test_all_can_be_done_with_the_keyboard(serve: Serve, open_page: Open, model:
     }  # fmt: skip
     page.locator("input[value=immediate]").focus()
     page.keyboard.press("ArrowRight")
-    assert page.locator("#rows .calm").is_visible()
+    page.locator("#rows .calm").wait_for(state="visible")  # drawn with the next frame
     page.locator("input[value=type]").focus()
     page.keyboard.press("ArrowRight")
-    assert page.locator("#text").is_visible()
+    page.locator("#text").wait_for(state="visible")
 
 
 def test_everything_has_a_name_and_nothing_is_too_small_to_hit(serve: Serve, open_page: Open) -> None:
