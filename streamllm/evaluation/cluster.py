@@ -3,6 +3,7 @@ what each does is `streamllm.evaluation.processes`.
 
 Invariant: a share is translated once, or the run ends: Ray repeats nothing."""
 
+import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
@@ -14,6 +15,8 @@ from streamllm.records import Trace
 
 HERE = "local"
 """The address that begins a cluster on this machine, which ends with the run."""
+
+PATIENCE = 10.0  # seconds for a connection
 
 
 def on_cluster(address: str) -> Runs:
@@ -71,6 +74,7 @@ def _begin(ray: Any, address: str, count: int) -> None:
         if address == HERE:
             ray.init(num_cpus=count, include_dashboard=False)
         else:
+            _knock(address)
             ray.init(address)
     except Exception as error:  # of many kinds, a plain Exception among them
         what = " ".join(str(error).split())
@@ -80,6 +84,13 @@ def _begin(ray: Any, address: str, count: int) -> None:
             f"cluster is {address!r}, and there is no Ray cluster ({what}): begin one with ray start --head, or give "
             f"cluster={HERE}"
         ) from error
+
+
+def _knock(address: str) -> None:
+    """Ray may wait for minutes where nobody answers. Raises: OSError: nobody does at a HOST:PORT."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), PATIENCE).close()
 
 
 def _worker() -> Callable[[bytes, list[str]], Iterator[Any]]:

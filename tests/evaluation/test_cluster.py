@@ -1,6 +1,7 @@
 """One run on a Ray cluster: what a run on one process leaves, and one error where something goes wrong."""
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from subprocess import DEVNULL, PIPE
 import pytest
 from conftest import ROOT
 
-from streamllm.evaluation.cluster import on_cluster
+from streamllm.evaluation.cluster import _knock, on_cluster
 from streamllm.runs.folder import METRICS, PREDICTIONS
 
 KEYS = ["dataset.limit=6", "tracker=none", "batch_size=4"]
@@ -87,6 +88,17 @@ def test_what_ends_one_worker_ends_the_run_with_one_error(tmp_path: Path, raises
     (said,) = (line for line in failed.stderr.splitlines() if line.startswith("error: "))
     assert said.startswith(f"error: {error}")
     assert not list(tmp_path.glob(f"outputs/*/{METRICS}"))
+
+
+def test_nobody_waits_for_an_address_where_nobody_answers() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        _knock(f"127.0.0.1:{port}")
+        _knock(f"ray://127.0.0.1:{port}")
+    for address in (f"127.0.0.1:{port}", f"ray://127.0.0.1:{port}"):
+        with pytest.raises(OSError, match="refused"):
+            _knock(address)
+    _knock("auto")
 
 
 @pytest.mark.long
