@@ -87,8 +87,8 @@ def probability_of(wait_token: int | None, logits: Logits) -> float:
     """How likely a model's wait token is by logits (V,). Raises: NoWaitToken: it has none."""
     if wait_token is None:
         raise NoWaitToken(
-            "the model has no wait token, which policy=wait_token asks for: take model=tiny-en-de-wait, or train one with "
-            "objective=wait_token, such as `streamllm train experiment=tiny_en_de_wait` (docs/learned.md)"
+            "the model has no wait token, which policy=wait_token asks for: take model=tiny-en-de-wait, or train one "
+            "with objective=wait_token, such as `streamllm train experiment=tiny_en_de_wait` (docs/learned.md)"
         )
     return float(np.exp(logprobs(logits)[wait_token]))
 
