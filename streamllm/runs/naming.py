@@ -35,6 +35,7 @@ AS_BEFORE: dict[str, Any] = {
     "dataset.sentences_per_document": None,
     "validation.sentences_per_document": None,
     "data.documents": None,
+    "data.latencies": None,
     "training.export": "average",
     "dataset.skip_long": False,
     "validation.skip_long": False,

@@ -14,7 +14,10 @@ from conftest import ROOT
 from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException
 from hydra.utils import get_class, instantiate
+from omegaconf import OmegaConf
 from test_training import PAIRS
+
+from streamllm.runs.naming import digest
 
 SMALL = [
     "fresh=tiny",
@@ -168,6 +171,15 @@ def test_every_training_preset_composes_and_makes_what_it_names(name: str) -> No
     parts += ["optimizer", "score"]
     for key in (key for key in parts if cfg.get(key) is not None):
         assert isinstance(instantiate(cfg[key], _convert_="all"), get_class(cfg[key]._target_))
+
+
+def test_latencies_are_a_key_that_older_trainings_do_without() -> None:
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        plain, tagged = (compose("train", ["fresh=tiny", *words]) for words in ([], ["data.latencies=[low,high]"]))
+    assert instantiate(tagged.data, _convert_="all").tags == ["low", "high"]
+    with_it, without = ({"data": OmegaConf.to_container(plain.data)} for _ in range(2))
+    del without["data"]["latencies"]
+    assert digest(with_it) == digest(without)
 
 
 @pytest.mark.parametrize("experiment", [None, "tiny_en_de", "lora_en_de"])
