@@ -3,6 +3,7 @@
 import atexit
 import functools
 import gc
+import itertools
 import os
 import re
 import shlex
@@ -133,7 +134,7 @@ OPTIONS = (*WHOLE, "--experimental-rerun", "-h", "-c", "-p", "-r", "-m", "-i", "
 
 def _refuse_dashes(words: Sequence[str]) -> None:
     """Keys are no options: ``--k 3`` is ``k=3`` here. Hydra would say that the word is not recognised."""
-    for word, after in zip(words, [*words[1:], "="][: len(words)], strict=True):
+    for word, after in itertools.zip_longest(words, words[1:], fillvalue="="):
         name, equals, value = word.partition("=")
         if not re.fullmatch(r"--?[A-Za-z][\w.-]*", name) or name in OPTIONS:
             continue

@@ -145,8 +145,7 @@ class StoredRun:
             RunError: as `lines`.
         """
         lines = [line for _, line in self._lines()]
-        times: dict[str, TimingLine] = {}
-        self._times(times)
+        times = {line.id: line for _, line in self._time_lines()}
         return [from_lines(line, matching(line, times.get(line.id))) for line in lines]
 
     def stored_traces(self, look: Callable[[PredictionLine], None] = lambda line: None) -> "StoredTraces":
@@ -164,27 +163,25 @@ class StoredRun:
             look(line)
             lines.append(begin)
             ids.append(line.id)
-        times = self._times()
+        times = {line.id: begin for begin, line in self._time_lines()}
         for id, begin in zip(ids, lines, strict=True):
             found.append(id, begin, times.get(id, NOWHERE))
         return found
 
-    def _times(self, kept: dict[str, TimingLine] | None = None) -> dict[str, int]:
-        """Where the times of each sentence begin in their file; ``kept`` gets the times themselves."""
+    def _time_lines(self) -> Iterator[tuple[int, TimingLine]]:
+        """The times of the sentences, each with the byte where its line begins. Of two for one sentence, the last
+        counts: a kill left a time without its sentence."""
         from streamllm.runs.quick import quick_timing
 
         path = self.path / TIMINGS
         wrong: list[str] = []
-        found: dict[str, int] = {}
 
         def damaged(number: int, why: ValueError) -> None:
             wrong.append(f"line {number}: {why}")
 
         try:
             for _, begin, line in read_json_lines(path, TimingLine, damaged, quick_timing):
-                found[line.id] = begin  # of two, the last: a kill left a time without its sentence
-                if kept is not None:
-                    kept[line.id] = line
+                yield begin, line
         except OSError as error:
             wrong.append(str(error))
         if wrong:
@@ -192,7 +189,6 @@ class StoredRun:
                 "%s is damaged (%s), so the times of %d sentences are lost: they count as 0; nothing else is wrong",
                 *(path, listed(wrong, 1), len(wrong)),
             )
-        return found
 
 
 # --- what the files hold

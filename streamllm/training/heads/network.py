@@ -2,11 +2,11 @@
 them."""
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -17,6 +17,7 @@ from streamllm.contents import of_text
 from streamllm.engine.write_head import WriteHead
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -116,12 +117,12 @@ class CellData:
 
     def blocks(
         self, epoch: int, start: int = 0, rank: int = 0, world: int = 1
-    ) -> Iterator[list[tuple[CellBatch, int]]]:
+    ) -> Iterator[Sequence[tuple[CellBatch, int]]]:
         if start == 0:
-            order = list(range(len(self.targets)))
-            random.Random(f"{self.seed}/{epoch}").shuffle(order)
-            size = self._batch * world
-            yield _Lazy(self, np.array(order), size, rank, world)  # type: ignore[misc]
+            yield Steps(len(self.targets), f"{self.seed}/{epoch}", self._batch, rank, world, self._step)
+
+    def _step(self, own: list[int], of_all: int, index: int) -> tuple[CellBatch, int]:
+        return self.rows(np.array(own, dtype=np.intp)), of_all
 
     def fixed(self) -> list[CellBatch]:
         """All of it, in order: for validation."""
@@ -132,11 +133,20 @@ class CellData:
         return CellBatch(self._states[rows].astype(np.float32), self.targets[rows])
 
 
-class _Lazy(Sequence[tuple[CellBatch, int]]):
-    """The batches of an epoch, each made when it is asked for."""
+class Steps(Sequence[T]):
+    """The batches of an epoch, each made when it is asked for: ``count`` rows in an order drawn from ``seed``, so many
+    as ``batch`` for each process a step. What is left over is left out, unless it is all there is.
 
-    def __init__(self, data: CellData, order: np.ndarray[Any, Any], size: int, rank: int, world: int):
-        self._data, self._order, self._size, self._rank, self._world = data, order, size, rank, world
+    Args:
+        made: makes a batch from this process's rows, the number of those of all processes, and that of the step.
+    """
+
+    def __init__(
+        self, count: int, seed: str, batch: int, rank: int, world: int, made: Callable[[list[int], int, int], T]
+    ):
+        self._order = list(range(count))
+        random.Random(seed).shuffle(self._order)
+        self._size, self._rank, self._world, self._made = batch * world, rank, world, made
 
     def __len__(self) -> int:
         return max(1, len(self._order) // self._size)
@@ -147,7 +157,7 @@ class _Lazy(Sequence[tuple[CellBatch, int]]):
         if not 0 <= index < len(self):  # which ends an iteration
             raise IndexError(index)
         rows = self._order[index * self._size : (index + 1) * self._size]
-        return self._data.rows(rows[self._rank :: self._world]), len(rows)
+        return self._made(rows[self._rank :: self._world], len(rows), index)
 
 
 @dataclass(frozen=True)

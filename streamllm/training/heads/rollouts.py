@@ -23,7 +23,7 @@ from streamllm.engine.write_head import WriteHead
 from streamllm.models.model import StreamingModel
 from streamllm.policies.bounded import bounded
 from streamllm.records import READ, WRITE, WRITE_BARE, Action, Decide, Example, State, Trace
-from streamllm.training.heads.network import Network
+from streamllm.training.heads.network import Network, Steps
 from streamllm.training.heads.rewards import reward
 from streamllm.training.objectives.grpo import GRPO, Floats, Paths, advantages
 
@@ -129,9 +129,12 @@ class PathData:
 
     def blocks(self, epoch: int, start: int = 0, rank: int = 0, world: int = 1) -> Iterator[Any]:
         if start == 0 and self.examples:
-            order = list(range(len(self.examples)))
-            random.Random(f"{self.seed}/{epoch}").shuffle(order)
-            yield _Steps(self, order, epoch, rank, world)
+
+            def made(own: list[int], of_all: int, index: int) -> tuple[Paths, int]:
+                return self.drawn(own, f"{epoch}/{index}", self.samples), self.samples * of_all
+
+            sentences = self.rollouts.objective.sentences
+            yield Steps(len(self.examples), f"{self.seed}/{epoch}", sentences, rank, world, made)
 
     def drawn(self, rows: Sequence[int], place: str, samples: int) -> Paths:
         return self.rollouts.paths(self.network.head(), [self.examples[i] for i in rows], samples, place)
@@ -156,24 +159,3 @@ class HeldOut:
 
     def drawn(self) -> Paths:
         return self.data.drawn(self.rows, "validation", 1)
-
-
-class _Steps(Sequence[tuple[Paths, int]]):
-    """The batches of an epoch."""
-
-    def __init__(self, data: PathData, order: list[int], epoch: int, rank: int, world: int):
-        self._data, self._order, self._epoch, self._rank, self._world = data, order, epoch, rank, world
-        self._size = data.rollouts.objective.sentences * world
-
-    def __len__(self) -> int:
-        return max(1, len(self._order) // self._size)
-
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        if not 0 <= index < len(self):  # which ends an iteration
-            raise IndexError(index)
-        rows = self._order[index * self._size : (index + 1) * self._size]
-        samples = self._data.samples
-        paths = self._data.drawn(rows[self._rank :: self._world], f"{self._epoch}/{index}", samples)
-        return paths, samples * len(rows)

@@ -12,6 +12,9 @@ class Objective(Protocol):
 
     It takes its logits from `streamllm.training.loss.forward`, where each position of the target sees what it would
     have seen when streamed.
+
+    One that needs the prompt, or what ``data.latencies`` are, has a method ``prepared(prompt, latencies)`` as well,
+    which returns the objective that is used (`streamllm.training.objectives.wait_token`).
     """
 
     def __call__(self, model: Any, batch: Batch, target_start: int, paradigm: str, label_smoothing: float) -> mx.array:
