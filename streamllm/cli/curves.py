@@ -111,7 +111,7 @@ def _of_test_set(
                             name,
                             f"{latency.label} {latency.text(row[latency.key])}",
                             f"{quality.label} {quality.text(row['system'])}",
-                            _text(row, "difference", quality.digits, "", "+") or f"{baseline} does not reach it",
+                            _at_equal_latency(row, quality) or f"{baseline} does not reach it",
                         ]
                     )
         if cells:
@@ -148,6 +148,12 @@ def _side_by_side(
     for point, row in table.iterrows():
         cells.append([str(point), *(_text(row[name], score.key, score.digits) for name in sets for score in of)])
     return "\n".join(["test sets side by side", *_aligned(cells)])
+
+
+def _at_equal_latency(row: Any, quality: Score) -> str:
+    text = _text(row, "difference", quality.digits, "", "+")
+    p = row["p_value"]
+    return text and f"{text}, {f'p = {p:.3f}' if p >= 0.001 else 'p < 0.001'}"
 
 
 def _text(row: Any, key: str, digits: int, before: str = "", sign: str = "") -> str:

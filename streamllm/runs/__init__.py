@@ -53,6 +53,7 @@ if TYPE_CHECKING:
         read_config as read_config,
     )
     from streamllm.runs.naming import digest as digest
+    from streamllm.runs.no_later import no_later_table as no_later_table
     from streamllm.runs.points import (
         by_test_set as by_test_set,
     )
@@ -84,6 +85,7 @@ __getattr__, __dir__, __all__ = face(
         "load_runs": "streamllm.runs.load",
         "load_traces": "streamllm.runs.load",
         "loss_table": "streamllm.runs.curve_tests",
+        "no_later_table": "streamllm.runs.no_later",
         "paired_bootstrap": "streamllm.runs.compare",
         "paired_test": "streamllm.runs.compare",
         "point_table": "streamllm.runs.curve_tests",

@@ -212,11 +212,18 @@ def paired_test(
     Returns: a `Difference` for each metric; ``pandas.DataFrame(result.values())`` makes a table of them.
     Raises: RunError: the runs do not hold the same sentences; and as `bootstrap`.
     """
+    names = _check_arguments(samples, metrics)
+    return paired_test_of(scored_run(baseline, names), scored_run(system, names), samples, seed, trials, bool(names))
+
+
+def paired_test_of(
+    baseline: Scored, system: Scored, samples: int, seed: int, trials: int, asked: bool
+) -> dict[str, Difference]:
+    """As `paired_test`, of runs whose sentences have been scored; ``asked`` says that their metrics were chosen."""
     whole_number("seed", seed, 0, of="")
     if trials < 1:
         raise ValueError(f"trials is {trials}; at least 1 is needed, and {TRIALS} is usual")
-    names = _check_arguments(samples, metrics)
-    a, b = pair(scored_run(baseline, names), scored_run(system, names), names is not None)
+    a, b = pair(baseline, system, asked)
 
     def p_value(name: str, drawn: Array, difference: float) -> float:
         return randomisation_p(a.statistics(name), b.statistics(name), partial(a.score, name), trials, seed)

@@ -18,8 +18,9 @@ import numpy as np
 from streamllm.metrics.scores import scores
 from streamllm.runs.compare import matched, warn_of_few
 from streamllm.runs.curves import areas, heights
+from streamllm.runs.randomisation import TIE
 from streamllm.runs.scored import BLEU_NAME, RunPath, Scored
-from streamllm.runs.sums import SEED, Array, percentiles, resampled_sums
+from streamllm.runs.sums import SEED, Array, p_of_samples, percentiles, resampled_sums
 
 if TYPE_CHECKING:
     import pandas
@@ -108,9 +109,10 @@ def equal_latency_table(
         system: one point or more.
         latency, quality, samples, seed: as for `curve_table`.
 
-    Returns: a row for each point of ``system``, from early to late: ``latency``, ``system`` and ``baseline`` (the
-        qualities), ``difference``, ``low`` and ``high``; nan where the baseline does not reach that latency, since
-        nothing is extrapolated.
+    Returns: a row for each point of ``system``, from early to late: the latency under its own name, ``system`` and
+        ``baseline`` (the qualities), ``difference``, ``difference_low``, ``difference_high`` and ``p_value``
+        (`p_of_samples`: two-sided, by the samples of the interval); nan where the baseline does not reach that latency,
+        since nothing is extrapolated.
     Raises: as `curve_table`.
     """
     import pandas
@@ -127,8 +129,11 @@ def equal_latency_table(
         theirs = heights(x["baseline"], y["baseline"], at)
         row = {latency: float(at[0]), "system": float(found[0]), "baseline": float(theirs[0])}
         row |= _estimate("difference", found - theirs)
+        row["p_value"] = p_of_samples((found - theirs)[1:], TIE * max(1.0, abs(float(found[0]))))
         if not x["baseline"][0].min() <= at[0] <= x["baseline"][0].max():
-            row |= dict.fromkeys(("baseline", "difference", "difference_low", "difference_high"), float("nan"))
+            row |= dict.fromkeys(
+                ("baseline", "difference", "difference_low", "difference_high", "p_value"), float("nan")
+            )
         rows.append(row)
     return pandas.DataFrame(rows)
 

@@ -127,3 +127,16 @@ def percentiles(drawn: Array) -> tuple[float, float]:
         return float("nan"), float("nan")
     low, high = np.quantile(defined, [0.025, 0.975])
     return float(low), float(high)
+
+
+def p_of_samples(drawn: Array, tie: float = 0.0) -> float:
+    """The two-sided p that goes with the interval of `percentiles`: below 0.05 where that leaves out 0.
+
+    It is twice the share of samples on the side of 0 that has fewer, where what is within ``tie`` of 0 counts on both,
+    and what was observed as one of them (Davison and Hinkley 1997); nan where nothing is defined.
+    """
+    defined = drawn[~np.isnan(drawn)]
+    if not defined.size:
+        return float("nan")
+    fewer = min(int(np.sum(defined <= tie)), int(np.sum(defined >= -tie)))
+    return min(1.0, 2 * (fewer + 1) / (len(defined) + 1))

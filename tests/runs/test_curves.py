@@ -18,7 +18,7 @@ from streamllm.runs.curves import areas, extended, heights
 from streamllm.runs.folder import RunFolder
 from streamllm.runs.load import load_runs
 from streamllm.runs.points import by_test_set, curves_of, points_of, side_by_side
-from streamllm.runs.sums import mean_of_sums, mean_statistics, percentiles, resampled_sums
+from streamllm.runs.sums import mean_of_sums, mean_statistics, p_of_samples, percentiles, resampled_sums
 
 # README's wait-k and full on Multi30k, as LEARNING has them worked out: NoSE 0.906 on 1.23 to 8.62, 0.808 on 1.5 to 4.
 
@@ -61,6 +61,25 @@ def test_many_samples_are_each_their_own():
     x, y = np.array([[1.0, 3, 5], [5, 1, 3]]), np.array([[10.0, 20, 20], [20, 10, 20]])
     assert areas(x, y, 2, 4).tolist() == [37.5, 37.5]
     assert heights(x, y, np.array([2.0, 4.0])).tolist() == [15, 20]
+
+
+@pytest.mark.parametrize(
+    ("drawn", "p"),
+    [
+        ([-1, 1, 2, 3], 2 * (1 + 1) / 5),  # one of four is on the other side
+        ([-3, -2, -1, 1], 2 * (1 + 1) / 5),
+        ([1.0] * 99, 2 / 100),
+        ([0, 1, 1, 1, 1, 1, 1], 2 * (1 + 1) / 8),  # 0 is on both sides
+        ([1e-12, 1e-12, -1e-12], 1),
+        ([math.nan, 1, 1, 1], 2 / 4),
+    ],
+)
+def test_p_counts_samples_on_the_other_side_of_zero(drawn: list[float], p: float):
+    assert p_of_samples(np.array(drawn), 1e-9) == pytest.approx(p)
+
+
+def test_p_of_no_sample_is_none():
+    assert math.isnan(p_of_samples(np.array([math.nan])))
 
 
 # --- runs
@@ -170,9 +189,11 @@ def test_differences_at_equal_latency(runs: pandas.DataFrame):
             assert row["baseline"] == pytest.approx(theirs)
             assert row["difference"] == pytest.approx(row["system"] - theirs)
             assert row["difference_low"] < row["difference"] < row["difference_high"]
+            assert (row["p_value"] < 0.05) == (not row["difference_low"] <= 0 <= row["difference_high"])
         else:
-            assert math.isnan(row["difference"]) and math.isnan(row["difference_low"])
+            assert math.isnan(row["difference"]) and math.isnan(row["difference_low"]) and math.isnan(row["p_value"])
     same = equal_latency_table(curves["waitk"], curves["waitk"], samples=20)
+    assert same["p_value"].tolist() == [1, 1]
     assert same[["difference", "difference_low", "difference_high"]].abs().max().max() < 1e-9
     far = equal_latency_table(curves["waitk"], curves["full"], samples=5)
     assert far["difference"].isna().all()  # nothing is extrapolated
