@@ -23,6 +23,10 @@ from streamllm.runs.load import FULL
 
 CROWDED = 10  # BLEU below the best that the plots show
 LATEST = 6.0  # LAAL up to which they go
+PLOTS = {
+    "bundled": "BLEU over LAAL of the bundled model: policies without training, its head, what is trained",
+    "llm": "BLEU over LAAL of the LLM: its policies without training, and its head",
+}
 
 
 @dataclass(frozen=True)
@@ -110,6 +114,7 @@ def write_report(page: Path, parts: Mapping[str, Part]) -> None:
         figure.savefig(page / f"{name}.svg", bbox_inches="tight")
         figure.savefig(page / f"{name}.png", dpi=150, bbox_inches="tight")
         plt.close(figure)
+        write_between(readme, f"{name} plot", f"![{PLOTS[name]}]({name}.svg)")
 
 
 def folder_of(runs: pandas.DataFrame, line: str, point: str) -> str:

@@ -229,6 +229,7 @@ def test_a_page_gets_its_tables_and_plots(part: Part, tmp_path: Path, monkeypatc
     text = (page / "README.md").read_text("utf-8")
     assert "| ≤ 3 | learned max_lag=4 threshold=0.7 |" in text
     assert "the median of 5 turns" in text
+    assert "](bundled.svg)" in text and "](llm.svg)" not in text
     assert {path.name for path in page.iterdir()} == {"README.md", "bundled.svg", "bundled.png"}
     assert not any(one.reference in text for one in sentences(40, 0.1, 6))  # they are the data's
 
@@ -236,7 +237,9 @@ def test_a_page_gets_its_tables_and_plots(part: Part, tmp_path: Path, monkeypatc
 def test_the_page_has_marks_for_both_parts() -> None:
     text = (ROOT / "experiments/learned/README.md").read_text("utf-8")
     kinds = [
-        f"{part} {kind}" for part in ("bundled", "llm") for kind in ("points", "tests", "areas", "cost", "examples")
+        f"{part} {kind}"
+        for part in ("bundled", "llm")
+        for kind in ("plot", "points", "tests", "areas", "cost", "examples")
     ]
     for name in ("chosen", *kinds):
         assert text.count(f"<!-- {name} -->") == text.count(f"<!-- /{name} -->") == 1
