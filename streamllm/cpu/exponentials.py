@@ -155,6 +155,32 @@ def relative_entropy(teacher: np.ndarray, logits: np.ndarray, labels: np.ndarray
     return total, grad
 
 
+def reinforced(
+    logits: np.ndarray, start: np.ndarray, labels: np.ndarray, advantages: np.ndarray, kl: float
+) -> tuple[float, np.ndarray]:
+    """``kl`` times the sum over rows with a label of KL(p ‖ that of the start), for the distributions of ``logits`` and
+    ``start`` (N, V); and the gradient for the logits of that less the sum of advantage (N,) times log p(label). Where
+    ``kl`` is 0 the start is not looked at."""
+    grad = np.zeros_like(logits)
+    total = 0.0
+    for rows in _labelled(labels):
+        p, logp = _softmax(logits[rows])
+        each = advantages[rows].astype(p.dtype)
+        g = p * each[:, None]  # d -A log p(label) is A (p - 1 at the label) for the logits
+        g[np.arange(len(rows)), labels[rows]] -= each
+        if kl:
+            with np.errstate(invalid="ignore"):
+                logp -= _softmax(start[rows])[1]
+            if not np.isfinite(logp).all():
+                logp[p == 0] = 0  # ruled out
+            apart = np.einsum("nv,nv->n", p, logp)
+            total += float(apart.sum())
+            logp -= apart[:, None]
+            g += np.multiply(p, logp, out=logp) * p.dtype.type(kl)
+        grad[rows] = g
+    return kl * total, grad
+
+
 def _softmax(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Probabilities and their logarithms, the latter in the place of ``x``."""
     with np.errstate(invalid="ignore"):

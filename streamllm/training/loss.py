@@ -73,6 +73,11 @@ def of_labels(
     return logits.reshape(-1, logits.shape[-1]), mx.array(batch.labels.reshape(-1))
 
 
+def flat(values: np.ndarray, batch: Batch, rows: int) -> np.ndarray:
+    """What is so for each position of the target, ``values`` (B, T), of the rows of `of_labels`, of that many."""
+    return values.reshape(-1) if rows == values.size else values[batch.labels >= 0]
+
+
 def taught(model: Any, batch: Batch, target_start: int, paradigm: str) -> mx.array:
     """Logits of the same rows as those of `of_labels`, as the model would teach them: from the whole source sentence
     of each target unit, without dropout and without gradient."""
@@ -207,6 +212,60 @@ def _relative_entropy_by_numpy_vjp(primals: Any, cotangents: Any, outputs: Any) 
     return mx.zeros_like(teacher), outputs[1] * cotangents[0], mx.zeros_like(labels)
 
 
+def reinforced(
+    logits: mx.array, start: mx.array | None, labels: mx.array, advantages: mx.array, kl: float, lazy: bool = False
+) -> mx.array:
+    """``kl`` times the sum over rows with a label of KL(p ‖ that of the start) in nats, exact, for the distributions of
+    ``logits`` and ``start`` (N, V) each. Its gradient is that of the same less the sum of advantage times log p(label):
+    what the labels, which were drawn from p, and their ``advantages`` (N,) say of p.
+
+    What both rule out with -inf costs nothing. By numpy on a CPU, as `cross_entropy`, unless nothing may be evaluated
+    yet (``lazy``).
+
+    Args:
+        start: gets no gradient; None where ``kl`` is 0.
+    """
+    if not exponentials.on_cpu(logits) or lazy:
+        return _reinforced(logits, start, labels, advantages, kl)
+    ours: Any = _reinforced_by_numpy
+    total: mx.array = ours(logits, mx.zeros(0) if start is None else start, labels, advantages, mx.array(kl))[0]
+    return total
+
+
+@mx.custom_function
+def _reinforced_by_numpy(
+    logits: mx.array, start: mx.array, labels: mx.array, advantages: mx.array, kl: mx.array
+) -> Any:
+    drawn = np.asarray(labels), np.asarray(advantages)
+    total, grad = exponentials.reinforced(np.asarray(logits), np.asarray(start), *drawn, float(kl))
+    return mx.array(total, mx.float32), mx.array(grad)
+
+
+@_reinforced_by_numpy.vjp
+def _reinforced_by_numpy_vjp(primals: Any, cotangents: Any, outputs: Any) -> Any:
+    return outputs[1] * cotangents[0], *map(mx.zeros_like, primals[1:])
+
+
+def _reinforced(
+    logits: mx.array, start: mx.array | None, labels: mx.array, advantages: mx.array, kl: float
+) -> mx.array:
+    logp = _log_softmax(logits)
+    chosen = mx.take_along_axis(logp, mx.maximum(labels, 0)[:, None], axis=-1)[:, 0]
+    policy = -mx.where(labels >= 0, advantages * chosen, 0).sum()
+    total = policy - mx.stop_gradient(policy)
+    if start is None:
+        return total
+    possible = logp > -math.inf
+    apart = mx.where(possible, logp, 0) - mx.where(possible, _log_softmax(mx.stop_gradient(start)), 0)
+    each = (mx.exp(logp) * apart).sum(axis=-1)
+    return total + kl * mx.where(labels >= 0, each, 0).sum()
+
+
+def _log_softmax(logits: mx.array) -> mx.array:
+    wide = _wide(logits)
+    return wide - mx.logsumexp(wide, axis=-1, keepdims=True)
+
+
 def margins(logits: mx.array, token: int, lazy: bool = False) -> tuple[mx.array, mx.array]:
     """How much likelier all other tokens together are than ``token``, as a logit: log (1 - P(token)) - log P(token),
     (N,), for logits (N, V); and the distribution of the others among themselves, (N, V), which gets no gradient.
@@ -236,7 +295,7 @@ def _margins(others: mx.array) -> tuple[mx.array, mx.array]:
 
 
 def _relative_entropy(teacher: mx.array, logits: mx.array, labels: mx.array) -> mx.array:
-    logp, logq = (x - mx.logsumexp(x, axis=-1, keepdims=True) for x in map(_wide, (teacher, logits)))
+    logp, logq = map(_log_softmax, (teacher, logits))
     possible = logp > -math.inf
     apart = mx.where(possible, logp, 0) - mx.where(possible, logq, 0)
     each = (mx.exp(logp) * apart).sum(axis=-1)

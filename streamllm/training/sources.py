@@ -20,11 +20,27 @@ from streamllm import contents
 from streamllm.checked import fit, parse
 from streamllm.files import check_lock_file, new_folder, open_to_write, read_bytes, write_atomically, writing
 from streamllm.records import Example
+from streamllm.units import Unit
 
 log = logging.getLogger(__name__)
 
 DIGESTS = "digests.json"
 FORMAT = 3  # of the folders of `TokenFiles`; since 2 they have digests, since 3 they know where documents begin
+
+
+class Corpus(Protocol):
+    """What a training needs of a data set of `streamllm.data`."""
+
+    source_unit: Unit
+    target_unit: Unit
+    source_language: str
+    target_language: str
+
+    def load(self) -> list[Example]: ...
+
+    def stream(self) -> Iterator[Example]: ...
+
+    def files(self) -> list[Path]: ...
 
 
 @dataclass(frozen=True)

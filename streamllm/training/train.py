@@ -8,65 +8,48 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers as optim
 
-from streamllm.batching.scheduler import translate_many
 from streamllm.check import whole_number
 from streamllm.contents import of_file, of_folder
 from streamllm.data.joined import each_alone, sentence_pairs
-from streamllm.engine.limits import Limits
 from streamllm.engine.paradigms.group import Group
 from streamllm.engine.paradigms.interleaved import Interleaved
 from streamllm.engine.paradigms.memory import Paradigm
 from streamllm.engine.positions import PositionError
 from streamllm.files import new_folder, write_atomically
-from streamllm.metrics.summary import summarise
 from streamllm.models.languages import Languages
-from streamllm.models.lengths import fitting
 from streamllm.models.loading import TOKENIZER_FILES, ModelConfig, find_model
 from streamllm.models.model import StreamingModel
-from streamllm.policies import Full, WaitK
 from streamllm.prompt import Prompt, PromptTokens
-from streamllm.records import Example, Policy
+from streamllm.records import Example
 from streamllm.runs import made_from
 from streamllm.runs.environment import environment
 from streamllm.runs.folder import METRICS, RunFolder
 from streamllm.tracking.tracker import Guarded, NullTracker, RunInfo, Tracker
+from streamllm.training import by_reward
 from streamllm.training.adapters import AdapterConfig
 from streamllm.training.bpe import BPEDropout
-from streamllm.training.data import FULL, DataConfig, TrainingData, values_of_k
+from streamllm.training.by_reward import Learning
+from streamllm.training.data import DataConfig, TrainingData, values_of_k
 from streamllm.training.export import export_checkpoint, write_adapter, write_model
 from streamllm.training.fresh import FreshModel
 from streamllm.training.grown import GrownModel
 from streamllm.training.loop import Trainer, TrainingConfig
 from streamllm.training.objectives.cross_entropy import CrossEntropy
 from streamllm.training.objectives.grpo import GRPO
+from streamllm.training.objectives.grpo_model import ModelGRPO
 from streamllm.training.objectives.objective import Objective
-from streamllm.training.sources import Buffered, Source, TokenFiles, Whole, token_files
-from streamllm.units import Unit
+from streamllm.training.scores import of_wait_k, to_be_scored
+from streamllm.training.sources import Buffered, Corpus, Source, TokenFiles, Whole, token_files
 
 log = logging.getLogger(__name__)
 
 START = "start"  # a fresh model before its first step, in the run folder
-
-
-class Corpus(Protocol):
-    """What `train` needs of a data set of `streamllm.data`."""
-
-    source_unit: Unit
-    target_unit: Unit
-    source_language: str
-    target_language: str
-
-    def load(self) -> list[Example]: ...
-
-    def stream(self) -> Iterator[Example]: ...
-
-    def files(self) -> list[Path]: ...
 
 
 @dataclass(frozen=True)
@@ -139,8 +122,10 @@ def train(
     if isinstance(objective, GRPO):
         raise ValueError(
             "objective=grpo teaches a write head: streamllm train-head objective=grpo model.head_path=…; weights and "
-            "adapters do not learn by reward yet"
+            "adapters learn by objective=grpo_model"
         )
+    if isinstance(objective, ModelGRPO):
+        by_reward.check(training, data, adapter, model)
     _check_weights(model, adapter)
     group = mx.distributed.init()
     run = RunFolder.of(config, name, root)
@@ -230,24 +215,37 @@ def train(
         if streaming.target_start == "after_source":  # not trained to stream so far
             streaming.target_start = 0
         guarded.start(RunInfo(run.digest, run.path.name, run.path, config, job_type="train"))
-        dropout = BPEDropout(start / "tokenizer.json", data.bpe_dropout, seed) if data.bpe_dropout else None
-        source = _source(corpus, pairs, streaming.prompt, data, start, seed, group)
-        training_data = TrainingData(source, streaming.prompt, data, seed, dropout)
-        held_out = TrainingData(validation_examples, streaming.prompt, replace(data, bpe_dropout=0.0), seed)
-
-        prepared = getattr(objective, "prepared", None)
-        if prepared is not None:
-            objective = prepared(streaming.prompt, data.tags)
-
-        scored = _scored(streaming, validation_examples[: validation.sentences], validation_corpus)
+        learning: Learning | None = None
+        training_data: Any  # with what is validated on, as the trainer takes both
+        held_out: Any
+        if isinstance(objective, ModelGRPO):
+            made |= by_reward.contents(streaming, objective)
+            made_from.check(run, made)
+            if group.rank() == 0:
+                run.add_contents(made)
+            how = validation.sentences, validation.batch_size, data.max_tokens, seed
+            learning = Learning.of(streaming, objective, examples, validation_examples, corpus, *how)
+            objective, training_data, held_out = learning.objective, learning.data, learning.held_out.fixed()
+        else:
+            dropout = BPEDropout(start / "tokenizer.json", data.bpe_dropout, seed) if data.bpe_dropout else None
+            source = _source(corpus, pairs, streaming.prompt, data, start, seed, group)
+            training_data = TrainingData(source, streaming.prompt, data, seed, dropout)
+            validated = TrainingData(validation_examples, streaming.prompt, replace(data, bpe_dropout=0.0), seed)
+            held_out = [*validated.fixed(*validation.ks)]
+            if (prepared := getattr(objective, "prepared", None)) is not None:
+                objective = prepared(streaming.prompt, data.tags)
+            scored = to_be_scored(streaming, validation_examples[: validation.sentences], validation_corpus)
 
         def score(_: nn.Module) -> dict[str, float | None]:  # the trainer changes the model of `streaming` in place
-            return _score(streaming, scored, corpus, validation)
+            if learning is not None:
+                return learning.scores(streaming)
+            target = corpus.target_language, corpus.target_unit
+            return of_wait_k(streaming, scored, validation.ks, *target, validation.batch_size)
 
         trainer = Trainer(
             streaming.model,
             training_data,
-            [*held_out.fixed(*validation.ks)],
+            held_out,
             training,
             run.path,
             score=score if validation.sentences else None,
@@ -260,7 +258,7 @@ def train(
         )
         size = "a stream of" if data.buffer else len(examples)
         log.info("%s sentence pairs, %d for validation; %s", size, len(validation_examples), run.path)
-        if validation.sentences:
+        if validation.sentences and learning is None:
             log.info(
                 "bleu and al are of wait-k with k = %s (score.k), of %d sentences (score.sentences)",
                 *(", ".join(map(str, validation.ks)), len(scored)),
@@ -277,11 +275,15 @@ def train(
         if group.rank() == 0:
             scores["best_validation_loss"] = trainer.lowest()
             if adapter_settings:
-                write_adapter(streaming, adapter_settings, name_of_start, start, run.path / "adapter")
-                written = replace(model, adapter_path=str(run.path / "adapter"))
+                folder = run.path / "adapter"
+                write_adapter(streaming, adapter_settings, name_of_start, start, folder)
+                written = replace(model, adapter_path=str(folder), head_path=None)
             else:
-                write_model(streaming, start, run.path / "model")
-                written = replace(model, path=str(run.path / "model"))
+                folder = run.path / "model"
+                write_model(streaming, start, folder)
+                written = replace(model, path=str(folder), head_path=None)
+            if learning is not None:
+                by_reward.write_head(streaming, folder, start, adapter is not None)
             if validation.sentences:  # of what was written, as a run will load it
                 del trainer  # and with it the optimizer's state
                 streaming = written.load(None, corpus.source_unit, corpus.target_unit, paradigm)
@@ -379,51 +381,3 @@ def _described(corpus: Corpus) -> Any:
     if not is_dataclass(corpus) or isinstance(corpus, type):
         return repr(corpus)
     return {key: value for key, value in asdict(corpus).items() if key != "skip_long"}  # it changes no tokens
-
-
-def _scored(streaming: StreamingModel, examples: Sequence[Example], corpus: Corpus) -> list[Example]:
-    """Those of the examples that are translated for a score."""
-    skip = bool(getattr(corpus, "skip_long", False))
-    scored = fitting(streaming, examples, Limits(), str(getattr(corpus, "name", "")), skip)
-    if len(scored) < len(examples):
-        log.info(
-            "%d of %d validation sentences are too long and are not scored", len(examples) - len(scored), len(examples)
-        )
-    if examples and not scored:
-        raise ValueError(
-            "all validation sentences that are to be scored are too long: give others, or score.sentences=0"
-        )
-    return scored
-
-
-def _score(
-    streaming: StreamingModel, examples: Sequence[Example], corpus: Corpus, validation: ValidationConfig
-) -> dict[str, float | None]:
-    """BLEU and AL of wait-k translations, for each k and on average; an AL is None where nothing was written."""
-    order = [example.id for example in examples]
-    limits = Limits().between(streaming.prompt.source_unit, corpus.target_unit, examples)
-    each: dict[int | str, dict[str, float | None]] = {}
-    for k in validation.ks:
-        policy: Policy = Full() if k == FULL else WaitK(int(k))
-        found = translate_many(streaming, examples, policy, limits, validation.batch_size)
-        traces = {trace.id: trace for trace in found}
-        summary = summarise([traces[id] for id in order], corpus.target_language, corpus.target_unit)
-        each[k] = {name: _number(summary[name]) for name in ("bleu", "al")}
-    scores = {name: _mean([one[name] for one in each.values()]) for name in ("bleu", "al")}
-    if len(each) > 1:
-        scores |= {
-            f"{name}_{'full' if k == FULL else f'k{k}'}": value
-            for k, both in each.items()
-            for name, value in both.items()
-        }
-    return scores
-
-
-def _number(value: Any) -> float | None:
-    return None if value is None else float(value)
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    """Of all; None if one is not defined, since the mean of the others would be of other k."""
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if len(known) == len(values) else None

@@ -33,7 +33,8 @@ from streamllm.training.loss import loss
 from streamllm.training.optimizers import Muon
 from streamllm.training.recompute import recompute_blocks
 from streamllm.training.schedules import SCHEDULES, factor
-from streamllm.training.train import ValidationConfig, _score
+from streamllm.training.scores import of_wait_k
+from streamllm.training.train import ValidationConfig
 
 HANDFUL = ("qwen2", "gpt2", "gemma2", "gemma3n", "hunyuan", "deepseek_v3", "qwen3_moe")
 
@@ -308,19 +309,19 @@ def test_scores_at_several_k_are_those_of_one_sentence_at_a_time() -> None:
     model = ModelConfig("bundled:tiny-en-de").load()
 
     def score(k: Any, size: int) -> dict[str, float]:
-        return _score(model, PAIRS, Corpus(), ValidationConfig(k, batch_size=size))  # type: ignore[arg-type]
+        return of_wait_k(model, PAIRS, k, Corpus().target_language, Corpus().target_unit, size)  # type: ignore[return-value]
 
     alone, batched = (score([1, 3, FULL], size) for size in (1, 4))
     assert alone == batched
     assert alone["al_k1"] < alone["al_k3"] < alone["al_full"]
     assert alone["al"] == pytest.approx((alone["al_k1"] + alone["al_k3"] + alone["al_full"]) / 3)
-    assert score(3, 4) == {"bleu": alone["bleu_k3"], "al": alone["al_k3"]}
+    assert score([3], 4) == {"bleu": alone["bleu_k3"], "al": alone["al_k3"]}
 
 
 def test_a_lag_is_none_where_nothing_was_written() -> None:
     model = ModelConfig("bundled:tiny-en-de").load()
     model.prompt.end_tokens = frozenset(range(10_000))  # whatever it predicts
-    found = _score(model, PAIRS, Corpus(), ValidationConfig([1, 3]))  # type: ignore[arg-type]
+    found = of_wait_k(model, PAIRS, [1, 3], Corpus().target_language, Corpus().target_unit, 32)
     assert found == {"bleu": 0.0, "bleu_k1": 0.0, "bleu_k3": 0.0, "al": None, "al_k1": None, "al_k3": None}
 
 

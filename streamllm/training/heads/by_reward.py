@@ -27,7 +27,7 @@ from streamllm.training.heads.network import Network
 from streamllm.training.heads.rollouts import PathData, Rollouts
 from streamllm.training.loop import Trainer, TrainingConfig
 from streamllm.training.objectives.grpo import GRPO
-from streamllm.training.train import Corpus
+from streamllm.training.sources import Corpus
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +41,11 @@ def check(training: TrainingConfig, objective: Any) -> None:
             f"objective is {type(objective).__name__}, and a write head learns from labels, where none is given, or "
             "by objective=grpo"
         )
+    check_training(training)
+
+
+def check_training(training: TrainingConfig) -> None:
+    """Raises: ValueError: nothing can learn by reward so."""
     if training.label_smoothing:
         raise ValueError(f"training.label_smoothing is {training.label_smoothing}, and rewards are no labels: give 0")
     if training.patience or training.export == "best":
@@ -91,7 +96,7 @@ def learn(
     Raises: ValueError: no sentence is left to learn from, or to validate with.
     """
     limits = Limits().between(corpus.source_unit, corpus.target_unit, learned)
-    pairs, kept = (_usable(model, one, limits, what) for one, what in ((learned, "dataset"), (held_out, "validation")))
+    pairs, kept = (usable(model, one, limits, what) for one, what in ((learned, "dataset"), (held_out, "validation")))
     start = sharpened(start, objective.threshold, objective.temperature)
     network = Network.of(start)
     language, tokenizer = corpus.target_language, getattr(corpus, "bleu_tokenizer", None)
@@ -137,7 +142,7 @@ def learn(
     return head, found | {f"start_{name}": value for name, value in scores(start).items()}
 
 
-def _usable(model: StreamingModel, examples: Sequence[Example], limits: Limits, what: str) -> list[Example]:
+def usable(model: StreamingModel, examples: Sequence[Example], limits: Limits, what: str) -> list[Example]:
     """Single sentences that have a reward: both sides say something, and no unit is too long."""
     alone = [one for one in each_alone(examples) if one.source.strip() and one.reference.strip()]
     found = fitting(model, alone, limits, skip=True)

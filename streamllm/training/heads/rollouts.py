@@ -6,16 +6,13 @@ neither the size of a batch nor the sentences in it change a path, but for near-
 
 import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
-from typing import Any
 
 import numpy as np
 
 from streamllm.batching.coroutines import Clock
 from streamllm.batching.scheduler import in_sessions
-from streamllm.contents import of_texts
 from streamllm.engine.limits import Limits
 from streamllm.engine.loop import translate
 from streamllm.engine.session import Session
@@ -23,7 +20,8 @@ from streamllm.engine.write_head import WriteHead
 from streamllm.models.model import StreamingModel
 from streamllm.policies.bounded import bounded
 from streamllm.records import READ, WRITE, WRITE_BARE, Action, Decide, Example, State, Trace
-from streamllm.training.heads.network import Network, Steps
+from streamllm.training.drawn import DrawnData
+from streamllm.training.heads.network import Network
 from streamllm.training.heads.rewards import reward
 from streamllm.training.objectives.grpo import GRPO, Floats, Paths, advantages
 
@@ -112,50 +110,12 @@ class Rollouts:
         return [traces[example.id] for example in asked], [drawn[example.id] for example in asked]
 
 
-class PathData:
-    """Batches of paths, each drawn from the network as it is when the batch is asked for: sentences are shuffled in
-    each epoch anew, and the same for all processes up to their own rows."""
-
-    count = 1
+class PathData(DrawnData):
+    """Batches of paths, each drawn from the network as it is when the batch is asked for."""
 
     def __init__(self, rollouts: Rollouts, network: Network, examples: Sequence[Example]):
-        self.rollouts, self.network, self.examples = rollouts, network, examples
-        self.samples, self.seed = rollouts.objective.samples, rollouts.seed
-        self.source = self
-
-    @cached_property
-    def digest(self) -> str:
-        return of_texts(text for one in self.examples for text in (one.id, one.source, one.reference))[:16]
-
-    def blocks(self, epoch: int, start: int = 0, rank: int = 0, world: int = 1) -> Iterator[Any]:
-        if start == 0 and self.examples:
-
-            def made(own: list[int], of_all: int, index: int) -> tuple[Paths, int]:
-                return self.drawn(own, f"{epoch}/{index}", self.samples), self.samples * of_all
-
-            sentences = self.rollouts.objective.sentences
-            yield Steps(len(self.examples), f"{self.seed}/{epoch}", sentences, rank, world, made)
+        super().__init__(rollouts.objective, examples, rollouts.seed)
+        self.rollouts, self.network = rollouts, network
 
     def drawn(self, rows: Sequence[int], place: str, samples: int) -> Paths:
         return self.rollouts.paths(self.network.head(), [self.examples[i] for i in rows], samples, place)
-
-    def fixed(self) -> list["HeldOut"]:
-        """All of it, in order, one path of each: for validation."""
-        size = max(1, self.rollouts.objective.batch_size)
-        rows = range(len(self.examples))
-        return [HeldOut(self, rows[i : i + size]) for i in rows[::size]]
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """Sentences whose paths are drawn whenever they are asked for, by the same random numbers each time."""
-
-    data: PathData
-    rows: Sequence[int]
-
-    @property
-    def labels(self) -> np.ndarray[Any, Any]:
-        return np.zeros(len(self.rows), np.int32)
-
-    def drawn(self) -> Paths:
-        return self.data.drawn(self.rows, "validation", 1)

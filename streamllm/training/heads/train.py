@@ -31,7 +31,7 @@ from streamllm.training.heads.measured import CellConfig, measure
 from streamllm.training.heads.network import BinaryCrossEntropy, CellData, HeadConfig, Network
 from streamllm.training.loop import Trainer, TrainingConfig
 from streamllm.training.objectives.grpo import GRPO
-from streamllm.training.train import Corpus
+from streamllm.training.sources import Corpus
 
 log = logging.getLogger(__name__)
 

@@ -1,7 +1,7 @@
 """Learning by reward: of several samples of one sentence, those above their mean become likelier."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, get_args
 
 import mlx.core as mx
 import numpy as np
@@ -9,8 +9,8 @@ import numpy as np
 from streamllm.check import number, whole_number
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
-QUALITIES = ("bleu", "chrf")
-SCALES = ("group", "none")
+Quality = Literal["bleu", "chrf"]
+Scale = Literal["group", "none"]
 LEAST_DEVIATION = 1e-4
 """Added to the deviation of a group, which may be 0."""
 
@@ -45,6 +45,40 @@ class Paths:
 
     def drawn(self) -> "Paths":
         return self
+
+
+class Groups(Protocol):
+    """What objectives by reward have in common: how many samples there are, and what they are worth."""
+
+    @property
+    def samples(self) -> int: ...
+    @property
+    def sentences(self) -> int: ...
+    @property
+    def quality(self) -> Quality: ...
+    @property
+    def latency(self) -> float: ...
+    @property
+    def kl(self) -> float: ...
+    @property
+    def scale(self) -> Scale: ...
+    @property
+    def max_lag(self) -> int | None: ...
+    @property
+    def batch_size(self) -> int: ...
+
+
+def check_groups(objective: Groups, of: str = "paths") -> None:
+    """Raises: ValueError: a value is not accepted; ``of``: what is drawn."""
+    whole_number("objective.samples", objective.samples, 2, of=of, hint="one has nothing to be compared with")
+    whole_number("objective.sentences", objective.sentences, of="")
+    whole_number("objective.batch_size", objective.batch_size, of=of)
+    whole_number("objective.max_lag", objective.max_lag, of="units", null="for no bound")
+    for name, accepted in (("quality", get_args(Quality)), ("scale", get_args(Scale))):
+        if (value := getattr(objective, name)) not in accepted:
+            raise ValueError(f"objective.{name} is {value!r}; accepted are {', '.join(accepted)}")
+    for name in ("latency", "kl"):
+        number(f"objective.{name}", getattr(objective, name), least=0)
 
 
 @dataclass(frozen=True)
@@ -83,25 +117,17 @@ class GRPO:
 
     samples: int = 8
     sentences: int = 32
-    quality: Literal["bleu", "chrf"] = "bleu"
+    quality: Quality = "bleu"
     latency: float = 2.0
     kl: float = 0.1
-    scale: Literal["group", "none"] = "none"
+    scale: Scale = "none"
     threshold: float = 0.9
     temperature: float = 0.5
     max_lag: int | None = None
     batch_size: int = 256
 
     def __post_init__(self) -> None:
-        whole_number("objective.samples", self.samples, 2, of="paths", hint="one has nothing to be compared with")
-        whole_number("objective.sentences", self.sentences, of="")
-        whole_number("objective.batch_size", self.batch_size, of="paths")
-        whole_number("objective.max_lag", self.max_lag, of="units", null="for no bound")
-        for name, value, accepted in (("quality", self.quality, QUALITIES), ("scale", self.scale, SCALES)):
-            if value not in accepted:
-                raise ValueError(f"objective.{name} is {value!r}; accepted are {', '.join(accepted)}")
-        for name in ("latency", "kl"):
-            number(f"objective.{name}", getattr(self, name), least=0)
+        check_groups(self)
         number("objective.threshold", self.threshold, above=0, below=1)
         number("objective.temperature", self.temperature, above=0)
 

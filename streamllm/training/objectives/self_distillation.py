@@ -8,7 +8,7 @@ import numpy as np
 
 from streamllm.check import probability
 from streamllm.training.batch import Batch
-from streamllm.training.loss import cross_entropy, is_lazy, loss, of_labels, relative_entropy, taught
+from streamllm.training.loss import cross_entropy, flat, is_lazy, loss, of_labels, relative_entropy, taught
 
 
 @dataclass(frozen=True)
@@ -50,13 +50,9 @@ class SelfDistillation:
 def from_a_part(batch: Batch, rows: int) -> np.ndarray:
     """Which rows of `of_labels`, of that many, are predicted from less than their whole source sentence."""
     partial: np.ndarray = batch.k[:, None] + batch.target_units < batch.whole_units
-    return _flat(partial, batch, rows)
+    return flat(partial, batch, rows)
 
 
 def of_rows(batch: Batch, each: np.ndarray, rows: int) -> np.ndarray:
     """What is so for ``each`` (B,) stream, of the rows of `of_labels`, of that many."""
-    return _flat(np.broadcast_to(each[:, None], batch.labels.shape), batch, rows)
-
-
-def _flat(values: np.ndarray, batch: Batch, rows: int) -> np.ndarray:
-    return values.reshape(-1) if rows == values.size else values[batch.labels >= 0]
+    return flat(np.broadcast_to(each[:, None], batch.labels.shape), batch, rows)
