@@ -3,7 +3,7 @@
     python -m experiments.learned.cost FILE TURNS [dataset…] --line NAME [override…] --line …
 
 The lines take turns, after a round that does not count (unless there is only one turn). What is written to FILE is, for
-each, the median over the turns, with the smallest and the largest.
+each, the median over the turns, with the smallest and the largest. A FILE of the same words is left as it is.
 """
 
 import json
@@ -37,6 +37,11 @@ def parts(words: Sequence[str]) -> tuple[list[str], dict[str, list[str]]]:
     return shared, lines
 
 
+def measured(file: Path, arguments: Sequence[str]) -> bool:
+    """Whether a file holds what these words ask for."""
+    return file.exists() and json.loads(file.read_text(encoding="utf-8"))["of"] == list(arguments)
+
+
 class Timed:
     """A line that can be translated again and again; ``models`` keeps those that are loaded."""
 
@@ -68,6 +73,9 @@ class Timed:
 
 def main(arguments: Sequence[str]) -> None:
     file, turns, *words = arguments
+    if measured(Path(file), arguments):
+        print(f"{file} has these times already: remove it to take them anew")
+        return
     shared, lines = parts(words)
     models: dict[str, Any] = {}
     timed = {name: Timed([*line, *shared], models) for name, line in lines.items()}
@@ -88,7 +96,7 @@ def main(arguments: Sequence[str]) -> None:
         for name, one in timed.items()
     ]
     Path(file).parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(Path(file), json.dumps(rows, indent=2) + "\n")
+    write_atomically(Path(file), json.dumps({"of": list(arguments), "rows": rows}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

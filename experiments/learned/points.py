@@ -74,6 +74,7 @@ CHOSEN = {
 
 MODEL = ["model=gemma-3-270m", "prompt=zero-shot-en-de"]
 LLM_PAIRS = {"adapter": 6000, "head": 1000}
+LLM_HELD_OUT = 50
 ADAPTER = ["experiment=lora_en_de", "data.k=[1,2,3,4,5,7,9,full,random,random,random,random]"]
 LLM_WITHOUT_TRAINING = {
     "waitk": ["policy=waitk", "k=1,2,3,4,5,7"],

@@ -17,12 +17,14 @@ from experiments.learned import points
 from experiments.learned.examples import examples_text
 from experiments.study import markdown, write_between
 from streamllm.plots import quality_latency
-from streamllm.plots.style import FAINT, sizes
+from streamllm.plots.style import CYCLE, FAINT, Look, sizes
 from streamllm.runs import curve_table, equal_latency_table, load_runs, no_later_table
 from streamllm.runs.load import FULL
 
 CROWDED = 10  # BLEU below the best that the plots show
 LATEST = 6.0  # LAAL up to which they go
+GROUPS = ("model", "policy", "prompt")  # choices from groups, which no column of a run names
+GREY, MARKERS = "#8c8c8c", "osDv^PX*<>"
 PLOTS = {
     "bundled": "BLEU over LAAL of the bundled model: policies without training, its head, what is trained",
     "llm": "BLEU over LAAL of the LLM: its policies without training, and its head",
@@ -68,7 +70,8 @@ class Part:
         line = self.lines.get(run.get("study"))
         if line is None:
             return None, ""
-        settings = [override.partition("=")[::2] for override in line if not override.startswith(("policy=", "model="))]
+        settings = [override.partition("=")[::2] for override in line]
+        settings = [(key, values) for key, values in settings if key not in GROUPS]
         for key, values in settings:
             if not any(_same(run.get(key), value) for value in _values(values)):
                 return None, ""
@@ -103,14 +106,14 @@ def write_report(page: Path, parts: Mapping[str, Part]) -> None:
         write_between(readme, f"{name} points", points_text(runs))
         write_between(readme, f"{name} tests", tests_text(runs, part))
         write_between(readme, f"{name} areas", areas_text(runs, part))
-        write_between(readme, f"{name} cost", cost_text(json.loads(part.cost.read_text(encoding="utf-8"))))
+        write_between(readme, f"{name} cost", cost_text(json.loads(part.cost.read_text(encoding="utf-8"))["rows"]))
         write_between(readme, f"{name} examples", examples_text(*(folder_of(runs, *one) for one in points.COMPARED)))
         if name == "bundled":
             write_between(readme, "chosen", chosen_text(runs, part))
-            figure = panels(runs)
+            figure = panels(runs, part)
         else:
             figure, axes = plt.subplots(figsize=(8, 5.4), layout="constrained")
-            draw(axes, runs)
+            draw(axes, runs, styles(part))
         figure.savefig(page / f"{name}.svg", bbox_inches="tight")
         figure.savefig(page / f"{name}.png", dpi=150, bbox_inches="tight")
         plt.close(figure)
@@ -260,15 +263,22 @@ def cost_text(rows: Sequence[Mapping[str, Any]]) -> str:
 # --- plots
 
 
-def panels(runs: pandas.DataFrame) -> Figure:
+def styles(part: Part) -> dict[str, Look]:
+    """What is learned in colours, the same in every panel; what is not in grey, by its markers."""
+    grey = [name for name in part.without_training if name not in (points.BASELINES[0], FULL)]
+    found = {name: Look(GREY, marker, ":") for name, marker in zip(grey, MARKERS, strict=False)}
+    return found | dict(zip(part.learned, CYCLE, strict=False))
+
+
+def panels(runs: pandas.DataFrame, part: Part) -> Figure:
     figure, grid = plt.subplots(len(points.PANELS), 1, figsize=(8.5, 6.4 * len(points.PANELS)), layout="constrained")
     for ax, (title, lines) in zip(grid, points.PANELS.items(), strict=True):
-        draw(ax, runs[runs["study"].isin([*lines, FULL])])
+        draw(ax, runs[runs["study"].isin([*lines, FULL])], styles(part))
         ax.set_title(title, loc="left", fontsize=sizes().text)
     return figure
 
 
-def draw(ax: Axes, runs: pandas.DataFrame) -> None:
+def draw(ax: Axes, runs: pandas.DataFrame, styles: Mapping[str, Look]) -> None:
     """BLEU over LAAL in the range that matters; whole sentences, which lie far to the right, are a line across."""
     whole = runs[runs["study"] == FULL]
     curves = runs[runs["study"] != FULL]
@@ -279,4 +289,6 @@ def draw(ax: Axes, runs: pandas.DataFrame) -> None:
     for height in whole["bleu"]:
         ax.axhline(height, color=FAINT, linestyle="--", linewidth=1)
         ax.annotate("full", (LATEST, height), xytext=(-3, 2), textcoords="offset points", ha="right", color="grey")
-    quality_latency(curves, by="study", ax=ax, reference=points.BASELINES[0], pareto=True, key=True)
+    chosen = {name: look for name, look in styles.items() if name in set(curves["study"])}
+    first = points.BASELINES[0]
+    quality_latency(curves, by="study", ax=ax, reference=first, pareto=True, key=True, styles=chosen)

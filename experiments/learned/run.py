@@ -10,12 +10,14 @@ same command, and ``report`` behind it only writes tables and plots. What else i
     adapter=FOLDER         of the LLM; else it is trained (hours)
     sentences=500          of the LLM: so many of the data set; else all
     head.NAME=FOLDER       a head of `HEADS`, or head.llm, that is there; else it is trained
+    only=llm               or only=bundled: one of the two parts
     pairs=2000             that the bundled model's heads learn from
     processes=2            commands at a time; else one for each core
     output.root=FOLDER     where runs, heads and adapter lie (outputs/learned)
     page=FOLDER            where tables and plots are written, into a copy of README.md; else beside this file
 """
 
+import hashlib
 import os
 import re
 import shutil
@@ -47,6 +49,7 @@ class Given:
     adapter: str | None = None
     sentences: int | None = None
     heads: Mapping[str, str] = field(default_factory=dict)
+    only: str | None = None
     report: bool = False
 
     @classmethod
@@ -60,12 +63,14 @@ class Given:
                 data.append(f"{key}={value}")
             elif key.startswith("head.") and key[5:] in (*points.HEADS, "llm"):
                 heads[key[5:]] = str(Path(value).resolve())
-            elif key in ("adapter", "sentences", "pairs", "processes", "output.root", "page", "model.path"):
+            elif key in ("adapter", "sentences", "pairs", "processes", "output.root", "page", "model.path", "only"):
                 own[key] = value
             else:
                 sys.exit(f"{key}={value} is not taken: {__doc__}")
         if unknown := [word for word in arguments if "=" not in word and word != "report"]:
             sys.exit(f"{unknown[0]!r} is not taken: {__doc__}")
+        if own.get("only", "llm") not in ("bundled", "llm") or (own.get("only") == "llm" and "model.path" not in own):
+            sys.exit(f"only is {own['only']!r}; accepted are bundled, and llm with model.path=FOLDER")
         return cls(
             data=data,
             root=CHECKOUT / own.get("output.root", "outputs/learned"),
@@ -76,6 +81,7 @@ class Given:
             adapter=str(Path(own["adapter"]).resolve()) if "adapter" in own else None,
             sentences=_whole(own, "sentences", 0) or None,
             heads=heads,
+            only=own.get("only"),
             report="report" in arguments,
         )
 
@@ -110,8 +116,8 @@ def main(arguments: Sequence[str]) -> None:
         given.page.mkdir(parents=True, exist_ok=True)
         if not (given.page / "README.md").exists():
             shutil.copy(HERE / "README.md", given.page)
-    parts = {"bundled": bundled(given)}
-    if given.llm is not None:
+    parts = {} if given.only == "llm" else {"bundled": bundled(given)}
+    if given.llm is not None and given.only != "bundled":
         parts["llm"] = llm(given, given.llm)
     write_report(given.page, parts)
 
@@ -139,9 +145,9 @@ def llm(given: Given, path: str) -> Part:
     if name in given.heads:
         found[name] = given.heads[name]
     else:
-        limit = f"dataset.limit={points.LLM_PAIRS['head']}"
+        limit = [f"dataset.limit={points.LLM_PAIRS['head']}", f"validation.limit={points.LLM_HELD_OUT}"]
         if not given.report:
-            train_head([[*model, *given.training_data, limit, HELD_OUT, "tracker=none", f"output.root={where}"]], 1)
+            train_head([[*model, *given.training_data, *limit, "tracker=none", f"output.root={where}"]], 1)
         found[name] = newest(where, "head-*/head")
     lines = _filled(points.LLM_WITHOUT_TRAINING, found), _filled(points.LLM_LEARNED, found)
     without, learned = ({name: [*model, *line] for name, line in each.items()} for each in lines)
@@ -160,11 +166,10 @@ def run_all(given: Given, part: Part, sentences: int, turns: int) -> None:
     # Those that search cost most: they begin first, so that no process waits for them at the end.
     commands.sort(key=lambda command: not {"policy=ralcp", "policy=local_agreement"} & {*command})
     launch_all("run.py", commands, given.processes)
-    if not part.cost.exists():
-        os.environ.setdefault("STREAMLLM_THREADS", "1")
-        data = [*(one for one in part.data if not one.startswith("dataset.limit=")), f"dataset.limit={sentences}"]
-        words = [word for name, line in part.timed.items() for word in ("--line", name, *line)]
-        launch_all("-m", [["experiments.learned.cost", str(part.cost), str(turns), *data, *words]], 1)
+    os.environ.setdefault("STREAMLLM_THREADS", "1")
+    data = [*(one for one in part.data if not one.startswith("dataset.limit=")), f"dataset.limit={sentences}"]
+    words = [word for name, line in part.timed.items() for word in ("--line", name, *line)]
+    launch_all("-m", [["experiments.learned.cost", str(part.cost), str(turns), *data, *words]], 1)
 
 
 # --- what is trained
@@ -173,7 +178,7 @@ def run_all(given: Given, part: Part, sentences: int, turns: int) -> None:
 def train_heads(given: Given, wanted: Mapping[str, Sequence[str]], there: Mapping[str, str]) -> dict[str, str]:
     """Folders of heads that the study trains; those that are given or trained already are left alone."""
     missing = _filled({name: how for name, how in wanted.items() if name not in there}, there)
-    where = {name: given.root / "heads" / f"{name}-{given.pairs}" for name in missing}
+    where = {name: given.root / "heads" / f"{name}-{given.pairs}-{_mark(how)}" for name, how in missing.items()}
     shared = [*given.training_data, f"dataset.limit={given.pairs}", HELD_OUT]
     cells = f"cells.cache={given.root / 'cells'}"  # what was measured for one kind of labels may serve another
     if not given.report:
@@ -222,6 +227,11 @@ def alignment_heads(given: Given, model: Sequence[str]) -> str:
         kept.parent.mkdir(parents=True, exist_ok=True)
         kept.write_text(found[1].replace(" ", ""), encoding="utf-8")
     return kept.read_text(encoding="utf-8")
+
+
+def _mark(how: Sequence[str]) -> str:
+    """What tells a head from one of the same name that was trained otherwise."""
+    return hashlib.sha256("\n".join(how).encode()).hexdigest()[:6]
 
 
 def newest(folder: Path, pattern: str) -> str:

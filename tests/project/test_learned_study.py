@@ -13,11 +13,12 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from test_compare import make_run, sentences
 
-from experiments.learned import points, report, run
+from experiments.learned import cost, points, report, run
 from experiments.learned.cost import parts
 from experiments.learned.examples import chosen, distance, written
 from experiments.learned.report import Part
 from experiments.learned.run import Given
+from streamllm.data.sample import Sample
 
 LINES = {**points.WITHOUT_TRAINING, **points.LEARNED, **points.HEAD_LINES, **points.BESIDE}
 LLM_LINES = {**points.LLM_WITHOUT_TRAINING, **points.LLM_LEARNED}
@@ -100,7 +101,7 @@ def test_arguments_go_where_they_belong(tmp_path: Path) -> None:
     assert Given.of([]).runs.name == "sample"
 
 
-@pytest.mark.parametrize("word", ["k=3", "head.blue=x", "sentences=many", "pairs=0", "repot"])
+@pytest.mark.parametrize("word", ["k=3", "head.blue=x", "sentences=many", "pairs=0", "repot", "only=llm", "only=all"])
 def test_what_is_not_taken_is_said(word: str) -> None:
     with pytest.raises(SystemExit) as ended:
         Given.of([word])
@@ -115,7 +116,10 @@ def test_a_head_that_is_given_is_not_trained(tmp_path: Path, monkeypatch: pytest
     found = run.train_heads(given, {name: points.HEADS[name] for name in ("oracle", "reward")}, {"divergence": "/d"})
     (command,) = (one for one in started if "objective=grpo" in one)
     assert {"model.head_path=/d", "dataset.limit=9", "dataset.data_dir=/data"} <= {*command}
-    assert found["reward"] == "reward-9/head"
+    assert found["reward"].startswith("reward-9-")
+    monkeypatch.setitem(points.HEADS, "reward", [*points.HEADS["reward"], "objective.samples=4"])
+    otherwise = run.train_heads(given, {"reward": points.HEADS["reward"]}, {"divergence": "/d"})
+    assert otherwise["reward"] != found["reward"]
     assert not any("cells.cache" in word for word in command)  # which learning by reward refuses
     started.clear()
     run.train_heads(given, {"oracle": points.HEADS["oracle"]}, given.heads)
@@ -128,6 +132,17 @@ def test_a_line_of_what_is_timed_keeps_its_own_overrides() -> None:
     assert lines == {"a": ["k=1"], "b": ["policy=full", "max_lag=2"]}
 
 
+def test_times_are_taken_again_where_another_line_is_timed(tmp_path: Path) -> None:
+    file = tmp_path / "cost.json"
+    few = ["1", "dataset=sample", "dataset.limit=2", "--line", "wait-9", "policy=waitk", "k=9"]
+    cost.main([str(file), *few])
+    (row,) = json.loads(file.read_text())["rows"]
+    assert (row["line"], row["sentences"], row["turns"]) == ("wait-9", 2, 1)
+    assert 1 < row["forwards"] < 4 and 0 < row["low"] == row["cpu_ms"] == row["high"]
+    assert cost.measured(file, [str(file), *few])
+    assert not cost.measured(file, [str(file), *few, "max_lag=2"])
+
+
 # --- what is written of it
 
 
@@ -135,7 +150,7 @@ def config_of(line: str, policy: str, **more: Any) -> dict[str, Any]:
     head = more.pop("head", None)
     return {
         "dataset": {"target_language": "de", "target_unit": None, "name": "set"},
-        "model": {"path": "bundled:tiny-en-de", "adapter_path": None, "head_path": head},
+        "model": {"path": "bundled:tiny-en-de", "adapter_path": "/a", "head_path": head},
         "policy": {"_target_": f"streamllm.policies.{policy}", **more},
         "max_lag": 4 if policy.startswith("learned") else None,
         "study": line,
@@ -173,12 +188,12 @@ def part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Part:
             "waitk bare": ["policy=waitk", "k=1,3", "limits.bare=true"],
             "full": ["policy=full"],
         },
-        {"learned max_lag=4": learned, "head oracle max_lag=4": [*learned, "model.head_path=/new"]},
+        {"learned max_lag=4": ["prompt=auto", *learned], "head oracle max_lag=4": [*learned, "model.head_path=/new"]},
         {},
         [],
     )
     row = {"line": "wait-3", "cpu_ms": 3.0, "low": 2.5, "high": 4.0, "forwards": 2.5, "sentences": 50, "turns": 5}
-    found.cost.write_text(json.dumps([row]), encoding="utf-8")
+    found.cost.write_text(json.dumps({"of": [], "rows": [row]}), encoding="utf-8")
     return found
 
 
@@ -193,7 +208,7 @@ def test_runs_of_other_heads_and_points_are_left_out(part: Part) -> None:
     }
     assert set(runs["model.head_path"].dropna()) == {"/new"}
     fewer = Part(part.root, part.without_training, {"learned max_lag=4": [*part.learned["learned max_lag=4"]]}, {}, [])
-    fewer.learned["learned max_lag=4"][1] = "policy.threshold=0.87"
+    fewer.learned["learned max_lag=4"][2] = "policy.threshold=0.87"
     assert fewer.runs()["point"].tolist()[-1] == "threshold=0.87"
     more = Part(part.root, part.without_training, {"wait_token": ["policy=wait_token", "policy.latency=1"]}, {}, [])
     with pytest.raises(ValueError, match="has no run of wait_token"):
@@ -220,18 +235,57 @@ def test_tables_have_a_row_for_each_learned_point_with_its_test(part: Part) -> N
     assert float(areas["learned max_lag=4"][5].split()[0]) > 0
 
 
+@pytest.mark.long  # figures
 def test_a_page_gets_its_tables_and_plots(part: Part, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(points, "CHOSEN", {"3": ("learned max_lag=4", "threshold=0.7")})
     page = tmp_path / "page"
     page.mkdir()
     (page / "README.md").write_bytes((ROOT / "experiments/learned/README.md").read_bytes())
-    report.write_report(page, {"bundled": part})
+    model = [*points.MODEL, "model.path=bundled:tiny-en-de", "model.adapter_path=/a"]
+    lines = ({name: [*model, *line] for name, line in each.items()} for each in (part.without_training, part.learned))
+    report.write_report(page, {"bundled": part, "llm": Part(part.root, *lines, {}, [])})
     text = (page / "README.md").read_text("utf-8")
     assert "| ≤ 3 | learned max_lag=4 threshold=0.7 |" in text
     assert "the median of 5 turns" in text
-    assert "](bundled.svg)" in text and "](llm.svg)" not in text
-    assert {path.name for path in page.iterdir()} == {"README.md", "bundled.svg", "bundled.png"}
+    for name in ("bundled", "llm"):
+        assert f"]({name}.svg)" in text
+        assert "| head oracle max_lag=4 threshold=0.87 |" in text.partition(f"<!-- {name} tests -->")[2]
+        assert {path.suffix for path in page.glob(f"{name}.*")} == {".svg", ".png"}
     assert not any(one.reference in text for one in sentences(40, 0.1, 6))  # they are the data's
+
+
+@pytest.mark.long
+def test_the_study_trains_runs_and_reports_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a few lines and sentences of the sample; the second time nothing is run or timed anew."""
+    learned = {"learned max_lag=4": ["policy=learned", "policy.threshold=0.7,0.87", "max_lag=4"]}
+    few = {
+        "WITHOUT_TRAINING": {name: points.WITHOUT_TRAINING[name] for name in ("waitk", "waitk bare", "full")},
+        "LEARNED": learned,
+        "HEADS": {"divergence": points.HEADS["divergence"]},
+        "HEAD_LINES": {"head": [*learned["learned max_lag=4"], "model.head_path={divergence}"]},
+        "BESIDE": {},
+        "CHOSEN": {"3": ("learned max_lag=4", "threshold=0.7")},
+        "TIMED": {"wait-3": points.TIMED["wait-3"]},
+        "SENTENCES_TIMED": 2,
+        "SAMPLES": 50,
+        "TRIALS": 100,
+    }
+    for name, value in few.items():
+        monkeypatch.setattr(points, name, value)
+    for side in ("source", "target"):
+        lines = "".join(f"{getattr(one, side if side == 'source' else 'reference')}\n" for one in Sample().load())
+        for split in ("train", "val"):
+            (tmp_path / f"{split}.{'en' if side == 'source' else 'de'}").write_text(lines, encoding="utf-8")
+    words = ["dataset=multi30k", "dataset.split=val", f"dataset.data_dir={tmp_path}", "dataset.limit=6", "pairs=8"]
+    words += ["processes=1", f"output.root={tmp_path / 'out'}", f"page={tmp_path / 'page'}"]
+    run.main(words)
+    page = tmp_path / "page/README.md"
+    text = page.read_text("utf-8")
+    assert "| head threshold=0.87 |" in text and "learned max_lag=4 threshold=0.7" in text
+    made = {path: path.stat().st_mtime for path in (tmp_path / "out").rglob("*.json")}
+    run.main(words)
+    assert {path: path.stat().st_mtime for path in (tmp_path / "out").rglob("*.json")} == made
+    assert page.read_text("utf-8") == text
 
 
 def test_the_page_has_marks_for_both_parts() -> None:
