@@ -161,12 +161,12 @@ def tests_text(runs: pandas.DataFrame, part: Part) -> str:
     later."""
     learned = named_points(runs, list(part.learned))
     best = against_best(runs, part, learned).set_index("system")
-    beside = {}
+    in_order = sorted(learned, key=lambda name: best.loc[name, "latency"])  # as the rows of what follows
+    beside: dict[tuple[str, str], Any] = {}
     for baseline in points.BASELINES:
         curve = list(named_points(runs, [baseline]).values())
-        for name, folder in learned.items():
-            (found,) = equal_latency_table(curve, [folder], samples=points.SAMPLES).to_dict("records")
-            beside[baseline, name] = found
+        table = equal_latency_table(curve, [learned[name] for name in in_order], samples=points.SAMPLES)
+        beside |= {(baseline, name): row for name, row in zip(in_order, table.to_dict("records"), strict=True)}
     rows = []
     for name in learned:
         row = best.loc[name]

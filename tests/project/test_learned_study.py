@@ -19,6 +19,7 @@ from experiments.learned.examples import chosen, distance, written
 from experiments.learned.report import Part
 from experiments.learned.run import Given
 from streamllm.data.sample import Sample
+from streamllm.runs import equal_latency_table
 
 LINES = {**points.WITHOUT_TRAINING, **points.LEARNED, **points.HEAD_LINES, **points.BESIDE}
 LLM_LINES = {**points.LLM_WITHOUT_TRAINING, **points.LLM_LEARNED}
@@ -226,6 +227,10 @@ def test_tables_have_a_row_for_each_learned_point_with_its_test(part: Part) -> N
         f"{line} threshold={threshold}" for line in part.learned for threshold in (0.7, 0.87)
     ]
     assert all(float(row[2]) > float(row[7].split(": ")[1].split(" at ")[0]) for row in tests if row[7] != "none")
+    curve = list(report.named_points(runs, ["waitk bare"]).values())
+    last = report.folder_of(runs, "head oracle max_lag=4", "threshold=0.87")
+    (alone,) = equal_latency_table(curve, [last], samples=50).to_dict("records")
+    assert tests[-1][3:5] == report.difference(alone)
     rows = {(row[0], row[1]): row for row in table(report.points_text(runs))}
     bleu = {key: float(row[2]) for key, row in rows.items()}
     share = float(rows["learned max_lag=4", "threshold=0.87"][3])
