@@ -24,6 +24,7 @@ from streamllm.machine import fewer_collections
 from streamllm.models.lengths import fitting
 from streamllm.models.model import StreamingModel
 from streamllm.models.positions import noticing
+from streamllm.policies.bounded import check_model
 from streamllm.records import Example, Policy, Trace
 
 log = logging.getLogger(__name__)
@@ -57,10 +58,11 @@ def translate_many(
         seed: of sampling.
 
     Raises:
-        ValueError: batch_size is not positive.
+        ValueError: batch_size is not positive, or the policy cannot decide with this model.
         SentenceError: a unit has more tokens than the limits say, or a sentence would take more positions than the
             model has (both before any is translated), or the logits of one are not finite.
     """
+    check_model(policy, model)
     fitting(model, examples, limits)
     return noticing(model, in_sessions(model, examples, by_policy(model, policy, limits), batch_size, seed))
 

@@ -19,7 +19,7 @@ from streamllm.metrics.own import Metric
 from streamllm.models.lengths import fitting_units
 from streamllm.models.loading import ModelConfig
 from streamllm.models.model import StreamingModel
-from streamllm.policies.bounded import check_policy
+from streamllm.policies.bounded import check_model, check_policy
 from streamllm.prompt import Prompt
 from streamllm.records import Event, Example, Policy
 from streamllm.runs.naming import digest
@@ -72,8 +72,10 @@ def stream(
         source: a sentence, or its units as they arrive: READ waits for the next one.
 
     Raises:
+        ValueError: the policy cannot decide with this model.
         SentenceError: a unit has more tokens than the limits say, or as `streamllm.engine.loop.translate` raises.
     """
+    check_model(policy, model)
     units = pieces(source, model.prompt.source_unit) if isinstance(source, str) else source
     example = Example("stream", source if isinstance(source, str) else "", "")
     session = model.session(seed, example.id)

@@ -18,7 +18,7 @@ from streamllm.metrics.arrival import ArrivalClock
 from streamllm.metrics.own import Metric, own_scores, own_values, signatures
 from streamllm.metrics.quality import check_tokenizer
 from streamllm.metrics.summary import Summary
-from streamllm.policies.bounded import bounded
+from streamllm.policies.bounded import bounded, check_model
 from streamllm.records import Example, Policy, State, Trace
 from streamllm.runs import made_from
 from streamllm.runs.environment import environment
@@ -156,6 +156,7 @@ def run_experiment(
     def make_translate() -> Translate:
         nonlocal loaded
         loaded = model.load(prompt, dataset.source_unit, dataset.target_unit, paradigm)
+        check_model(policy, loaded)
         prompt_fed.update(made_from.of_part(loaded))
         languages = getattr(loaded, "languages", None)
         if languages is not None and (unlike := languages.unlike(dataset.source_language, dataset.target_language)):

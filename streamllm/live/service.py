@@ -24,6 +24,7 @@ from streamllm.live.quotas import Quotas
 from streamllm.live.streams import LiveStream, LiveStreams
 from streamllm.live.told import Told
 from streamllm.models.model import StreamingModel
+from streamllm.policies.bounded import check_model
 from streamllm.records import Example, Policy
 
 log = logging.getLogger(__name__)
@@ -60,6 +61,13 @@ class Choices:
         for choice in self._choices.values():
             choice.make(**choice.values).start(Example("", "", ""))  # which says what it needs
         self.first = next(iter(self._choices))
+
+    def check_model(self, model: StreamingModel) -> None:
+        """Raises: ValueError: a policy that may be chosen cannot decide with this model, at the ends of a range."""
+        for choice in self._choices.values():
+            for number, value in [(number, bound) for number, ends in choice.ranges.items() for bound in ends]:
+                check_model(choice.make(**{**choice.values, number: value}), model)
+            check_model(choice.make(**choice.values), model)
 
     @property
     def ranges(self) -> dict[str, dict[str, tuple[float, float]]]:
@@ -153,6 +161,7 @@ class Service:
         most: int | None = None,
         journal: Journal = Journal(),
     ):
+        choices.check_model(model)
         self.model, self.choices, self.quotas, self.journal = model, choices, quotas, journal
         self._keep = keep
         self.streams = LiveStreams(model, limits, rows=quotas.streams, most=most, seed=seed)
@@ -218,10 +227,15 @@ class Service:
         """A new stream, whose mailbox is told, or ``tell`` in the service's thread. ``about``: its client, for the
         journal.
 
-        Raises: ProtocolFault: there are too many already, or they hold too much.
+        Raises: ProtocolFault: there are too many already, or they hold too much; or the policy cannot decide with this
+            model.
         """
         if self.over:
             raise ProtocolFault("stopping", "the service is about to end: connect again later", 1001)
+        try:
+            check_model(policy, self.model)
+        except ValueError as error:  # a number between the ends of its range
+            raise _wrong(str(error)) from error
         if (count := len(self.open_streams)) >= self.quotas.streams:
             self.refused += 1
             raise ProtocolFault("full", f"there are {count} streams, which is all: try again later", 1013)

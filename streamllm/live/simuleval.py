@@ -23,6 +23,7 @@ from streamllm.engine.loop import stream
 from streamllm.engine.stream import SessionLike
 from streamllm.models.lengths import fitting_units
 from streamllm.models.model import StreamingModel
+from streamllm.policies.bounded import check_model
 from streamllm.records import Decide, Event, Example, Policy, Trace
 from streamllm.units import Unit, join, pieces
 
@@ -253,13 +254,15 @@ def agent_server(
 
     Sentences have no ids here, so sampling is seeded otherwise than in a run.
 
-    Raises: as `AgentServer`; ValueError: the policy needs to know the sentence (`policies.Oracle`).
+    Raises: as `AgentServer`; ValueError: the policy needs to know the sentence (`policies.Oracle`), or cannot decide
+        with this model.
     """
     if model.living_on is not None and model.living_on.revision is not None:
         raise ValueError(
             "paradigm=revised takes back what it has shown, and a client of SimulEval's protocol cannot: choose "
             "paradigm=group"
         )
+    check_model(policy, model)
     numbers = itertools.count()
 
     def new_sentence() -> Sentence:

@@ -10,6 +10,7 @@ from streamllm.engine.limits import Limits
 from streamllm.engine.loop import stream, stream_document
 from streamllm.models.lengths import fitting_units
 from streamllm.models.model import StreamingModel
+from streamllm.policies.bounded import check_model
 from streamllm.records import Event, Example, Policy, State
 from streamllm.units import Unit
 
@@ -90,8 +91,10 @@ def translate_live(
             that does not live on after a sentence.
 
     Raises:
+        ValueError: the policy cannot decide with this model.
         TooLong: a unit has more tokens than the limits say.
     """
+    check_model(policy, model)
     lives_on = model.living_on
     for number, line in enumerate(Lines(read_some, model.prompt.source_unit, endless=bool(lives_on) and not lines)):
         session, example = model.session(name=f"live-{number}"), Example(f"live-{number}", "", "")

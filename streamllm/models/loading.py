@@ -3,7 +3,7 @@ they are. Invariant: what cannot be loaded or cannot stream is a `ModelError` th
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -126,6 +126,7 @@ class ModelConfig:
         source_unit: Unit = "word",
         target_unit: Unit = "word",
         paradigm: Paradigm | None = None,
+        latencies: Sequence[str] = (),
     ) -> "StreamingModel":
         """Load the model.
 
@@ -133,9 +134,11 @@ class ModelConfig:
             prompt: None takes the model folder's own prompt, else its chat template.
             paradigm: how the streams lie in memory; None is `Group`. A model that was trained for another one is
                 warned about.
+            latencies: tags that it is going to learn; none takes those that it was trained with, if they are known.
 
         Raises:
-            ModelError: it is not there, is broken, is of a family that cannot stream, or has no prompt.
+            ModelError: it is not there, is broken, is of a family that cannot stream, or has no prompt; or the prompt
+                asks for a latency that it was not trained with.
         """
         # What only loading needs is imported when a model is loaded: a finished run does not wait for it.
         from streamllm.models.config_values import check_values
@@ -161,7 +164,8 @@ class ModelConfig:
         model, tokenizer = _load(folder, self.adapter_path)
         try:
             tokenizers.as_the_folder_says(folder, tokenizer)
-            tokens = PromptTokens(prompt, tokenizer, source_unit, target_unit)
+            tags = latencies or settings.latencies or ()
+            tokens = PromptTokens(prompt, tokenizer, source_unit, target_unit, tags)
             tokenizers.check(tokens, model)
         except ValueError as error:
             raise ModelError(str(error)) from error

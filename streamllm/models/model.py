@@ -151,6 +151,8 @@ class StreamingModel:
             settings["documents"] = True
         if self.languages is not None and self.languages.ordered:
             settings["languages"] = list(self.languages.codes)
+        if self.prompt.latencies:
+            settings["latencies"] = list(self.prompt.latencies)
         if base is not None:
             settings["base_weights"] = base
         write_atomically(folder / SETTINGS, json.dumps(settings, indent=2, ensure_ascii=False) + "\n")

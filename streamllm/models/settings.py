@@ -24,6 +24,7 @@ class Settings:
 
     Args:
         languages: source and target of the training.
+        latencies: tags for ``{latency}`` in ``prompt.target_header`` that the training had (``data.latencies``).
         base_weights: of an adapter, the digest of the weights that it was trained on.
         write_head: of the head beside the weights: ``trained_on``, a digest of what it is for, and how it was trained.
 
@@ -36,6 +37,7 @@ class Settings:
     alignment_heads: Sequence[Sequence[int]] | None = None
     documents: bool | None = None
     languages: Sequence[str] | None = None
+    latencies: Sequence[str] | None = None
     base_weights: str | None = None
     write_head: Mapping[str, Any] | None = None
 
@@ -49,6 +51,11 @@ class Settings:
         head = self.write_head
         if head is not None and not (isinstance(head, Mapping) and isinstance(head.get("trained_on"), str)):
             raise ValueError(f"write_head is {shown(head)}; it is an object with trained_on, a digest")
+        tags = self.latencies
+        if tags is not None and not (
+            isinstance(tags, list | tuple) and tags and all(isinstance(tag, str) and tag for tag in tags)
+        ):
+            raise ValueError(f'latencies is {shown(tags)}; it is a list of tags in quotes, such as ["low", "high"]')
         if self.languages is not None and (
             not isinstance(self.languages, list | tuple)
             or len(self.languages) != 2

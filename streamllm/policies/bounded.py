@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from streamllm.check import whole_number
 from streamllm.records import READ, WRITE, Action, Decide, Example, Policy, State
@@ -28,6 +29,9 @@ class Bounded:
         if self.max_lag is not None:
             low = self.min_lag or 1
             whole_number("max_lag", self.max_lag, least=low, hint="null for no bound; not below min_lag")
+
+    def check_model(self, model: Any) -> None:
+        check_model(self.policy, model)
 
     def start(self, example: Example) -> Decide:
         ask = self.policy.start(example)
@@ -69,3 +73,13 @@ def check_policy(policy: object) -> None:
         repr(policy) if isinstance(policy, str | int | None) else f"a {type(policy).__name__}, without start(example)"
     )
     raise ValueError(f"policy is {what}; give a policy object such as streamllm.WaitK(3)")
+
+
+def check_model(policy: Policy, model: Any) -> None:
+    """Ask a policy, before anything is translated, whether it can decide with this model: those that have a method
+    ``check_model`` say what they need of it.
+
+    Raises: ValueError: it cannot.
+    """
+    if (check := getattr(policy, "check_model", None)) is not None:
+        check(model)

@@ -1,6 +1,7 @@
 """Write unless the model itself says that it wants to read on."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from streamllm.check import probability
 from streamllm.records import READ, WRITE, WRITE_BARE, Action, Decide, Example, State
@@ -29,6 +30,11 @@ class WaitToken:
 
     def __post_init__(self) -> None:
         probability("threshold", self.threshold)
+
+    def check_model(self, model: Any) -> None:
+        """Raises: ValueError: the model cannot be asked for this latency."""
+        if self.latency is not None:
+            model.prompt.header_asking(str(self.latency), "policy.latency")
 
     def start(self, example: Example) -> Decide:
         return self.decide

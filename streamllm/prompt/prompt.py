@@ -2,7 +2,9 @@
 in training as in streaming, so that what is read never depends on what has not arrived yet."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from functools import lru_cache
 from typing import Any
 
@@ -68,24 +70,50 @@ class Prompt:
             raise ValueError("prompt.stop is empty and would end every sentence at once: set it to null")
 
 
+def check_latency(name: str, latency: str, trained: Sequence[str]) -> None:
+    """Raises: ValueError: ``latency`` is none of the tags that a model was ``trained`` with, if those are known."""
+    if not trained or latency in trained:
+        return
+    near = get_close_matches(latency, trained, n=1)
+    with suppress(ValueError):  # tags that are words have no distance
+        near = [min(trained, key=lambda tag: abs(float(tag) - float(latency)))]
+    hint = f" (the nearest is {near[0]})" if near else ""
+    tags = ", ".join(trained)
+    raise ValueError(f"{name} is {latency!r}; the tags that the model is trained with are {tags}: give one{hint}")
+
+
 class PromptTokens:
     """A `Prompt` in the tokens of one tokenizer (an mlx-lm TokenizerWrapper).
 
     Headers and footer may hold control tokens. Words may not: one that spells a control token is plain text.
 
+    Args:
+        latencies: the tags that the model was trained with in the place of ``{latency}``; none where nobody says, and
+            then each is taken that has as many tokens as the prompt's own.
+
     Raises:
         ValueError: the prompt asks for a chat template and the tokenizer has none or an unfit one, the target
             header comes out empty, there is no end token, no token says ``stop``, the wait token is no control token,
-            or words are to be written and the vocabulary does not say where they begin.
+            the prompt's latency is not among ``latencies``, or words are to be written and the vocabulary does not say
+            where they begin.
     """
 
-    def __init__(self, prompt: Prompt, tokenizer: Any, source_unit: Unit = "word", target_unit: Unit = "word"):
+    def __init__(
+        self,
+        prompt: Prompt,
+        tokenizer: Any,
+        source_unit: Unit = "word",
+        target_unit: Unit = "word",
+        latencies: Sequence[str] = (),
+    ):
         check_unit(source_unit)
         check_unit(target_unit)
         self.source_unit, self.target_unit = source_unit, target_unit
         self._instruction = prompt.instruction
         self.text = _from_chat_template(prompt, tokenizer) if prompt.chat else prompt
         self._tokenizer = tokenizer
+        self.latencies = tuple(latencies) if PLACE in self.text.target_header else ()
+        check_latency("prompt.latency", self.text.latency, self.latencies)
         self.vocabulary = vocabulary = Vocabulary(tokenizer)
         if vocabulary.spelling == "wordpiece" and target_unit == "word":
             raise ValueError(
@@ -138,22 +166,23 @@ class PromptTokens:
         text = self.text
         return f"{bos}{text.source_header}{SOURCE}{text.source_footer}{self._target_header(text.latency)}{TARGET}"
 
-    def header_asking(self, latency: str) -> list[int]:
-        """The target header that asks for another latency.
+    def header_asking(self, latency: str, name: str = "latency") -> list[int]:
+        """The target header that asks for another latency; ``name`` is what an error calls it.
 
         Raises:
-            ValueError: the prompt has no place for it, or it has more or fewer tokens than the prompt's own: what
-                windows keep is counted in them.
+            ValueError: the prompt has no place for it, the model was not trained with it, or it has more or fewer
+                tokens than the prompt's own: what windows keep is counted in them.
         """
         if PLACE not in self.text.target_header:
             raise ValueError(
-                f"latency is {latency!r}, which the model cannot be asked for: its prompt.target_header has no "
+                f"{name} is {latency!r}, which the model cannot be asked for: its prompt.target_header has no "
                 f"{PLACE}. Leave it out, or train with it (docs/learned.md)"
             )
+        check_latency(name, latency, self.latencies)
         header = self.vocabulary.encode(self._target_header(latency))
         if len(header) != len(self.target_header):
             raise ValueError(
-                f"latency is {latency!r}, which makes a target header of {len(header)} tokens; that of "
+                f"{name} is {latency!r}, which makes a target header of {len(header)} tokens; that of "
                 f"{self.text.latency!r} has {len(self.target_header)}, and all have as many"
             )
         return header

@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ def export_checkpoint(
     paradigm: Paradigm,
     adapter: AdapterConfig | None,
     documents: bool,
+    latencies: Sequence[str],
     seed: int,
 ) -> Path:
     """Write the weights that a validation kept as a folder in that of the training, ``RUN/epoch-004``: of a model, or
@@ -46,7 +48,7 @@ def export_checkpoint(
         run: the folder of the training, finished or not.
         name: of the checkpoint, such as "epoch-004" or "step-0000200".
         model: what the training began with; of a fresh model, its folder ``start``.
-        prompt, units, languages, paradigm, adapter, documents, seed: those of the training.
+        prompt, units, languages, paradigm, adapter, documents, latencies, seed: those of the training.
 
     Raises: ValueError: there is no such checkpoint, or it is not of this training.
     """
@@ -57,7 +59,7 @@ def export_checkpoint(
         raise ValueError(f"{run} has no checkpoint {name!r}; {there}")
     start = find_model(model.path)
     began = replace(model, path=str(start), quantized=adapter is not None and model.quantized is not False)
-    streaming = began.load(prompt, *units, paradigm)
+    streaming = began.load(prompt, *units, paradigm, latencies)
     streaming.documents |= documents
     streaming.languages = Languages(languages, run, ordered=True)
     settings = adapter.apply(streaming.model, seed) if adapter else None

@@ -140,6 +140,7 @@ def train(
             paradigm,
             adapter,
             data.documents is not None,
+            data.tags,
             seed,
         )
         log.info("%s is in %s%s", export, folder, _how_to_run(run.path, model, folder))
@@ -202,7 +203,7 @@ def train(
         name_of_start = model.path
         quantized = adapter is not None and model.quantized is not False
         model = replace(model, path=str(start), quantized=quantized)
-        streaming = model.load(prompt, corpus.source_unit, corpus.target_unit, paradigm)
+        streaming = model.load(prompt, corpus.source_unit, corpus.target_unit, paradigm, data.tags)
         made |= {**made_from.of_part(model), **made_from.of_part(streaming)}
         made_from.check(run, made)
         if group.rank() == 0:
