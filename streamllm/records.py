@@ -123,8 +123,12 @@ class Lookahead(Protocol):
         all heads of all layers) attend on average to each source unit read when its first token is predicted."""
         ...
 
-    def write_logit(self) -> float:
-        """What the model's write head says of the next token, as a logit: above 0, WRITE is likelier right than not."""
+    def write_logit(self, latency: str | None = None) -> float:
+        """What the model's write head says of the next token, as a logit: above 0, WRITE is likelier right than not.
+
+        Args:
+            latency: as of `wait_probability`.
+        """
         ...
 
     def wait_probability(self, latency: str | None = None) -> float:

@@ -163,7 +163,7 @@ class FakeSession:
         draft, at = self.draft(max_units), self._asked("watched_draft")
         return draft, np.array(self._looks(*at)).reshape(len(draft), at[0])
 
-    def write_logit(self) -> float:
+    def write_logit(self, latency: str | None = None) -> float:
         assert self._write_logits, "the policy asked for a write head, and this session has none"
         return self._write_logits(*self._asked("write_logit"))
 

@@ -117,8 +117,8 @@ class DraftsAhead:
         watched: tuple[Hypothesis, np.ndarray] = self._answer("watched_draft", heads, max_units, max_tokens)
         return watched
 
-    def write_logit(self) -> float:
-        logit: float = self._answer("write_logit")
+    def write_logit(self, latency: str | None = None) -> float:
+        logit: float = self._answer("write_logit", latency)
         return logit
 
     def wait_probability(self, latency: str | None = None) -> float:
@@ -308,8 +308,8 @@ class _Noting:
     def watched_draft(self, heads: Sequence[Sequence[int]] | None, max_units: int, max_tokens: float) -> Any:
         return self._ahead.note("watched_draft", heads, max_units, max_tokens)
 
-    def write_logit(self) -> float:
-        logit: float = self._ahead.note("write_logit")
+    def write_logit(self, latency: str | None = None) -> float:
+        logit: float = self._ahead.note("write_logit", latency)
         return logit
 
     def wait_probability(self, latency: str | None = None) -> float:

@@ -533,12 +533,26 @@ class Session:
         layers = np.array([layer for layer, _ in self.heads])
         return np.stack([weights[layers == layer].mean(axis=0) for layer in range(layers[-1] + 1)])
 
-    def write_logit(self) -> float:
-        """What the model's write head says of the state that the next token is predicted from, as a logit, float32.
+    def ask_for(self, latency: str | None) -> None:
+        """Ask the model for a latency in its target header, as long as nothing is written; None leaves the header as it
+        is.
 
         Raises:
-            ValueError: the model has no write head, or its hidden states cannot be read.
+            ValueError: the header has no place for it, or the model was not trained with it.
         """
+        if latency is not None:
+            self._ahead.head_with(self.prompt.header_asking(latency))
+
+    def write_logit(self, latency: str | None = None) -> float:
+        """What the model's write head says of the state that the next token is predicted from, as a logit, float32.
+
+        Args:
+            latency: as of `ask_for`.
+
+        Raises:
+            ValueError: the model has no write head, or its hidden states cannot be read; or as `ask_for`.
+        """
+        self.ask_for(latency)
         return self._ahead.judged().logit
 
     def judged_state(self) -> np.ndarray:
@@ -549,13 +563,12 @@ class Session:
         """How likely the model's wait token comes next: it wants to read on before it writes.
 
         Args:
-            latency: what the target header asks for, as long as nothing is written; None leaves the prompt's own.
+            latency: as of `ask_for`.
 
         Raises:
-            ValueError: the model has no wait token, or its header no place for a latency.
+            ValueError: the model has no wait token; or as `ask_for`.
         """
-        if latency is not None:
-            self._ahead.head_with(self.prompt.header_asking(latency))
+        self.ask_for(latency)
         return probability_of(self.prompt.wait_token, self._ahead.logits)
 
     def unit_attention(self, heads: Sequence[Sequence[int]] | None = None) -> np.ndarray:

@@ -46,7 +46,7 @@ class Asked(Protocol):
         self, heads: Sequence[Sequence[int]] | None, max_units: int, max_tokens: float
     ) -> tuple[Hypothesis, np.ndarray]: ...
 
-    def write_logit(self) -> float: ...
+    def write_logit(self, latency: str | None = None) -> float: ...
 
     def wait_probability(self, latency: str | None = None) -> float: ...
 
@@ -125,8 +125,8 @@ class Answers:
         shares: list[list[float]] = np.pad(looks[:, max(0, held - read) :], [(0, 0), (max(0, read - held), 0)]).tolist()
         return shares
 
-    def write_logit(self) -> float:
-        return self._session.write_logit()
+    def write_logit(self, latency: str | None = None) -> float:
+        return self._session.write_logit(latency)
 
     def wait_probability(self, latency: str | None = None) -> float:
         return self._session.wait_probability(latency)

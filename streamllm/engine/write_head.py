@@ -19,9 +19,22 @@ class WriteHead:
     """Layers (weight (out, in), bias (out,)), a ReLU between each two; the last one gives one logit.
 
     What it is given is what the model's output layer is given where it predicts the next token: after the last norm.
+
+    Args:
+        latencies: the tags in the target header that it was trained with; none where those did not matter.
     """
 
     layers: Sequence[tuple[Floats, Floats]]
+    latencies: Sequence[str] = ()
+
+    def check_latency(self, latency: str) -> None:
+        """Raises: ValueError: the head was trained with tags for latency, and this is none of them."""
+        if self.latencies and latency not in self.latencies:
+            tags = ", ".join(self.latencies)
+            raise ValueError(
+                f"the latency asked for is {latency!r}, and the write head was trained with {tags} (cells.latencies): "
+                "give one of them as policy.latency"
+            )
 
     @property
     def width(self) -> int:

@@ -26,7 +26,8 @@ class Settings:
         languages: source and target of the training.
         latencies: tags for ``{latency}`` in ``prompt.target_header`` that the training had (``data.latencies``).
         base_weights: of an adapter, the digest of the weights that it was trained on.
-        write_head: of the head beside the weights: ``trained_on``, a digest of what it is for, and how it was trained.
+        write_head: of the head beside the weights: ``trained_on``, a digest of what it is for, and how it was trained;
+            with ``latencies`` it knows those tags alone.
 
     Raises: ValueError: a value is not accepted.
     """
@@ -51,11 +52,8 @@ class Settings:
         head = self.write_head
         if head is not None and not (isinstance(head, Mapping) and isinstance(head.get("trained_on"), str)):
             raise ValueError(f"write_head is {shown(head)}; it is an object with trained_on, a digest")
-        tags = self.latencies
-        if tags is not None and not (
-            isinstance(tags, list | tuple) and tags and all(isinstance(tag, str) and tag for tag in tags)
-        ):
-            raise ValueError(f'latencies is {shown(tags)}; it is a list of tags in quotes, such as ["low", "high"]')
+        _check_tags("latencies", self.latencies)
+        _check_tags("write_head.latencies", None if head is None else head.get("latencies"))
         if self.languages is not None and (
             not isinstance(self.languages, list | tuple)
             or len(self.languages) != 2
@@ -112,6 +110,13 @@ def check_adapter(folder: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     return found
+
+
+def _check_tags(name: str, tags: object) -> None:
+    if tags is not None and not (
+        isinstance(tags, list | tuple) and tags and all(isinstance(tag, str) and tag for tag in tags)
+    ):
+        raise ValueError(f'{name} is {shown(tags)}; it is a list of tags in quotes, such as ["low", "high"]')
 
 
 def check_lora(name: str, rank: object, scale: object, dropout: object) -> None:

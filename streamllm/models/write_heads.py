@@ -2,6 +2,8 @@
 
 import json
 import logging
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,15 +62,19 @@ def head_of(folder: Path, adapter: Path | None = None, chosen: Path | None = Non
         if place is None or said is None:
             continue
         if said["trained_on"] == trained_on(folder, adapter):
-            return read(place)
+            return _of(place, said)
         if adapter is not None and said["trained_on"] == trained_on(folder):
             log.warning("the write head in %s was trained without the adapter %s", place, adapter)
-            return read(place)
+            return _of(place, said)
         message = f"the write head in {place} was trained on other weights than those in {adapter or folder} now"
         if chosen is not None:
             raise ValueError(f"{message}: {ANEW}")
         log.warning("%s, so it is left out: %s", message, ANEW)
     return None
+
+
+def _of(folder: Path, said: Mapping[str, Any]) -> WriteHead:
+    return replace(read(folder), latencies=tuple(said.get("latencies") or ()))
 
 
 def read(folder: Path) -> WriteHead:

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -22,15 +23,22 @@ class Learned:
 
     Args:
         threshold: the probability from which on it writes; a higher one reads more.
+        latency: what the model's target header is to ask for, one of the tags that the head was trained with
+            (``cells.latencies``); None leaves its own. Bounds that write before this policy is asked leave it, too.
 
     Raises:
         ValueError: threshold is not a probability.
     """
 
     threshold: float
+    latency: str | int | None = None
 
     def __post_init__(self) -> None:
         probability("threshold", self.threshold)
+
+    @property
+    def _tag(self) -> str | None:
+        return None if self.latency is None else str(self.latency)
 
     @cached_property
     def _logit(self) -> float:
@@ -39,10 +47,20 @@ class Learned:
             return -math.inf if self.threshold == 0 else math.inf
         return float(np.float32(math.log(self.threshold) - math.log1p(-self.threshold)))
 
+    def check_model(self, model: Any) -> None:
+        """Raises: ValueError: the model cannot be asked for this latency, or its head was not trained with it."""
+        prompt, head = model.prompt, model.write_head
+        if self._tag is not None:
+            prompt.header_asking(self._tag, "policy.latency")
+        if head is not None:
+            head.check_latency(prompt.text.latency if self._tag is None else self._tag)
+
     def start(self, example: Example) -> Decide:
         return self.decide
 
     def decide(self, state: State) -> Action:
         if state.source_done:
             return WRITE
-        return WRITE_BARE if state.read > 0 and state.model.write_logit() >= self._logit else READ
+        if not state.read:
+            return READ
+        return WRITE_BARE if state.model.write_logit(self._tag) >= self._logit else READ

@@ -138,6 +138,7 @@ class PromptTokens:
         self.wait_token = self._wait_token()
         # Asked for again and again: of single tokens, and of words (``text_of`` takes a tuple).
         cache = lru_cache(maxsize=65536)
+        self._header_of = cache(lambda latency: vocabulary.encode(self._target_header(latency)))
         self._unit_tokens = cache(lambda text: tuple(vocabulary.encode_words(text)))
         self.starts_unit = cache(lambda token: vocabulary.bytes_of(token).startswith(WHITE_SPACE))
         self.ends_unit = cache(lambda token: vocabulary.bytes_of(token).endswith(WHITE_SPACE))
@@ -179,13 +180,13 @@ class PromptTokens:
                 f"{PLACE}. Leave it out, or train with it (docs/learned.md)"
             )
         check_latency(name, latency, self.latencies)
-        header = self.vocabulary.encode(self._target_header(latency))
+        header = self._header_of(latency)
         if len(header) != len(self.target_header):
             raise ValueError(
                 f"{name} is {latency!r}, which makes a target header of {len(header)} tokens; that of "
                 f"{self.text.latency!r} has {len(self.target_header)}, and all have as many"
             )
-        return header
+        return list(header)
 
     def _target_header(self, latency: str) -> str:
         return self.text.target_header.replace(PLACE, latency)

@@ -45,8 +45,12 @@ AS_BEFORE: dict[str, Any] = {
     "validation.max_bytes": 268435456,
     "model.head_path": None,
     "limits.bare": False,
+    "cells.latencies": None,
 }
-AS_BEFORE_OF_CLASS: dict[str, dict[str, Any]] = {"SacrebleuTestSet": {"data_dir": None}}
+AS_BEFORE_OF_CLASS: dict[str, dict[str, Any]] = {
+    "SacrebleuTestSet": {"data_dir": None},
+    "Learned": {"latency": None},
+}
 """The same for keys that others than this class have had from the beginning."""
 
 

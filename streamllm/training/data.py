@@ -84,6 +84,18 @@ def values_of_k(given: int | str | Sequence[int | str], name: str, words: Sequen
     return values
 
 
+def tags_of(name: str, given: object, null: str = "for none") -> list[str]:
+    """Tags for a latency as they stand in the header; none of None.
+
+    Raises: ValueError: it is no list of tags; ``null`` says what None means.
+    """
+    if given is None:
+        return []
+    if not isinstance(given, Sequence) or isinstance(given, str) or not given or not all(map(_is_tag, given)):
+        raise ValueError(f"{name} is {given!r}; accepted is a list of tags, such as [low,medium,high], or null {null}")
+    return [str(tag) for tag in given]
+
+
 def _is_tag(tag: object) -> bool:
     return isinstance(tag, str | int) and not isinstance(tag, bool) and bool(str(tag))
 
@@ -136,14 +148,7 @@ class DataConfig:
     @property
     def tags(self) -> list[str]:
         """``latencies`` as they stand in the header."""
-        found = self.latencies
-        if found is None:
-            return []
-        if not isinstance(found, Sequence) or isinstance(found, str) or not found or not all(map(_is_tag, found)):
-            raise ValueError(
-                f"data.latencies is {found!r}; accepted is a list of tags, such as [low,medium,high], or null for none"
-            )
-        return [str(tag) for tag in found]
+        return tags_of("data.latencies", self.latencies)
 
 
 class TrainingData:

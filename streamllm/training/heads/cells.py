@@ -5,7 +5,7 @@ prefixes of it."""
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import mlx.core as mx
 import numpy as np
@@ -28,6 +28,7 @@ LOGITS = 1 << 25
 Floats = np.ndarray[Any, np.dtype[np.float32]]
 Numbers = np.ndarray[Any, np.dtype[np.int64]]
 Heads = Sequence[Sequence[int]] | None
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ class Cells:
         units: |x|.
         aligned: the source unit, from 0, that each token looks at most when it is predicted from the whole source (M,);
             None where nobody asks.
+        needs: how many source units each target unit needs, by a word aligner; None where nobody asks.
     """
 
     parts: Parts
@@ -92,6 +94,7 @@ class Cells:
     whole: Floats
     units: int
     aligned: Numbers | None = None
+    needs: Numbers | None = None
 
     @property
     def written(self) -> Numbers:
@@ -121,6 +124,7 @@ class Measured:
         states: what the output layer is given, (C, E), float16.
         measured: by the labels, float32.
         read, written, units: source units read, target units written, and |x|.
+        latency: which of ``cells.latencies`` the target header asks for; -1 is the prompt's own.
     """
 
     states: np.ndarray[Any, Any]
@@ -128,6 +132,7 @@ class Measured:
     read: np.ndarray[Any, Any]
     written: np.ndarray[Any, Any]
     units: np.ndarray[Any, Any]
+    latency: np.ndarray[Any, Any]
 
     def __len__(self) -> int:
         return len(self.measured)
@@ -153,21 +158,31 @@ def drawn_paths(
 
 
 def cells_of(
-    model: StreamingModel, pairs: Sequence[Tokenized], paths_of: Sequence[Numbers], heads: Heads = None
+    model: StreamingModel,
+    pairs: Sequence[Tokenized],
+    paths_of: Sequence[Numbers],
+    heads: Heads = None,
+    headers: Sequence[Sequence[int]] | None = None,
 ) -> Iterator[Cells]:
     """The cells of each pair, in order, on its paths (rows, parts). Pairs of similar length beside each other cost
     least.
 
     Args:
         heads: pairs of layer and head that say which unit each token is aligned with; None asks nobody.
+        headers: the target header of each pair, all of as many tokens (`PromptTokens.header_asking`); None takes the
+            prompt's own.
 
     Raises:
         ValueError: the model has no such head, or its attention cannot be read out.
     """
     made = [Parts.of(pair, model.prompt) for pair in pairs]
+    headers = headers if headers is not None else [model.prompt.target_header] * len(pairs)
 
     def cells(some: list[int]) -> Iterator[Cells]:
-        return _cells(model, [pairs[i] for i in some], [made[i] for i in some], [paths_of[i] for i in some], heads)
+        def of(each: Sequence[T]) -> list[T]:
+            return [each[i] for i in some]
+
+        return _cells(model, of(pairs), of(made), of(paths_of), of(headers), heads)
 
     group: list[int] = []
     rows = logits = 0
@@ -193,6 +208,7 @@ def _cells(
     pairs: Sequence[Tokenized],
     made: Sequence[Parts],
     paths_of: Sequence[Numbers],
+    headers: Sequence[Sequence[int]],
     heads: Heads = None,
 ) -> Iterator[Cells]:
     prompt, header = model.prompt, len(model.prompt.target_header)
@@ -209,11 +225,12 @@ def _cells(
     tokens = np.zeros((sum(counts), longest), np.int32)
     at: list[tuple[Numbers, Numbers]] = []
     start = 0
-    for pair, source_units, parts, own, path in zip(pairs, units, made, sees, paths_of, strict=True):
+    each = zip(pairs, units, made, sees, paths_of, headers, strict=True)
+    for pair, source_units, parts, own, path, target_header in each:
         of_pair, end = slice(start, start + len(own)), header - 1 + len(parts.tokens)
         of_token = np.concatenate([np.repeat(own[:, :1], header - 1, axis=1), np.repeat(own, parts.sizes, axis=1)], 1)
         visible[of_pair, :end, : len(source_units)] = source_units <= of_token[:, :, None]
-        tokens[of_pair, :end] = [*prompt.target_header, *parts.tokens[:-1]]
+        tokens[of_pair, :end] = [*target_header, *parts.tokens[:-1]]
         row, place = np.nonzero(np.repeat(_are_cells(path, len(pair.source)), parts.sizes, axis=1))
         at.append((start + row, header - 1 + place))
         start += len(own)
@@ -233,6 +250,8 @@ def _cells(
     attends = heads is not None
     logits, calls = forward(model.model, mx.array(tokens), targets, wanted, MANY_EXPONENTIALS, attends, states=states)
     found, hidden = (np.array(array.astype(mx.float32)) for array in (logits, states[0]))
+    if prompt.wait_token is not None:
+        found[:, prompt.wait_token] = -np.inf  # it is never written: no prediction counts it
     start = row_of_whole = 0
     for pair, parts, own, path, source_units, (rows, _) in zip(pairs, made, sees, paths_of, units, at, strict=True):
         row, part = np.nonzero(_are_cells(path, len(pair.source))[:-1])

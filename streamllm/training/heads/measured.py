@@ -5,7 +5,7 @@ import json
 import logging
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +13,19 @@ import mlx.core as mx
 import numpy as np
 
 from streamllm.check import whole_number
-from streamllm.contents import of_text
+from streamllm.contents import of_text, of_texts
 from streamllm.files import replacing
 from streamllm.models.model import StreamingModel
+from streamllm.prompt import PromptTokens
 from streamllm.records import Example
-from streamllm.training.data import DataConfig, TrainingData
-from streamllm.training.heads.cells import Measured, Parts, cells_of, drawn_paths, every_path
-from streamllm.training.heads.labels.labels import OfCells, OfSentences
+from streamllm.training.data import DataConfig, TrainingData, tags_of
+from streamllm.training.heads.cells import Measured, Numbers, Parts, cells_of, drawn_paths, every_path
+from streamllm.training.heads.labels.labels import OfCells, OfLinks, OfSentences, check_latencies
 from streamllm.training.sources import Tokenized
 
 log = logging.getLogger(__name__)
 
+ALL = "all"
 PAIRS = 64
 """Pairs of a file."""
 
@@ -39,6 +41,9 @@ class CellConfig:
         jitter: source units by which a drawn path strays from wait-k at each target unit, at most.
         max_tokens: pairs with a longer stream are left out.
         cache: a folder in which what was measured is kept; None is ``labels`` in the run folder.
+        latencies: tags for ``{latency}`` in ``prompt.target_header``, one of which is drawn for each pair, so that the
+            head knows what it is asked for; "all" are those that the model was trained with. None leaves the prompt's
+            own.
 
     Raises:
         ValueError: a value is not accepted.
@@ -50,6 +55,7 @@ class CellConfig:
     jitter: int = 2
     max_tokens: int = 256
     cache: str | None = None
+    latencies: str | Sequence[str | int] | None = None
 
     def __post_init__(self) -> None:
         whole_number("cells.rows", self.rows, of="paths", null="for all")
@@ -57,6 +63,23 @@ class CellConfig:
         whole_number("cells.behind", self.behind, of="units")
         whole_number("cells.jitter", self.jitter, 0, of="units")
         whole_number("cells.max_tokens", self.max_tokens, of="tokens")
+        if self.latencies not in (None, ALL):
+            tags_of("cells.latencies", self.latencies, null="for the prompt's own, and all for the model's")
+
+    def tags(self, prompt: PromptTokens) -> list[str]:
+        """The tags that are drawn from; none where the prompt's own is the only one.
+
+        Raises: ValueError: the model has no place for tags, does not know one, or does not say which it knows.
+        """
+        found = list(prompt.latencies) if self.latencies == ALL else tags_of("cells.latencies", self.latencies)
+        if self.latencies == ALL and not found:
+            raise ValueError(
+                "cells.latencies is 'all', and the model names no tags that it was trained with: list them, as in "
+                "cells.latencies=[low,high], or leave it at null"
+            )
+        for tag in found:
+            prompt.header_asking(tag, "cells.latencies")
+        return found
 
 
 def measure(
@@ -77,16 +100,21 @@ def measure(
         progress: is told how many pairs are done, and of how many.
 
     Raises:
-        ValueError: no pair is left, or a file is damaged.
+        ValueError: no pair is left, a file is damaged, or labels and tags do not fit each other.
     """
+    tags = config.tags(model.prompt)
+    check_latencies(labels, tags)
     data = TrainingData(examples, model.prompt, DataConfig(), seed)
-    pairs = [(example, pair) for example in examples if (pair := data.tokenize(example)).source and pair.target]
+    tokenized = [data.tokenize(example) for example in examples]
     header = len(model.prompt.source_header) + len(model.prompt.source_footer), len(model.prompt.target_header)
-    pairs = [
-        (example, pair)
-        for example, pair in pairs
-        if max(header[0] + sum(map(len, pair.source)), header[1] + sum(map(len, pair.target))) <= config.max_tokens
+    some = [
+        i
+        for i, pair in enumerate(tokenized)
+        if pair.source
+        and pair.target
+        and max(header[0] + sum(map(len, pair.source)), header[1] + sum(map(len, pair.target))) <= config.max_tokens
     ]
+    pairs = [(examples[i], tokenized[i]) for i in some]
     if not pairs:
         raise ValueError("no sentence pair is left to learn from: see cells.max_tokens and the data set")
     if len(pairs) < len(examples):
@@ -96,6 +124,13 @@ def measure(
     settings = [labels.measures, config.ahead, _drawn(labels, config), config.max_tokens, seed, model.prompt.rendered]
     if not isinstance(labels, OfSentences) and (heads := labels.attends(model)):
         settings.append(heads)
+    needs = labels.needs(examples, some, model.prompt, folder) if isinstance(labels, OfLinks) else None
+    if needs is not None:
+        settings.append(of_texts(" ".join(map(str, one)) for one in needs))
+    if tags:
+        settings.append({"latencies": tags})
+    if model.prompt.wait_token is not None and not isinstance(labels, OfSentences):
+        settings.append("without the wait token")  # which once was one of those that predictions are compared by
     # φ counts; a model that was not trained to stream begins at 0 here, as in training.
     name = of_text(json.dumps([made_of, model.target_start, *settings]), data.source.digest or "")[:16]
     kept = folder / name
@@ -107,8 +142,9 @@ def measure(
         path = kept / f"{start // PAIRS:05d}.safetensors"
         if not path.exists():
             rng = random.Random(f"{seed}/{start}")
-            some = [pairs[i] for i in order[start : start + PAIRS]]
-            _write(path, _joined(_of_some(model, some, labels, config, rng)))
+            here = order[start : start + PAIRS]
+            of_words = None if needs is None else [needs[i] for i in here]
+            _write(path, _joined(_of_some(model, [pairs[i] for i in here], labels, config, tags, rng, of_words)))
         found.append(_read(path))
         progress(min(start + PAIRS, len(order)), len(order))
     if not len(all_of_them := _joined(found)):
@@ -128,41 +164,56 @@ def _of_some(
     some: Sequence[tuple[Example, Tokenized]],
     labels: OfCells | OfSentences,
     config: CellConfig,
+    tags: Sequence[str],
     rng: random.Random,
+    needs: Sequence[Numbers] | None,
 ) -> Iterator[Measured]:
     if isinstance(labels, OfSentences):
         examples = [example for example, _ in some]
         return labels.of_sentences(model, examples, config.ahead, config.behind, config.rows, rng)
-    return _of_pairs(model, [pair for _, pair in some], labels, config, rng)
+    return _of_pairs(model, some, labels, config, tags, rng, needs)
 
 
 def _of_pairs(
-    model: StreamingModel, pairs: Sequence[Tokenized], labels: OfCells, config: CellConfig, rng: random.Random
+    model: StreamingModel,
+    some: Sequence[tuple[Example, Tokenized]],
+    labels: OfCells,
+    config: CellConfig,
+    tags: Sequence[str],
+    rng: random.Random,
+    needs: Sequence[Numbers] | None,
 ) -> Iterator[Measured]:
-    paths = []
+    pairs = [pair for _, pair in some]
+    paths, drawn, headers = [], [], []
     for pair in pairs:
+        drawn.append(rng.randrange(len(tags)) if tags else -1)
+        headers.append(model.prompt.header_asking(tags[drawn[-1]]) if tags else model.prompt.target_header)
         parts, units = Parts.of(pair, model.prompt), len(pair.source)
         if config.rows is None or labels.every_lag:
             paths.append(every_path(parts, units, config.ahead))
         else:
             how = config.ahead, config.behind, config.jitter, config.rows
             paths.append(drawn_paths(parts, units, *how, rng))
-    for cells in cells_of(model, pairs, paths, labels.attends(model)):
+    found = cells_of(model, pairs, paths, labels.attends(model), headers)
+    for i, (cells, latency) in enumerate(zip(found, drawn, strict=True)):
         if not len(cells.read):
             continue
+        if needs is not None:
+            cells = replace(cells, needs=needs[i])
         yield Measured(
             cells.states.astype(np.float16),
             labels.measured(cells),
             cells.read.astype(np.int32),
             cells.written.astype(np.int32),
             np.full(len(cells.read), cells.units, np.int32),
+            np.full(len(cells.read), latency, np.int32),
         )
 
 
 def _joined(parts: Any) -> Measured:
     parts = [part for part in parts if len(part)]
     if not parts:
-        return Measured(np.zeros((0, 0), np.float16), *(np.zeros(0, kind) for kind in (np.float32, *[np.int32] * 3)))
+        return Measured(np.zeros((0, 0), np.float16), *(np.zeros(0, kind) for kind in (np.float32, *[np.int32] * 4)))
     return Measured(*(np.concatenate([getattr(part, one.name) for part in parts]) for one in fields(Measured)))
 
 
@@ -174,6 +225,8 @@ def _write(path: Path, measured: Measured) -> None:
 def _read(path: Path) -> Measured:
     try:
         arrays: Any = mx.load(str(path))
-        return Measured(**{name: np.array(array) for name, array in arrays.items()})
-    except (RuntimeError, TypeError) as error:
+        found = {name: np.array(array) for name, array in arrays.items()}
+        before = {"latency": np.full(len(found["measured"]), -1, np.int32)}  # files of when there was none
+        return Measured(**before | found)
+    except (RuntimeError, TypeError, KeyError) as error:
         raise ValueError(f"{path} is damaged ({error}): delete it, and it is measured again") from error

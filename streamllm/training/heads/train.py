@@ -26,7 +26,7 @@ from streamllm.runs.folder import METRICS, RunFolder
 from streamllm.tracking.tracker import Guarded, RunInfo, Tracker
 from streamllm.training.heads import by_reward
 from streamllm.training.heads.cells import Measured
-from streamllm.training.heads.labels.labels import OfCells, OfSentences
+from streamllm.training.heads.labels.labels import OfCells, OfSentences, targets
 from streamllm.training.heads.measured import CellConfig, measure
 from streamllm.training.heads.network import BinaryCrossEntropy, CellData, HeadConfig, Network
 from streamllm.training.loop import Trainer, TrainingConfig
@@ -84,6 +84,7 @@ def train_head(
     made = {
         "weights": {"trained_on": weights},
         **made_from.of_own_code(config),
+        **made_from.of_part(labels),
         **made_from.of_data(corpus),
         **made_from.of_data(validation_corpus, "validation data"),
     }
@@ -101,7 +102,7 @@ def train_head(
             streaming = model.load(prompt, corpus.source_unit, corpus.target_unit, Group())
             guarded.start(RunInfo(run.digest, run.path.name, run.path, config, job_type="train-head"))
 
-            def measured(examples: Sequence[Example], what: str) -> Measured:
+            def measured(examples: Sequence[Example], what: str, labels: OfCells | OfSentences) -> Measured:
                 def progress(done: int, of: int) -> None:
                     if done == of or done // 64 % 16 == 0:
                         log.info("%s: %d of %d pairs measured (%s)", what, done, of, labels.measures)
@@ -109,13 +110,16 @@ def train_head(
                 kept = Path(cells.cache) if cells.cache else run.path / LABELS
                 return measure(streaming, examples, labels, cells, kept, weights, seed, progress)
 
-            facts = {"run": run.path.name}
+            facts: dict[str, Any] = {"run": run.path.name}
             if objective is None or start is None:
-                of_learned, of_held_out = measured(learned, "training data"), measured(held_out, "validation data")
+                of_learned = measured(learned, "training data", labels)
+                of_held_out = measured(held_out, "validation data", getattr(labels, "of_validation", labels))
                 found, scores = _by_labels(
                     run, of_learned, of_held_out, labels, head, training, optimizer, seed, guarded, made
                 )
                 facts["labels"] = type(labels).__name__.lower()
+                if tags := cells.tags(streaming.prompt):
+                    facts["latencies"] = tags
             else:
                 how = training, optimizer, seed, guarded, made
                 found, scores = by_reward.learn(run, streaming, learned, held_out, start, corpus, objective, *how)
@@ -150,8 +154,8 @@ def _by_labels(
     states = learned.states.astype(np.float32)
     deviation = states.std(axis=0)
     network = Network(states.mean(axis=0), np.where(deviation > 1e-6, deviation, 1), head.hidden, seed)
-    of_learned = CellData(learned.states, labels.targets(learned.measured), head.batch, seed)
-    of_held_out = CellData(held_out.states, labels.targets(held_out.measured), head.batch, seed)
+    of_learned = CellData(learned.states, targets(labels, learned), head.batch, seed)
+    of_held_out = CellData(held_out.states, targets(labels, held_out), head.batch, seed)
     log.info(
         "%d cells, %d for validation; WRITE is right at %.1f and %.1f %% of them; %s",
         *(len(learned), len(held_out), *(100 * one.targets.mean() for one in (of_learned, of_held_out)), run.path),
@@ -170,15 +174,15 @@ def _by_labels(
     trainer.run()
     found = network.head()
     logits = found(held_out.states.astype(np.float32))
-    targets = labels.targets(held_out.measured)
+    right = targets(labels, held_out)
     scores: dict[str, Any] = {
         "steps": trainer.step,
         "epochs": trainer.epoch,
         "cells": len(learned),
         "validation_cells": len(held_out),
         "validation_loss": trainer.loss_of_export,
-        "validation_accuracy": float(((logits >= 0) == (targets >= 0.5)).mean()),
-        "validation_writes": float(targets.mean()),
+        "validation_accuracy": float(((logits >= 0) == (right >= 0.5)).mean()),
+        "validation_writes": float(right.mean()),
     }
     return found, scores
 

@@ -1,5 +1,6 @@
 """WRITE where the prediction is already what it will be."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,13 +8,13 @@ import numpy as np
 
 from streamllm.check import whole_number
 from streamllm.training.heads.cells import Cells
-from streamllm.training.heads.labels.labels import FromPaths
+from streamllm.training.heads.labels.labels import ByLatency, FromPaths
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
 
 
 @dataclass(frozen=True)
-class Agreement(FromPaths):
+class Agreement(FromPaths, ByLatency):
     """Whether each token that a WRITE would write is among the ``rank`` likeliest by the source so far.
 
     The target is the translation that is learned from: with the model's own full-source translations (`streamllm
@@ -21,16 +22,20 @@ class Agreement(FromPaths):
     is what Zhang et al. 2020 (EMNLP, "meaningful units") ask of a prefix. Higher ranks ask less.
 
     Args:
-        rank: a token agrees where it is among so many of the likeliest.
+        rank: a token agrees where it is among so many of the likeliest; or a list, with a value for each of
+            ``cells.latencies``.
 
     Raises:
         ValueError: rank is not an integer of at least 1.
     """
 
-    rank: int = 1
+    rank: int | Sequence[int] = 1
+
+    by_latency = "rank"
 
     def __post_init__(self) -> None:
-        whole_number("labels.rank", self.rank, of="")
+        for rank in self.each_value():
+            whole_number("labels.rank", rank, of="")
 
     @property
     def measures(self) -> str:

@@ -1,5 +1,6 @@
 """WRITE where more source would hardly change the prediction."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -7,7 +8,7 @@ import numpy as np
 
 from streamllm.check import number
 from streamllm.training.heads.cells import Cells
-from streamllm.training.heads.labels.labels import FromPaths
+from streamllm.training.heads.labels.labels import ByLatency, FromPaths
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
 Distance = Literal["total_variation", "kl"]
@@ -15,7 +16,7 @@ DISTANCES = ("total_variation", "kl")
 
 
 @dataclass(frozen=True)
-class Divergence(FromPaths):
+class Divergence(FromPaths, ByLatency):
     """How far the prediction from the source so far is from that of the whole source (DaP-SiMT, Zhao et al. 2023,
     arXiv 2310.14853), at the farthest of the tokens that a WRITE would write.
 
@@ -24,20 +25,24 @@ class Divergence(FromPaths):
 
     Args:
         distance: "total_variation" (0 to 1), or "kl" in nats.
-        threshold: the largest distance at which WRITE is right; None is none.
+        threshold: the largest distance at which WRITE is right; None is none. Or a list, with one for each of
+            ``cells.latencies``.
 
     Raises:
         ValueError: there is no such distance, or the threshold is not a positive number.
     """
 
     distance: Distance = "total_variation"
-    threshold: float | None = None
+    threshold: float | Sequence[float | None] | None = None
+
+    by_latency = "threshold"
 
     def __post_init__(self) -> None:
         if self.distance not in DISTANCES:
             raise ValueError(f"labels.distance is {self.distance!r}; accepted are {', '.join(DISTANCES)}")
-        if self.threshold is not None:
-            number("labels.threshold", self.threshold, above=0, hint="null for soft labels")
+        for threshold in self.each_value():
+            if threshold is not None:
+                number("labels.threshold", threshold, above=0, hint="null for soft labels")
 
     @property
     def measures(self) -> str:
@@ -47,8 +52,10 @@ class Divergence(FromPaths):
         return _farthest(divergences(cells, self.distance), cells)
 
     def targets(self, measured: Floats) -> Floats:
-        if self.threshold is not None:
-            return (measured <= self.threshold).astype(np.float32)
+        bound: Any = self.threshold
+        if bound is not None:
+            hard: Floats = (measured <= bound).astype(np.float32)
+            return hard
         soft: Floats = 1 - measured if self.distance == "total_variation" else np.exp(-measured)
         return soft
 

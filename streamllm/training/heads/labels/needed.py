@@ -1,5 +1,6 @@
 """What a part of the target needs of the source: WRITE where that has been read."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,25 +10,29 @@ from streamllm.check import heads, whole_number
 from streamllm.models.model import StreamingModel
 from streamllm.training.heads.cells import Cells
 from streamllm.training.heads.labels.agreement import ranks
+from streamllm.training.heads.labels.labels import ByLatency
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
 
 
 @dataclass(frozen=True)
-class Needed:
+class Needed(ByLatency):
     """WRITE is right iff the source units that the next part needs, and ``beyond`` more, have been read.
 
     Args:
-        beyond: source units to be read beyond those.
+        beyond: source units to be read beyond those; or a list, with a number for each of ``cells.latencies``.
 
     Raises:
         ValueError: beyond is not an integer of at least 0.
     """
 
-    beyond: int = 0
+    beyond: int | Sequence[int] = 0
+
+    by_latency = "beyond"
 
     def __post_init__(self) -> None:
-        whole_number("labels.beyond", self.beyond, 0, of="source units")
+        for beyond in self.each_value():
+            whole_number("labels.beyond", beyond, 0, of="source units")
 
     def needed(self, cells: Cells) -> np.ndarray[Any, np.dtype[np.int64]]:
         """How many source units each part needs, (parts,); more than there are where only the end of the source

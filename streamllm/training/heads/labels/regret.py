@@ -119,6 +119,7 @@ class Regret:
                     np.array([place.read for place in places], np.int32),
                     np.array([len(place.shown) for place in places], np.int32),
                     np.full(len(places), units, np.int32),
+                    np.full(len(places), -1, np.int32),
                 )
 
 
