@@ -4,7 +4,7 @@ import re
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -96,9 +96,10 @@ class Random:
     """An aligner as eflomal is one: it gives something else each time."""
 
     times = 0
+    given: ClassVar[list[str]] = []
 
     def align(self, sources: list[str], targets: list[str], links_filename_fwd: str, quiet: bool) -> None:
-        Random.times += 1
+        Random.times, Random.given = Random.times + 1, targets
         lines = [f"{Random.times % len(one.split())}-0" for one in sources]
         Path(links_filename_fwd).write_text("".join(f"{line}\n" for line in lines))
         assert len(sources) == len(targets) and quiet
@@ -111,6 +112,7 @@ def eflomal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_eflomal_gave_is_kept(eflomal: None, tmp_path: Path) -> None:
     first = by_eflomal(words(PAIRS), tmp_path)
+    assert Random.given == ["dog cat the end", "the dog", "a b"], "without punctuation, and as many words"
     times = Random.times
     again = by_eflomal(words(PAIRS), tmp_path)
     assert Random.times == times

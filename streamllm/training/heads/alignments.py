@@ -83,6 +83,11 @@ def needed(line: str, pair: Pair, where: str) -> Numbers:
     return running
 
 
+def _bare(word: str) -> str:
+    """A word without the punctuation around it: "dog" and "dog." are one to an aligner that counts words."""
+    return re.sub(r"^\W+|\W+$", "", word) or word
+
+
 def _eflomal(pairs: Sequence[Pair]) -> list[str]:
     for source, target in pairs:
         if max(len(source), len(target)) > LONGEST:
@@ -98,7 +103,7 @@ def _eflomal(pairs: Sequence[Pair]) -> list[str]:
             "compiler); or give alignments of any aligner as labels.path=FILE labels.validation_path=FILE, a line for "
             "each pair, such as 0-0 1-2"
         ) from error
-    sources, targets = ([" ".join(words) for words in side] for side in zip(*pairs, strict=True))
+    sources, targets = ([" ".join(map(_bare, words)) for words in side] for side in zip(*pairs, strict=True))
     with tempfile.TemporaryDirectory() as folder:
         links = Path(folder) / "links"
         Aligner().align(sources, targets, links_filename_fwd=str(links), quiet=True)
