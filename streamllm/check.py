@@ -98,3 +98,13 @@ def _is_pair(head: object) -> bool:
 def batch_size(value: object) -> None:
     """Raises: ValueError: ``value`` is no number of sentences at a time."""
     whole_number("batch_size", value, of="sentences at a time", null="for one that suits the device")
+
+
+def check_model(policy: object, model: Any) -> None:
+    """Ask a policy, before anything is translated, whether it can decide with this model: those that have a method
+    ``check_model`` say what they need of it.
+
+    Raises: ValueError: it cannot.
+    """
+    if (check := getattr(policy, "check_model", None)) is not None:
+        check(model)

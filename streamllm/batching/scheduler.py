@@ -15,6 +15,7 @@ from streamllm.batching.pool import Pool
 from streamllm.batching.sizes import batch_size_of, threads_for
 from streamllm.batching.threads import Shared, T, Team, in_threads
 from streamllm.batching.trial import Batching, batching
+from streamllm.check import check_model
 from streamllm.cpu.decoder import Decoder
 from streamllm.engine.limits import Limits
 from streamllm.engine.loop import translate
@@ -24,7 +25,6 @@ from streamllm.machine import fewer_collections
 from streamllm.models.lengths import fitting
 from streamllm.models.model import StreamingModel
 from streamllm.models.positions import noticing
-from streamllm.policies.bounded import check_model
 from streamllm.records import Example, Policy, Trace
 
 log = logging.getLogger(__name__)

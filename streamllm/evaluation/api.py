@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from streamllm.check import check_model
 from streamllm.data.dataset import Dataset
 from streamllm.data.given import Given
 from streamllm.engine.limits import Limits
@@ -19,7 +20,7 @@ from streamllm.metrics.own import Metric
 from streamllm.models.lengths import fitting_units
 from streamllm.models.loading import ModelConfig
 from streamllm.models.model import StreamingModel
-from streamllm.policies.bounded import check_model, check_policy
+from streamllm.policies.bounded import check_policy
 from streamllm.prompt import Prompt
 from streamllm.records import Event, Example, Policy
 from streamllm.runs.naming import digest

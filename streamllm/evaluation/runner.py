@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from streamllm import check
+from streamllm.check import check_model
 from streamllm.contents import Contents
 from streamllm.data.as_bytes import PairsAsBytes
 from streamllm.engine.limits import Limits
@@ -18,7 +19,7 @@ from streamllm.metrics.arrival import ArrivalClock
 from streamllm.metrics.own import Metric, own_scores, own_values, signatures
 from streamllm.metrics.quality import check_tokenizer
 from streamllm.metrics.summary import Summary
-from streamllm.policies.bounded import bounded, check_model
+from streamllm.policies.bounded import bounded
 from streamllm.records import Example, Policy, State, Trace
 from streamllm.runs import made_from
 from streamllm.runs.environment import environment

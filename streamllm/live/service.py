@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import mlx.core as mx
 import numpy as np
 
+from streamllm.check import check_model
 from streamllm.engine.limits import Limits
 from streamllm.live.journal import Journal
 from streamllm.live.protocol import ProtocolFault
@@ -24,7 +25,6 @@ from streamllm.live.quotas import Quotas
 from streamllm.live.streams import LiveStream, LiveStreams
 from streamllm.live.told import Told
 from streamllm.models.model import StreamingModel
-from streamllm.policies.bounded import check_model
 from streamllm.records import Example, Policy
 
 log = logging.getLogger(__name__)

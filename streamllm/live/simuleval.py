@@ -18,12 +18,12 @@ from urllib.parse import urlsplit
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
+from streamllm.check import check_model
 from streamllm.engine.limits import Limits
 from streamllm.engine.loop import stream
 from streamllm.engine.stream import SessionLike
 from streamllm.models.lengths import fitting_units
 from streamllm.models.model import StreamingModel
-from streamllm.policies.bounded import check_model
 from streamllm.records import Decide, Event, Example, Policy, Trace
 from streamllm.units import Unit, join, pieces
 

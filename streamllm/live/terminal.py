@@ -6,11 +6,11 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import TextIO
 
+from streamllm.check import check_model
 from streamllm.engine.limits import Limits
 from streamllm.engine.loop import stream, stream_document
 from streamllm.models.lengths import fitting_units
 from streamllm.models.model import StreamingModel
-from streamllm.policies.bounded import check_model
 from streamllm.records import Event, Example, Policy, State
 from streamllm.units import Unit
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from streamllm.check import whole_number
+from streamllm.check import check_model, whole_number
 from streamllm.records import READ, WRITE, Action, Decide, Example, Policy, State
 
 
@@ -73,13 +73,3 @@ def check_policy(policy: object) -> None:
         repr(policy) if isinstance(policy, str | int | None) else f"a {type(policy).__name__}, without start(example)"
     )
     raise ValueError(f"policy is {what}; give a policy object such as streamllm.WaitK(3)")
-
-
-def check_model(policy: Policy, model: Any) -> None:
-    """Ask a policy, before anything is translated, whether it can decide with this model: those that have a method
-    ``check_model`` say what they need of it.
-
-    Raises: ValueError: it cannot.
-    """
-    if (check := getattr(policy, "check_model", None)) is not None:
-        check(model)

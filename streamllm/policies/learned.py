@@ -23,8 +23,8 @@ class Learned:
 
     Args:
         threshold: the probability from which on it writes; a higher one reads more.
-        latency: what the model's target header is to ask for, one of the tags that the head was trained with
-            (``cells.latencies``); None leaves its own. Bounds that write before this policy is asked leave it, too.
+        latency: what the model's target header is to ask for, one of the tags that the head was trained with, as
+            ``cells.latencies`` said; None leaves its own. Bounds that write before this policy is asked leave it, too.
 
     Raises:
         ValueError: threshold is not a probability.

@@ -12,6 +12,7 @@ import pytest
 import tiny
 
 from streamllm.batching.scheduler import translate_many
+from streamllm.check import check_model
 from streamllm.engine.limits import Limits
 from streamllm.engine.lookahead import logprobs
 from streamllm.engine.write_head import WriteHead
@@ -19,7 +20,6 @@ from streamllm.models import write_heads
 from streamllm.models.model import StreamingModel
 from streamllm.models.settings import SETTINGS, read_settings
 from streamllm.policies import Learned
-from streamllm.policies.bounded import check_model
 from streamllm.prompt import Prompt, PromptTokens
 from streamllm.records import READ, WRITE_BARE, Example, State
 from streamllm.runs.naming import digest

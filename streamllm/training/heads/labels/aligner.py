@@ -26,7 +26,7 @@ class Aligner(Needed):
     Args:
         path: a file with the links of the training data, a line for each pair, such as "0-0 1-2" (Pharaoh format: words
             of the source and of the target, from 0); None aligns by eflomal, training and validation data apart.
-        validation_path: the same of the validation data.
+        validation_path: a file with the links of the validation data.
 
     Raises:
         ValueError: as `Needed`; or one path is given without the other.
