@@ -10,6 +10,7 @@ from streamllm.batching.scheduler import translate_many
 from streamllm.contents import Contents
 from streamllm.data.joined import each_alone
 from streamllm.engine.limits import Limits
+from streamllm.engine.write_head import WriteHead
 from streamllm.metrics.summary import summarise
 from streamllm.models import write_heads
 from streamllm.models.loading import ModelConfig
@@ -149,11 +150,17 @@ def contents(model: StreamingModel, objective: ModelGRPO) -> Contents:
     return of_heads.contents(model.write_head) if objective.policy == "learned" and model.write_head else {}
 
 
-def write_head(model: StreamingModel, folder: Path, start: Path, adapter: bool) -> None:
-    """Put the head by which the model has learned beside what it has learned, whose states it has judged throughout."""
-    if model.write_head is not None:
+def write_head(head: WriteHead | None, folder: Path, start: Path, adapter: bool) -> None:
+    """Put the head by which a model has learned, if one did, beside what it has learned: it has judged its states
+    throughout.
+
+    Args:
+        folder: of the model or the adapter that has learned.
+        start: of the model that training began with.
+    """
+    if head is not None:
         weights = write_heads.trained_on(start, folder) if adapter else write_heads.trained_on(folder)
-        write_heads.write(folder, model.write_head, weights, {"objective": "modelgrpo"})
+        write_heads.write(folder, head, weights, {"objective": "modelgrpo"})
 
 
 def _short_enough(model: StreamingModel, examples: list[Example], most: int, what: str) -> list[Example]:

@@ -22,6 +22,7 @@ from streamllm.engine.paradigms.interleaved import Interleaved
 from streamllm.engine.paradigms.memory import Paradigm
 from streamllm.engine.positions import PositionError
 from streamllm.files import new_folder, write_atomically
+from streamllm.models import write_heads
 from streamllm.models.languages import Languages
 from streamllm.models.loading import TOKENIZER_FILES, ModelConfig, find_model
 from streamllm.models.model import StreamingModel
@@ -143,6 +144,9 @@ def train(
             data.tags,
             seed,
         )
+        if isinstance(objective, ModelGRPO) and isinstance(model, ModelConfig):
+            start, chosen = find_model(model.path), Path(model.head_path) if model.head_path else None
+            by_reward.write_head(write_heads.head_of(start, None, chosen), folder, start, adapter is not None)
         log.info("%s is in %s%s", export, folder, _how_to_run(run.path, model, folder))
         return {}
     if rerun:
@@ -284,7 +288,7 @@ def train(
                 write_model(streaming, start, folder)
                 written = replace(model, path=str(folder), head_path=None)
             if learning is not None:
-                by_reward.write_head(streaming, folder, start, adapter is not None)
+                by_reward.write_head(streaming.write_head, folder, start, adapter is not None)
             if validation.sentences:  # of what was written, as a run will load it
                 del trainer  # and with it the optimizer's state
                 streaming = written.load(None, corpus.source_unit, corpus.target_unit, paradigm)

@@ -51,6 +51,7 @@ def trained(
     steps: int = 4,
     adapter: AdapterConfig | None = None,
     rate: float = 1e-2,
+    export: str | None = None,
     model: dict[str, Any] | None = None,
     **objective: Any,
 ) -> Path:
@@ -64,7 +65,7 @@ def trained(
     parts: dict[str, Any] = {"data": DataConfig(), "training": training, "adapter": adapter}
     made = ModelConfig(str(folder / "model"), **(model or {}))
     parts |= {"validation": ValidationConfig(sentences=2), "tracker": Kills(kill_at), "objective": grpo}
-    train({"name": "a model", "seed": 1}, "model", made, text, text, seed=1, root=folder / root, **parts)
+    train({"name": "a model", "seed": 1}, "model", made, text, text, seed=1, root=folder / root, export=export, **parts)
     (run,) = (path for path in (folder / root).iterdir() if path.name.startswith("model-"))
     return run
 
@@ -92,6 +93,8 @@ def test_what_was_trained_is_evaluated_by_the_head_that_it_has_learned_with(fold
     found = ModelConfig(str(run / "model")).load().write_head
     assert found is not None
     np.testing.assert_array_equal(found.layers[0][0], head.layers[0][0])
+    trained(folder, export="step-0000002")
+    assert ModelConfig(str(run / "step-0000002")).load().write_head is not None, "an earlier one has it, too"
     said = json.loads((run / "model" / "streamllm.json").read_text())["write_head"]
     assert said["objective"] == "modelgrpo"
 
