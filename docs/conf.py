@@ -65,6 +65,7 @@ SECTIONS = {
         "docs/gpu",
         "streamllm/models/assets/tiny-en-de/README",
         "streamllm/models/assets/tiny-en-de-wait/README",
+        "streamllm/models/assets/tiny-en-de-reward/README",
     ],
     "Studies": ["experiments/README", "experiments/*/README"],
     "Project": ["CONTRIBUTING", "CHANGELOG"],

@@ -15,6 +15,7 @@ from streamllm.metrics.summary import summarise
 from streamllm.models.loading import ASSETS, ModelConfig
 from streamllm.models.model import StreamingModel
 from streamllm.policies import AlignAtt, Full, Learned, LocalAgreement, Oracle, WaitK, WaitToken
+from streamllm.policies.bounded import bounded
 from streamllm.records import Policy
 from streamllm.runs.folder import RunFolder
 from streamllm.runs.load import load_delays
@@ -32,7 +33,7 @@ def test_the_model_is_small_enough_to_come_along(model: StreamingModel) -> None:
     assert sum(file.stat().st_size for file in FOLDER.iterdir()) < 10_000_000
 
 
-@pytest.mark.parametrize("name", ["tiny-en-de", "tiny-en-de-wait"])
+@pytest.mark.parametrize("name", ["tiny-en-de", "tiny-en-de-wait", "tiny-en-de-reward"])
 def test_the_model_card_says_how_it_was_made(name: str) -> None:
     card = (ASSETS / name / "README.md").read_text(encoding="utf-8")
     for word in ("Data", "Command", "Seed", "Hardware", "BLEU", "Multi30k", "experiment=tiny_en_de", "train-head"):
@@ -69,6 +70,20 @@ def test_another_model_waits_as_it_is_asked_to() -> None:
     scores = quality([trace.prediction for trace in traces], [trace.reference for trace in traces], "de")
     assert float(scores["bleu"]) > 20  # type: ignore[arg-type]
     assert waiting.write_head is not None
+
+
+def test_one_that_learned_by_reward_is_earlier(model: StreamingModel) -> None:
+    rewarded = ModelConfig("bundled:tiny-en-de-reward").load()
+    examples = Sample(limit=60).load()
+    found = []
+    for each in (model, rewarded):
+        policy = bounded(Learned(0.76), max_lag=3)
+        traces = [*translate_many(each, examples, policy, batch_size=60)]
+        scores = quality([trace.prediction for trace in traces], [trace.reference for trace in traces], "de")
+        found.append((float(summarise(traces, "de", "word")["laal"]), float(scores["bleu"])))  # type: ignore[arg-type]
+    (late, _), (early, bleu) = found
+    assert early < late
+    assert bleu > 25
 
 
 def test_all_that_is_bundled_is_small() -> None:
