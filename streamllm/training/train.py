@@ -308,7 +308,8 @@ def _how_to_run(run: Path, start: Any, folder: Path | None = None) -> str:
     words = f"model.path={found}"
     if (found / "adapter_config.json").exists():
         words = f"model.path={start.path if isinstance(start, ModelConfig) else start} model.adapter_path={found}"
-    return f"; to evaluate {found}: streamllm run model=folder {words} dataset=…"
+    policy = "policy=learned policy.threshold=… " if (found / write_heads.FILE).exists() else ""
+    return f"; to evaluate {found}: streamllm run {policy}model=folder {words} dataset=…"
 
 
 def _check_weights(model: ModelConfig | FreshModel | GrownModel, adapter: AdapterConfig | None) -> None:

@@ -85,8 +85,12 @@ def test_a_training_that_was_stopped_goes_on_to_the_same_weights(folder: Path, a
     assert any((before != after).any() for before, after in zip(*(one.values() for one in steps), strict=True))
 
 
-def test_what_was_trained_is_evaluated_by_the_head_that_it_has_learned_with(folder: Path) -> None:
+def test_what_was_trained_is_evaluated_by_the_head_that_it_has_learned_with(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     run = trained(folder)
+    assert f"to evaluate {run / 'model'}: streamllm run policy=learned policy.threshold=… model=folder" in caplog.text
     scores = json.loads((run / "metrics.json").read_text())
     assert {"bleu", "laal", "dal", "bleu_0.5", "dal_0.6", "validation_loss"} <= set(scores)
     head = write_heads.read(folder / "model")
