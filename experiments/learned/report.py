@@ -27,6 +27,7 @@ GROUPS = ("model", "policy", "prompt")  # choices from groups, which no column o
 GREY, MARKERS = "#8c8c8c", "osDv^PX*<>"
 PLOTS = {
     "bundled": "BLEU over LAAL of the bundled model: policies without training, its head, what is trained",
+    "rewarded": "BLEU over LAAL of the bundled model after learning by reward: policies without training, and its head",
     "llm": "BLEU over LAAL of the LLM: its policies without training, and its head",
 }
 
@@ -106,10 +107,13 @@ def write_report(page: Path, parts: Mapping[str, Part]) -> None:
         write_between(readme, f"{name} points", points_text(runs))
         write_between(readme, f"{name} tests", tests_text(runs, part))
         write_between(readme, f"{name} areas", areas_text(runs, part))
-        write_between(readme, f"{name} cost", cost_text(json.loads(part.cost.read_text(encoding="utf-8"))["rows"]))
-        write_between(readme, f"{name} examples", examples_text(*(folder_of(runs, *one) for one in points.COMPARED)))
-        if name == "bundled":
+        if part.timed:
+            write_between(readme, f"{name} cost", cost_text(json.loads(part.cost.read_text(encoding="utf-8"))["rows"]))
+            examples = examples_text(*(folder_of(runs, *one) for one in points.COMPARED))
+            write_between(readme, f"{name} examples", examples)
+        if name == "rewarded":
             write_between(readme, "chosen", chosen_text(runs, part))
+        if name == "bundled":
             figure = panels(runs, part)
         else:
             figure, axes = plt.subplots(figsize=(8, 5.4), layout="constrained")

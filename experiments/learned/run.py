@@ -10,7 +10,7 @@ same command, and ``report`` behind it only writes tables and plots. What else i
     adapter=FOLDER         of the LLM; else it is trained (hours)
     sentences=500          of the LLM: so many of the data set; else all
     head.NAME=FOLDER       a head of `HEADS`, or head.llm, that is there; else it is trained
-    only=llm               or only=bundled: one of the two parts
+    only=llm               or only=bundled, only=rewarded: one of the parts
     pairs=2000             that the bundled model's heads learn from
     processes=2            commands at a time; else one for each core
     output.root=FOLDER     where runs, heads and adapter lie (outputs/learned)
@@ -33,6 +33,7 @@ from experiments.study import ROOT as CHECKOUT
 from experiments.study import help_if_asked, launch_all
 
 HERE = Path(__file__).parent
+PARTS = ("bundled", "rewarded", "llm")
 HELD_OUT = f"validation.limit={points.HELD_OUT}"
 
 
@@ -69,8 +70,9 @@ class Given:
                 sys.exit(f"{key}={value} is not taken: {__doc__}")
         if unknown := [word for word in arguments if "=" not in word and word != "report"]:
             sys.exit(f"{unknown[0]!r} is not taken: {__doc__}")
-        if own.get("only", "llm") not in ("bundled", "llm") or (own.get("only") == "llm" and "model.path" not in own):
-            sys.exit(f"only is {own['only']!r}; accepted are bundled, and llm with model.path=FOLDER")
+        only = own.get("only", "bundled")
+        if only not in PARTS or (only == "llm" and "model.path" not in own):
+            sys.exit(f"only is {only!r}; accepted are bundled, rewarded, and llm with model.path=FOLDER")
         return cls(
             data=data,
             root=CHECKOUT / own.get("output.root", "outputs/learned"),
@@ -116,9 +118,14 @@ def main(arguments: Sequence[str]) -> None:
         given.page.mkdir(parents=True, exist_ok=True)
         if not (given.page / "README.md").exists():
             shutil.copy(HERE / "README.md", given.page)
-    parts = {} if given.only == "llm" else {"bundled": bundled(given)}
-    if given.llm is not None and given.only != "bundled":
-        parts["llm"] = llm(given, given.llm)
+    parts = {}
+    for name in PARTS if given.only is None else (given.only,):
+        if name == "bundled":
+            parts[name] = bundled(given)
+        elif name == "rewarded":
+            parts[name] = rewarded(given)
+        elif given.llm is not None:
+            parts[name] = llm(given, given.llm)
     write_report(given.page, parts)
 
 
@@ -136,6 +143,15 @@ def bundled(given: Given) -> Part:
     return part
 
 
+def rewarded(given: Given) -> Part:
+    """Run what is asked of the model that went on by reward; it comes with its head."""
+    lines = points.REWARDED_WITHOUT_TRAINING, points.REWARDED_LEARNED
+    without, learned = ({name: [*points.REWARDED, *line] for name, line in each.items()} for each in lines)
+    part = Part(given.runs / "rewarded", without, learned, {}, given.data)
+    run_all(given, part, 0, 0)
+    return part
+
+
 def llm(given: Given, path: str) -> Part:
     """The same of an LLM: an adapter first, then the heads that AlignAtt looks at, then a write head."""
     adapter = given.adapter or train_adapter(given, path)
@@ -146,6 +162,7 @@ def llm(given: Given, path: str) -> Part:
         found[name] = given.heads[name]
     else:
         limit = [f"dataset.limit={points.LLM_PAIRS['head']}", f"validation.limit={points.LLM_HELD_OUT}"]
+        limit += points.LLM_HEAD
         if not given.report:
             train_head([[*model, *given.training_data, *limit, "tracker=none", f"output.root={where}"]], 1)
         found[name] = newest(where, "head-*/head")
@@ -163,9 +180,14 @@ def run_all(given: Given, part: Part, sentences: int, turns: int) -> None:
         return
     batch = ["batch_size=64", "tracker=none", f"output.root={part.root}"]
     commands = [["-m", *line, *part.data, f"+study='{name}'", *batch] for name, line in part.lines.items()]
-    # Those that search cost most: they begin first, so that no process waits for them at the end.
-    commands.sort(key=lambda command: not {"policy=ralcp", "policy=local_agreement"} & {*command})
+    # Those that search cost most. Among several processes they begin first, so that none waits for them at the end;
+    # alone they come last, so that a study that is stopped has the others.
+    commands.sort(key=lambda command: bool({"policy=ralcp", "policy=doa"} & {*command}))
+    if given.processes > 1:
+        commands.reverse()
     launch_all("run.py", commands, given.processes)
+    if not part.timed:
+        return
     os.environ.setdefault("STREAMLLM_THREADS", "1")
     data = [*(one for one in part.data if not one.startswith("dataset.limit=")), f"dataset.limit={sentences}"]
     words = [word for name, line in part.timed.items() for word in ("--line", name, *line)]
@@ -211,7 +233,8 @@ def alignment_heads(given: Given, model: Sequence[str]) -> str:
     if not kept.exists():
         if given.report:
             sys.exit(f"{kept} is not there yet: run the study without 'report' first")
-        command = ["-m", "streamllm", "calibrate", *model, "dataset=multi30k-val", "dataset.limit=50"]
+        limit = f"dataset.limit={points.LLM_CALIBRATED}"
+        command = ["-m", "streamllm", "calibrate", *model, "dataset=multi30k-val", limit]
         print("$ python", *command, flush=True)
         done = subprocess.run(
             [sys.executable, *command, *given.training_data, "tracker=none"],

@@ -22,6 +22,7 @@ from streamllm.data.sample import Sample
 from streamllm.runs import equal_latency_table
 
 LINES = {**points.WITHOUT_TRAINING, **points.LEARNED, **points.HEAD_LINES, **points.BESIDE}
+REWARDED_LINES = {**points.REWARDED_WITHOUT_TRAINING, **points.REWARDED_LEARNED}
 LLM_LINES = {**points.LLM_WITHOUT_TRAINING, **points.LLM_LEARNED}
 FOLDERS = {name: f"/heads/{name}" for name in (*points.HEADS, "llm")} | {"alignment_heads": "[[1,2],[3,0]]"}
 
@@ -41,6 +42,13 @@ def test_each_line_of_the_bundled_model_composes(name: str) -> None:
     cfg = composed("run", [*line, f"+study='{name}'"])
     assert cfg.study == name
     assert "{" not in str(cfg.model.head_path)
+    instantiate(cfg.policy, _convert_="all")
+
+
+@pytest.mark.parametrize("name", REWARDED_LINES)
+def test_each_line_of_the_rewarded_model_composes(name: str) -> None:
+    cfg = composed("run", [*points.REWARDED, *REWARDED_LINES[name], f"+study='{name}'"])
+    assert cfg.model.path == "bundled:tiny-en-de-reward"
     instantiate(cfg.policy, _convert_="all")
 
 
@@ -69,10 +77,10 @@ def test_what_is_timed_composes_and_is_a_single_run(lines: Mapping[str, list[str
 
 
 def test_what_is_named_in_the_data_is_a_line_with_such_a_point() -> None:
-    named = [*points.CHOSEN.values(), *points.COMPARED]
-    for line, point in named:
+    named = [(REWARDED_LINES, *point) for point in points.CHOSEN.values()]
+    for lines, line, point in [*named, *((LINES, *point) for point in points.COMPARED)]:
         key, _, value = point.partition("=")
-        (values,) = (one.partition("=")[2] for one in LINES[line] if one.partition("=")[0].endswith(key))
+        (values,) = (one.partition("=")[2] for one in lines[line] if one.partition("=")[0].endswith(key))
         assert value in values.split(",")
     for line, point in points.COMPARED:
         assert line in LLM_LINES and point
@@ -248,11 +256,12 @@ def test_a_page_gets_its_tables_and_plots(part: Part, tmp_path: Path, monkeypatc
     (page / "README.md").write_bytes((ROOT / "experiments/learned/README.md").read_bytes())
     model = [*points.MODEL, "model.path=bundled:tiny-en-de", "model.adapter_path=/a"]
     lines = ({name: [*model, *line] for name, line in each.items()} for each in (part.without_training, part.learned))
-    report.write_report(page, {"bundled": part, "llm": Part(part.root, *lines, {}, [])})
+    rewarded = Part(part.root, part.without_training, part.learned, {}, [])
+    report.write_report(page, {"bundled": part, "rewarded": rewarded, "llm": Part(part.root, *lines, {}, [])})
     text = (page / "README.md").read_text("utf-8")
     assert "| ≤ 3 | learned max_lag=4 threshold=0.7 |" in text
     assert "the median of 5 turns" in text
-    for name in ("bundled", "llm"):
+    for name in ("bundled", "rewarded", "llm"):
         assert f"]({name}.svg)" in text
         assert "| head oracle max_lag=4 threshold=0.87 |" in text.partition(f"<!-- {name} tests -->")[2]
         assert {path.suffix for path in page.glob(f"{name}.*")} == {".svg", ".png"}
@@ -282,7 +291,7 @@ def test_the_study_trains_runs_and_reports_and_goes_on(tmp_path: Path, monkeypat
         for split in ("train", "val"):
             (tmp_path / f"{split}.{'en' if side == 'source' else 'de'}").write_text(lines, encoding="utf-8")
     words = ["dataset=multi30k", "dataset.split=val", f"dataset.data_dir={tmp_path}", "dataset.limit=6", "pairs=8"]
-    words += ["processes=1", f"output.root={tmp_path / 'out'}", f"page={tmp_path / 'page'}"]
+    words += ["only=bundled", "processes=1", f"output.root={tmp_path / 'out'}", f"page={tmp_path / 'page'}"]
     run.main(words)
     page = tmp_path / "page/README.md"
     text = page.read_text("utf-8")
@@ -295,11 +304,8 @@ def test_the_study_trains_runs_and_reports_and_goes_on(tmp_path: Path, monkeypat
 
 def test_the_page_has_marks_for_both_parts() -> None:
     text = (ROOT / "experiments/learned/README.md").read_text("utf-8")
-    kinds = [
-        f"{part} {kind}"
-        for part in ("bundled", "llm")
-        for kind in ("plot", "points", "tests", "areas", "cost", "examples")
-    ]
+    kinds = [f"{part} {kind}" for part in run.PARTS for kind in ("plot", "points", "tests", "areas")]
+    kinds += [f"{part} {kind}" for part in ("bundled", "llm") for kind in ("cost", "examples")]
     for name in ("chosen", *kinds):
         assert text.count(f"<!-- {name} -->") == text.count(f"<!-- /{name} -->") == 1
 
