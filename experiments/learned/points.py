@@ -98,10 +98,9 @@ LLM_HELD_OUT = 50
 LLM_CALIBRATED = 20  # validation sentences that say which attention heads AlignAtt looks at
 ADAPTER = ["experiment=lora_en_de", "data.k=[1,2,3,4,5,7,9,full,random,random,random,random]"]
 LLM_WITHOUT_TRAINING = {
-    "waitk": ["policy=waitk", "k=2,3"],
-    "waitk bare": ["policy=waitk", "k=2,3,4", "limits.bare=true"],
+    "waitk": ["policy=waitk", "k=1,2,3"],
+    "waitk bare": ["policy=waitk", "k=1,2,3,4", "limits.bare=true"],
     "alignatt": ["policy=alignatt", "policy.f=1,2", "policy.heads={alignment_heads}"],
-    "ralcp": ["policy=ralcp", "policy.beam=3", "policy.step=2", "min_lag=3"],
     "full": ["policy=full"],
 }
 LLM_LEARNED = {
