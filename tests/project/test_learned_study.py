@@ -198,7 +198,7 @@ def part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Part:
             "full": ["policy=full"],
         },
         {"learned max_lag=4": ["prompt=auto", *learned], "head oracle max_lag=4": [*learned, "model.head_path=/new"]},
-        {},
+        {"wait-3": ["policy=waitk", "k=3"]},
         [],
     )
     row = {"line": "wait-3", "cpu_ms": 3.0, "low": 2.5, "high": 4.0, "forwards": 2.5, "sentences": 50, "turns": 5}
@@ -257,7 +257,7 @@ def test_a_page_gets_its_tables_and_plots(part: Part, tmp_path: Path, monkeypatc
     model = [*points.MODEL, "model.path=bundled:tiny-en-de", "model.adapter_path=/a"]
     lines = ({name: [*model, *line] for name, line in each.items()} for each in (part.without_training, part.learned))
     rewarded = Part(part.root, part.without_training, part.learned, {}, [])
-    report.write_report(page, {"bundled": part, "rewarded": rewarded, "llm": Part(part.root, *lines, {}, [])})
+    report.write_report(page, {"bundled": part, "rewarded": rewarded, "llm": Part(part.root, *lines, part.timed, [])})
     text = (page / "README.md").read_text("utf-8")
     assert "| ≤ 3 | learned max_lag=4 threshold=0.7 |" in text
     assert "the median of 5 turns" in text
