@@ -6,12 +6,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from streamllm.batching.scheduler import translate_many
 from streamllm.contents import Contents
 from streamllm.data.joined import each_alone
 from streamllm.engine.limits import Limits
 from streamllm.engine.write_head import WriteHead
-from streamllm.metrics.summary import summarise
 from streamllm.models import write_heads
 from streamllm.models.loading import ModelConfig
 from streamllm.models.model import StreamingModel
@@ -25,7 +23,7 @@ from streamllm.training.heads.by_reward import SCORES
 from streamllm.training.loop import TrainingConfig
 from streamllm.training.objectives.grpo_model import ModelGRPO
 from streamllm.training.samples import SampleData, Sampler, policy_of
-from streamllm.training.scores import Scores, number, together
+from streamllm.training.scores import Scores, of_policy, together
 
 log = logging.getLogger(__name__)
 
@@ -132,16 +130,12 @@ class Learning:
 
     def scores(self, model: StreamingModel) -> Scores:
         """BLEU, LAAL and DAL of greedy translations, for each of the objective's policies and on average."""
-        limits, target = self.sampler.limits, model.prompt.target_unit
+        target = self.sampler.language, model.prompt.target_unit, self.sampler.tokenizer
+        how = self.sampler.limits, self.batch_size, SCORES
         each: dict[str, Scores] = {}
         for setting in dict.fromkeys(self.objective.settings):
-            many = translate_many(model, self.scored, policy_of(self.objective, setting), limits, self.batch_size)
-            found = {trace.id: trace for trace in many}
-            traces = [found[example.id] for example in self.scored]
-            summary = summarise(traces, self.sampler.language, target, tokenizer=self.sampler.tokenizer)
-            each[f"k{setting}" if isinstance(setting, int) else f"{setting}"] = {
-                name: number(summary[name]) for name in SCORES
-            }
+            own = of_policy(model, self.scored, policy_of(self.objective, setting), *how, *target)
+            each[f"k{setting}" if isinstance(setting, int) else f"{setting}"] = own
         return together(each)
 
 

@@ -1,5 +1,7 @@
 """Batches that are drawn from what learns, as it is when each is asked for: of learning by reward."""
 
+import math
+import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,6 +13,12 @@ from streamllm.contents import of_texts
 from streamllm.records import Example
 from streamllm.training.heads.network import Steps
 from streamllm.training.objectives.grpo import Groups
+
+
+def draws_write(logit: float, dice: random.Random, chance: float = 1.0) -> bool:
+    """WRITE with the probability that has this logit over ``chance``."""
+    drawn = dice.random()
+    return drawn == 0 or logit > chance * (math.log(drawn) - math.log1p(-drawn))
 
 
 class DrawnData:

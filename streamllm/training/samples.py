@@ -31,8 +31,8 @@ from streamllm.prompt import PromptTokens
 from streamllm.records import READ, WRITE, WRITE_BARE, Action, Decide, Example, Policy, State, Trace, Write
 from streamllm.training.batch import Encoded, pad
 from streamllm.training.data import FULL
-from streamllm.training.drawn import DrawnData
-from streamllm.training.heads.rewards import reward
+from streamllm.training.drawn import DrawnData, draws_write
+from streamllm.training.heads.rewards import lag, worth
 from streamllm.training.objectives.grpo import Floats, advantages
 from streamllm.training.objectives.grpo_model import ModelGRPO, Samples
 from streamllm.units import pieces
@@ -81,9 +81,7 @@ class DrawnDecisions:
         if not state.read:
             return READ
         logit = state.model.write_logit() - math.log(self.threshold) + math.log1p(-self.threshold)
-        drawn = self.dice.random()
-        writes = drawn == 0 or logit > self.chance * (math.log(drawn) - math.log1p(-drawn))
-        return WRITE_BARE if writes else READ
+        return WRITE_BARE if draws_write(logit, self.dice, self.chance) else READ
 
 
 @dataclass
@@ -137,23 +135,17 @@ class Sampler:
         """Some translations of each example, at a ``place`` in the training that tells their random numbers from
         others."""
         drawn = self.drawn(examples, samples, place)
-        rewards = self._rewards([trace for trace, _ in drawn], self.objective.latency)
+        how = self.objective.quality, self.language, self.tokenizer
+        qualities = np.array([worth(trace, *how) for trace, _ in drawn])
+        rewards = (qualities - self.objective.latency * np.array([lag(trace) for trace, _ in drawn])).astype(np.float32)
         of_both = self._advantages(rewards, samples)
-        of_quality = of_both
-        if self.objective.phases:
-            of_quality = self._advantages(self._rewards([trace for trace, _ in drawn], 0.0), samples)
+        of_quality = self._advantages(qualities.astype(np.float32), samples) if self.objective.phases else of_both
         batch = pad([encoded for _, encoded in drawn])
         ended = batch.target_units == batch.whole_units
         each = np.where(ended, of_quality[:, None], of_both[:, None])
         return Samples(batch, np.where(batch.labels >= 0, each, 0).astype(np.float32), rewards)
 
-    def _rewards(self, traces: Sequence[Trace], latency: float) -> Floats:
-        how = self.objective.quality, latency, self.language, self.tokenizer
-        return np.array([reward(trace, *how) for trace in traces], np.float32)
-
     def _advantages(self, rewards: Floats, samples: int) -> Floats:
-        if samples == 1:
-            return np.zeros_like(rewards)
         return advantages(rewards.reshape(-1, samples), self.objective.scale).reshape(-1)
 
     def drawn(self, examples: Sequence[Example], samples: int, place: str) -> list[tuple[Trace, Encoded]]:

@@ -50,16 +50,37 @@ def of_wait_k(
     Args:
         language, unit: of the target.
     """
-    order = [example.id for example in examples]
     limits = Limits().between(streaming.prompt.source_unit, unit, examples)
-    each: dict[int | str, Scores] = {}
+    each: dict[str, Scores] = {}
     for k in ks:
         policy: Policy = Full() if k == FULL else WaitK(int(k))
-        found = translate_many(streaming, examples, policy, limits, batch_size)
-        traces = {trace.id: trace for trace in found}
-        summary = summarise([traces[id] for id in order], language, unit)
-        each[k] = {name: number(summary[name]) for name in ("bleu", "al")}
-    return together({"full" if k == FULL else f"k{k}": scores for k, scores in each.items()})
+        own = of_policy(streaming, examples, policy, limits, batch_size, ("bleu", "al"), language, unit)
+        each["full" if k == FULL else f"k{k}"] = own
+    return together(each)
+
+
+def of_policy(
+    streaming: StreamingModel,
+    examples: Sequence[Example],
+    policy: Policy,
+    limits: Limits,
+    batch_size: int,
+    names: Sequence[str],
+    language: str,
+    unit: Unit,
+    tokenizer: str | None = None,
+    seed: int = 0,
+) -> Scores:
+    """Scores of translations by a policy; a lag is None where nothing was written.
+
+    Args:
+        names: of the scores, as `streamllm.metrics.summary.summarise` has them.
+        language, unit, tokenizer: of the target.
+        seed: of sampling.
+    """
+    found = {trace.id: trace for trace in translate_many(streaming, examples, policy, limits, batch_size, seed)}
+    summary = summarise([found[example.id] for example in examples], language, unit, tokenizer=tokenizer)
+    return {name: _number(summary[name]) for name in names}
 
 
 def together(each: dict[str, Scores]) -> Scores:
@@ -71,7 +92,7 @@ def together(each: dict[str, Scores]) -> Scores:
     return scores
 
 
-def number(value: Any) -> float | None:
+def _number(value: Any) -> float | None:
     return None if value is None else float(value)
 
 

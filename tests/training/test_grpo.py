@@ -3,6 +3,7 @@ problem is learned to its optimum; what is drawn depends on no batch."""
 
 import math
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -96,6 +97,13 @@ def paths(states: Any, writes: Any, each: Any, start: Any = 0.0, rewards: Any = 
 def value_and_gradient(objective: GRPO, network: Network, batch: Paths) -> tuple[float, np.ndarray]:
     value, grads = nn.value_and_grad(network, objective)(network, batch, 0, "group", 0.0)
     return float(value), np.array(grads["layers"][0]["weight"])[0]
+
+
+@pytest.mark.parametrize("scale", ["none", "group"])
+def test_a_sample_alone_has_nothing_to_be_compared_with(scale: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert advantages(np.array([[3.0], [-1.0]], np.float32), scale).tolist() == [[0.0], [0.0]]
 
 
 def test_the_gradient_by_hand() -> None:

@@ -9,12 +9,10 @@ from typing import Any
 import mlx.optimizers as optim
 import numpy as np
 
-from streamllm.batching.scheduler import translate_many
 from streamllm.contents import Contents, of_text
 from streamllm.data.joined import each_alone
 from streamllm.engine.limits import Limits
 from streamllm.engine.write_head import WriteHead
-from streamllm.metrics.summary import summarise
 from streamllm.models import write_heads
 from streamllm.models.lengths import fitting
 from streamllm.models.model import StreamingModel
@@ -27,6 +25,7 @@ from streamllm.training.heads.network import Network
 from streamllm.training.heads.rollouts import PathData, Rollouts
 from streamllm.training.loop import Trainer, TrainingConfig
 from streamllm.training.objectives.grpo import GRPO
+from streamllm.training.scores import Scores, of_policy
 from streamllm.training.sources import Corpus
 
 log = logging.getLogger(__name__)
@@ -102,13 +101,11 @@ def learn(
     language, tokenizer = corpus.target_language, getattr(corpus, "bleu_tokenizer", None)
     rollouts = Rollouts(model, start, objective, limits, seed, language, tokenizer)
 
-    def scores(head: WriteHead) -> dict[str, float | None]:
+    def scores(head: WriteHead) -> Scores:
         model.write_head = head
         policy = bounded(Learned(0.5), max_lag=objective.max_lag)
-        found = {trace.id: trace for trace in translate_many(model, kept, policy, limits, objective.batch_size, seed)}
-        traces = [found[example.id] for example in kept]
-        summary: dict[str, Any] = summarise(traces, language, corpus.target_unit, tokenizer=tokenizer)
-        return {name: summary[name] for name in SCORES}
+        target = language, corpus.target_unit, tokenizer
+        return of_policy(model, kept, policy, limits, objective.batch_size, SCORES, *target, seed)
 
     log.info(
         "%d sentences, %d for validation; %d paths of each, %d sentences a step. loss: minus the reward, on paths that "

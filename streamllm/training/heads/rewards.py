@@ -20,13 +20,18 @@ def reward(trace: Trace, quality: str, latency: float, language: str, tokenizer:
         quality: "bleu" or "chrf".
         language, tokenizer: of BLEU, as for `sentence_bleu`.
     """
+    return worth(trace, quality, language, tokenizer) - latency * lag(trace)
+
+
+def worth(trace: Trace, quality: str, language: str, tokenizer: str | None = None) -> float:
+    """The part of a `reward` that latency has no say in: the quality, or what is lost by writing nothing."""
     if not trace.delays:
-        return -latency * trace.source_units - NOTHING
-    lag = differentiable_average_lagging(trace.delays, trace.source_units)
-    return _quality(trace.prediction, trace.reference, quality, language, tokenizer) - latency * lag
-
-
-def _quality(prediction: str, reference: str, quality: str, language: str, tokenizer: str | None) -> float:
+        return -NOTHING
     if quality == "bleu":
-        return sentence_bleu(prediction, reference, language, tokenizer)
-    return chrf_with_penalty(prediction, reference)
+        return sentence_bleu(trace.prediction, trace.reference, language, tokenizer)
+    return chrf_with_penalty(trace.prediction, trace.reference)
+
+
+def lag(trace: Trace) -> float:
+    """DAL; without output, that of writing at the end of the source."""
+    return differentiable_average_lagging(trace.delays, trace.source_units) if trace.delays else trace.source_units

@@ -4,7 +4,6 @@ Invariant: what is drawn for a sentence follows from the seed, the step, its id 
 neither the size of a batch nor the sentences in it change a path, but for near-ties.
 """
 
-import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -20,7 +19,7 @@ from streamllm.engine.write_head import WriteHead
 from streamllm.models.model import StreamingModel
 from streamllm.policies.bounded import bounded
 from streamllm.records import READ, WRITE, WRITE_BARE, Action, Decide, Example, State, Trace
-from streamllm.training.drawn import DrawnData
+from streamllm.training.drawn import DrawnData, draws_write
 from streamllm.training.heads.network import Network
 from streamllm.training.heads.rewards import reward
 from streamllm.training.objectives.grpo import GRPO, Floats, Paths, advantages
@@ -46,8 +45,7 @@ class Drawn:
             return READ
         logit = self.session.write_logit()
         self.states.append(self.session.judged_state())
-        drawn = self.dice.random()
-        self.writes.append(drawn == 0 or logit > math.log(drawn) - math.log1p(-drawn))
+        self.writes.append(draws_write(logit, self.dice))
         return WRITE_BARE if self.writes[-1] else READ
 
 
@@ -75,9 +73,7 @@ class Rollouts:
         traces, drawn = self._translated(head, examples, samples, place)
         how = self.objective.quality, self.objective.latency, self.language, self.tokenizer
         rewards = np.array([reward(trace, *how) for trace in traces], np.float32)
-        each = np.zeros_like(rewards)
-        if samples > 1:
-            each = advantages(rewards.reshape(-1, samples), self.objective.scale).reshape(-1)
+        each = advantages(rewards.reshape(-1, samples), self.objective.scale).reshape(-1)
         none = np.empty((0, head.width), np.float32)
         states = np.concatenate([none, *(np.stack(path.states) for path in drawn if path.states)])
         return Paths(

@@ -152,9 +152,10 @@ def _log_probabilities(logits: mx.array) -> tuple[mx.array, mx.array]:
 
 def advantages(rewards: Floats, scale: str) -> Floats:
     """Of samples with these rewards (sentences, samples): by how much each is above the mean of its sentence, over the
-    deviation (unbiased, ÷ samples - 1) if the ``scale`` is "group". Samples of equal rewards have 0."""
+    deviation (unbiased, ÷ samples - 1) if the ``scale`` is "group". Samples of equal rewards have 0, and so has one
+    alone."""
     centred = rewards - rewards.mean(axis=1, keepdims=True)
-    if scale == "group":
+    if scale == "group" and rewards.shape[1] > 1:
         centred = centred / (rewards.std(axis=1, ddof=1, keepdims=True) + LEAST_DEVIATION)
     found: Floats = centred.astype(np.float32)
     return found
